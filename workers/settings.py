@@ -1,0 +1,122 @@
+"""Everything that determines a trial's result, as data: what identity is computed from."""
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Share = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+
+class Settings(BaseModel):
+    """A frozen record in which an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def content_hash(value: Any) -> str:
+    """Name JSON-able data by its content: 32 hexadecimal digits of SHA-256."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+class ModelSettings(Settings):
+    """Which network."""
+
+    name: str  #: A zoo name, ``torchvision/NAME`` or ``package.module:callable``.
+    arguments: dict[str, Any] = {}  #: Keyword arguments for the callable.
+
+
+class DataSettings(Settings):
+    """Which images, and how they are split."""
+
+    name: Literal[
+        "digits", "cifar10", "cifar100", "mnist", "fashion_mnist", "image_folder"
+    ] = "digits"
+    path: str | None = None  #: Folder of the data set; an image folder may be a zip file.
+    download: bool = False  #: Let torchvision fetch a missing data set.
+    image_size: Annotated[int, Field(ge=4, le=1024)] | None = None  #: Edge in pixels; None: native.
+    train_images: Annotated[int, Field(ge=1)] | None = None  #: Use a class-balanced subset.
+    test_images: Annotated[int, Field(ge=1)] | None = None  #: Use a class-balanced subset.
+    validation_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1  #: Carved from training.
+    split_seed: int = 0  #: Seed of the subset and of the validation split.
+    mean: tuple[float, ...] | None = None  #: Per channel, images in [0, 1]; None: the data set's own.
+    std: tuple[float, ...] | None = None
+
+
+class Recipe(Settings):
+    """How networks are trained; the same for every method of a comparison."""
+
+    epochs: Annotated[int, Field(ge=0)] = 10  #: Whole budget of a trial, selection included.
+    batch_size: Annotated[int, Field(ge=2)] = 128
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    learning_rate: Annotated[float, Field(gt=0.0)] = 0.01
+    momentum: Share = 0.9
+    nesterov: bool = False
+    weight_decay: Annotated[float, Field(ge=0.0)] = 5e-4
+    schedule: Literal["cosine", "step", "constant"] = "cosine"
+    milestones: tuple[Annotated[float, Field(gt=0.0, lt=1.0)], ...] = (0.5, 0.75)  #: Shares of the epochs.
+    decay: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1  #: Factor at each milestone.
+    warmup_epochs: Annotated[float, Field(ge=0.0)] = 0.0
+    augmentation: Literal["none", "shift", "shift_flip"] = "none"  #: Shift by up to 1/8 of the edge.
+    label_smoothing: Share = 0.0
+    precision: Literal["float32", "bfloat16"] = "float32"
+    recalibration_images: Annotated[int, Field(ge=0)] = 0  #: BN statistics re-estimated after shrinking.
+
+    @model_validator(mode="after")
+    def _warmup_fits(self) -> "Recipe":
+        if self.warmup_epochs > self.epochs:
+            raise ValueError(
+                f"warmup_epochs is {self.warmup_epochs}, longer than the {self.epochs} epochs; "
+                "shorten it"
+            )
+        return self
+
+
+class Target(Settings):
+    """The cost point a trial must meet."""
+
+    axis: Literal["macs", "params"] = "macs"
+    reduction: Annotated[float, Field(gt=0.0, lt=1.0)]  #: Share removed from the dense network.
+
+    @property
+    def label(self) -> str:
+        """Short name, as in ``macs-50%``."""
+        return f"{self.axis}-{self.reduction * 100:g}%"
+
+
+class LayerSettings(Settings):
+    """Which layers may lose filters; the same for every method of a comparison."""
+
+    policy: Literal["inside_blocks", "coupled"] = "inside_blocks"
+    protect: tuple[str, ...] = ()  #: Patterns of layer names, besides the stem and the classifier.
+
+
+class TrialSpec(Settings):
+    """One trial: what is run, down to the ratios and the seed.
+
+    ``weights`` names the starting weights by content; where they lie is not part of the identity.
+    """
+
+    kind: Literal["baseline", "prune", "dense", "scratch", "latency"]
+    model: ModelSettings
+    data: DataSettings
+    data_hash: str  #: Checksum of the images and of the split.
+    recipe: Recipe
+    layers: LayerSettings = LayerSettings()
+    seed: int
+    weights: str | None = None  #: Content hash of the starting weights; None: trained from scratch.
+    method: str | None = None
+    method_settings: dict[str, Any] = {}
+    schedule: dict[str, Any] = {}
+    target: Target | None = None
+    ratios: dict[str, float] = {}  #: Share of filters removed, by group, in [0, 1).
+    plan: dict[str, Any] | None = None  #: The shape to build, for kinds ``scratch`` and ``latency``.
+
+    @property
+    def uid(self) -> str:
+        """Content hash of all that determines the result: asking twice finds the first."""
+        content = self.model_dump(mode="json")
+        content["data"] = {k: v for k, v in content["data"].items() if k not in {"path", "download"}}
+        return content_hash(content)
