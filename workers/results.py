@@ -12,6 +12,10 @@ class LatencyRecord(TypedDict):
     base_median_ms: float  #: The dense network, interleaved in the same process.
     base_p90_ms: float
     speed_up: float  #: base_median_ms / median_ms
+    repetitions: int  #: Of each network.
+    dtype: str  #: Of weights and images.
+    device_name: str
+    threads: int  #: CPU threads torch may use.
 
 
 class TrialResult(TypedDict):

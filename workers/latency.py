@@ -1,0 +1,115 @@
+"""Forward time of a pruned network beside the dense one, on the device at hand."""
+
+import copy
+import time
+from collections.abc import Callable, Sequence
+from statistics import median, quantiles
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from workers.environment import device_name
+from workers.results import LatencyRecord
+
+DType = Literal["float32", "bfloat16"]
+REPETITIONS = 30  # fewer say little about the 90th percentile
+MOST_REPETITIONS = 500
+WARM_UP = 5
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until ``device`` has finished what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def measure_latency(
+    base: nn.Module,
+    pruned: nn.Module,
+    input_shape: tuple[int, int, int],
+    device: torch.device,
+    *,
+    batch_sizes: Sequence[int] = (1, 128),
+    dtype: DType = "float32",
+    seconds: float = 5.0,
+) -> list[LatencyRecord]:
+    """Time both networks by turns, so that whatever else the machine does hits both.
+
+    Args:
+        base: Dense network; neither network is changed.
+        pruned: Shrunk network.
+        input_shape: ``(C, H, W)`` of one image.
+        device: Where to run.
+        batch_sizes: Images per batch; one record each.
+        dtype: Of weights and images.
+        seconds: Per batch size, stop after this long; 30 repetitions are always taken.
+
+    Returns:
+        One record per batch size, in milliseconds per batch.
+    """
+    number_type = getattr(torch, dtype)
+    twins = [_ready(network, device, number_type) for network in (base, pruned)]
+    records = []
+    for batch_size in batch_sizes:
+        images = torch.randn(
+            batch_size, *input_shape, generator=torch.Generator().manual_seed(0)
+        ).to(device, number_type)
+        if device.type == "cuda":
+            images = images.to(memory_format=torch.channels_last)
+        base_ms, pruned_ms = _time_by_turns(twins, images, device, seconds)
+        records.append(
+            LatencyRecord(
+                batch_size=batch_size,
+                median_ms=median(pruned_ms),
+                p90_ms=_p90(pruned_ms),
+                base_median_ms=median(base_ms),
+                base_p90_ms=_p90(base_ms),
+                speed_up=median(base_ms) / median(pruned_ms),
+                repetitions=len(base_ms),
+                dtype=dtype,
+                device_name=device_name(device),
+                threads=torch.get_num_threads(),
+            )
+        )
+    return records
+
+
+def _ready(network: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
+    twin = copy.deepcopy(network).eval().to(device, dtype)
+    if device.type == "cuda":
+        twin.to(memory_format=torch.channels_last)
+    return twin
+
+
+def _time_by_turns(
+    networks: Sequence[nn.Module], images: Tensor, device: torch.device, seconds: float
+) -> tuple[list[float], list[float]]:
+    """Return milliseconds of each forward pass, by network."""
+    times: tuple[list[float], list[float]] = ([], [])
+    with torch.inference_mode():
+        for network in networks:
+            for _ in range(WARM_UP):
+                network(images)
+        deadline = time.perf_counter() + seconds
+        while len(times[0]) < REPETITIONS or (
+            len(times[0]) < MOST_REPETITIONS and time.perf_counter() < deadline
+        ):
+            turn = (0, 1) if len(times[0]) % 2 == 0 else (1, 0)  # neither is always second
+            for index in turn:
+                times[index].append(_forward_ms(networks[index], images, device))
+    return times
+
+
+def _forward_ms(network: Callable[[Tensor], Tensor], images: Tensor, device: torch.device) -> float:
+    synchronize(device)
+    started = time.perf_counter()
+    network(images)
+    synchronize(device)
+    return (time.perf_counter() - started) * 1e3
+
+
+def _p90(values: Sequence[float]) -> float:
+    return quantiles(values, n=10, method="inclusive")[-1]

@@ -1,0 +1,111 @@
+"""Accuracy, loss and batch-norm statistics of a network on a set of images."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+Batch = tuple[Tensor, Tensor]  #: Images [N, C, H, W] and labels [N].
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Evaluation:
+    """How a network does on one split; every image weighs the same."""
+
+    accuracy: float  #: Percent.
+    loss: float  #: Mean cross-entropy, without label smoothing.
+    images: int
+
+
+class EmptySplitError(ValueError):
+    """A measurement was asked for on no images at all."""
+
+    def __init__(self, purpose: str) -> None:
+        super().__init__(purpose)
+        self.purpose = purpose
+
+    def __str__(self) -> str:
+        return (
+            f"There is no image to {self.purpose} with; every split needs at least one. Take more "
+            "images or a larger validation fraction."
+        )
+
+
+@contextmanager
+def evaluation_mode(network: nn.Module) -> Iterator[None]:
+    """Put ``network`` in evaluation mode without gradients; each module gets its own mode back."""
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, was_training in modes:
+            module.training = was_training
+
+
+def evaluate(network: nn.Module, batches: Iterable[Batch]) -> Evaluation:
+    """Measure ``network`` in float32, in evaluation mode; it is left as found.
+
+    Correct answers and losses are summed over images, so a short last batch weighs what it holds.
+
+    Raises:
+        EmptySplitError: ``batches`` holds no image.
+    """
+    images_seen = 0
+    correct: Tensor | int = 0
+    loss: Tensor | float = 0.0
+    with evaluation_mode(network):
+        for images, labels in batches:
+            logits = network(images)
+            correct = correct + (logits.argmax(dim=1) == labels).sum()
+            loss = loss + F.cross_entropy(logits, labels, reduction="sum").double()
+            images_seen += len(labels)
+    if not images_seen:
+        raise EmptySplitError("evaluate")
+    return Evaluation(
+        accuracy=100.0 * int(correct) / images_seen,
+        loss=float(loss) / images_seen,
+        images=images_seen,
+    )
+
+
+def recalibrate_batch_norm(network: nn.Module, batches: Iterable[Batch]) -> int:
+    """Replace the running statistics of every batch norm by averages over ``batches``.
+
+    Weights stay as they are; a network without batch norms is not run.
+
+    Returns:
+        Images seen.
+
+    Raises:
+        EmptySplitError: ``batches`` holds no image.
+    """
+    norms = [
+        module
+        for module in network.modules()
+        if isinstance(module, _BatchNorm) and module.track_running_stats
+    ]
+    if not norms:
+        return 0
+    images_seen = 0
+    momenta = [norm.momentum for norm in norms]
+    with evaluation_mode(network):
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # cumulative average: every batch weighs the same
+            norm.train()
+        try:
+            for images, _ in batches:
+                network(images)
+                images_seen += len(images)
+        finally:
+            for norm, momentum in zip(norms, momenta, strict=True):
+                norm.momentum = momentum
+    if not images_seen:
+        raise EmptySplitError("recalibrate batch norms")
+    return images_seen

@@ -1,0 +1,196 @@
+"""Training one network by a recipe: optimizer, learning rate, precision, and where hooks run."""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import SGD, AdamW, Optimizer
+
+from workers.settings import Recipe
+
+LOSS_CHECK_STEPS = 50  # reading the loss waits for the device, so not at every step
+
+
+class DivergedError(ArithmeticError):
+    """The loss is no longer a finite number."""
+
+    def __init__(self, split: str, epoch: float, learning_rate: float) -> None:
+        super().__init__(split, epoch, learning_rate)
+        self.split, self.epoch, self.learning_rate = split, epoch, learning_rate
+
+    def __str__(self) -> str:
+        return (
+            f"The {self.split} loss stopped being finite at epoch {self.epoch:.2f}, at learning "
+            f"rate {self.learning_rate:g}. Lower learning_rate or add warmup_epochs; with "
+            "precision bfloat16, try float32."
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Step:
+    """What a hook sees of one training step."""
+
+    network: nn.Module
+    optimizer: Optimizer
+    epoch: int  #: From 0 within the call to ``train``.
+    progress: float  #: Share of the call that is done once this step is, in (0, 1].
+    images: Tensor  #: Training batch as the network saw it, [N, C, H, W].
+    labels: Tensor  #: [N].
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Hooks:
+    """Where a method reaches into training."""
+
+    after_backward: Callable[[Step], None] | None = None  #: Gradients are there, no step taken yet.
+    after_step: Callable[[Step], bool | None] | None = None  #: True ends the call early.
+    after_epoch: Callable[[Step], None] | None = None  #: Sees the last step of the epoch.
+    loss_term: Callable[[nn.Module], Tensor] | None = None  #: Scalar added to the loss, in float32.
+
+
+def learning_rate(recipe: Recipe, epoch: float) -> float:
+    """Return the learning rate after ``epoch`` epochs of the trial's whole budget.
+
+    The curve belongs to the trial, so training that is split into several calls continues it.
+    """
+    if epoch < recipe.warmup_epochs:
+        return recipe.learning_rate * epoch / recipe.warmup_epochs
+    if recipe.schedule == "cosine":
+        length = recipe.epochs - recipe.warmup_epochs
+        done = (epoch - recipe.warmup_epochs) / length if length else 0.0
+        return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+    if recipe.schedule == "step":
+        passed = sum(epoch >= share * recipe.epochs for share in recipe.milestones)
+        return recipe.learning_rate * recipe.decay**passed
+    return recipe.learning_rate
+
+
+def make_optimizer(recipe: Recipe, network: nn.Module) -> Optimizer:
+    """Create the recipe's optimizer over every parameter of ``network`` that wants gradients."""
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    if recipe.optimizer == "adamw":
+        return AdamW(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+    return SGD(
+        parameters,
+        lr=recipe.learning_rate,
+        momentum=recipe.momentum,
+        nesterov=recipe.nesterov,
+        weight_decay=recipe.weight_decay,
+    )
+
+
+@contextmanager
+def channels_last(network: nn.Module, device: torch.device, recipe: Recipe) -> Iterator[bool]:
+    """Hold the weights channels-last where that is faster; they are contiguous again afterwards."""
+    faster = device.type == "cuda" or (device.type == "cpu" and recipe.precision == "bfloat16")
+    if not faster:
+        yield False
+        return
+    network.to(memory_format=torch.channels_last)
+    try:
+        yield True
+    finally:
+        network.to(memory_format=torch.contiguous_format)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EpochOutcome:
+    """What one epoch, or the part of it that was trained, came to."""
+
+    steps: int
+    images: int
+    train_loss: float  #: Mean over images of what was minimised, loss term included.
+    learning_rate: float  #: Of the last step.
+    ended_early: bool  #: A hook asked for the end of the call.
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EpochPosition:
+    """Where one epoch lies, within the call and within the trial."""
+
+    epoch: int  #: From 0 within the call.
+    first_step: int  #: Steps the call has taken before this epoch.
+    call_steps: int  #: Steps of the whole call.
+    trial_steps: int  #: Steps the trial has taken before this epoch.
+    steps_per_epoch: int  #: Of a whole epoch.
+
+
+def train_epoch(
+    network: nn.Module,
+    optimizer: Optimizer,
+    batches: Iterator[tuple[Tensor, Tensor]],
+    recipe: Recipe,
+    position: EpochPosition,
+    hooks: Hooks,
+    *,
+    memory_format: torch.memory_format = torch.contiguous_format,
+) -> EpochOutcome:
+    """Train on ``batches`` once, stopping where the call ends.
+
+    Raises:
+        DivergedError: The loss is not finite.
+    """
+    network.train()
+    steps = images_seen = 0
+    rate = 0.0
+    ended_early = False
+    total = torch.zeros(())
+    for images, labels in batches:
+        if position.first_step + steps == position.call_steps:
+            break
+        # In the middle of the step, so that neither warm-up begins nor the cosine ends at rate 0.
+        epochs_done = (position.trial_steps + steps + 0.5) / position.steps_per_epoch
+        rate = learning_rate(recipe, epochs_done)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        images = images.to(memory_format=memory_format)
+        optimizer.zero_grad(set_to_none=True)
+        loss = _loss(network, images, labels, recipe, hooks)
+        loss.backward()  # type: ignore[no-untyped-call]
+        steps += 1
+        step = Step(
+            network=network,
+            optimizer=optimizer,
+            epoch=position.epoch,
+            progress=(position.first_step + steps) / position.call_steps,
+            images=images,
+            labels=labels,
+        )
+        if hooks.after_backward:
+            hooks.after_backward(step)
+        optimizer.step()
+        images_seen += len(labels)
+        total = total.to(loss.device) + loss.detach() * len(labels)
+        if steps % LOSS_CHECK_STEPS == 0 and not math.isfinite(float(total)):
+            raise DivergedError("training", epochs_done, rate)
+        if hooks.after_step and hooks.after_step(step):
+            ended_early = True
+            break
+    train_loss = float(total) / max(images_seen, 1)
+    if not math.isfinite(train_loss):
+        raise DivergedError(
+            "training", (position.trial_steps + steps) / position.steps_per_epoch, rate
+        )
+    if hooks.after_epoch and steps:
+        hooks.after_epoch(step)
+    return EpochOutcome(
+        steps=steps,
+        images=images_seen,
+        train_loss=train_loss,
+        learning_rate=rate,
+        ended_early=ended_early,
+    )
+
+
+def _loss(
+    network: nn.Module, images: Tensor, labels: Tensor, recipe: Recipe, hooks: Hooks
+) -> Tensor:
+    reduced = recipe.precision == "bfloat16"
+    with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=reduced):
+        logits = network(images)
+    loss = F.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing)
+    return loss + hooks.loss_term(network) if hooks.loss_term else loss
