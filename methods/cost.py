@@ -1,0 +1,139 @@
+"""What a network costs: MACs and parameters, counted on it and predicted from its widths.
+
+One definition for the whole product: MACs of convolution and linear layers, batch 1, at the stated
+input size; FLOPs are twice the MACs. Element-wise operations are left out.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+Axis = Literal["macs", "params"]
+Counts = np.ndarray[tuple[int], np.dtype[np.int64]]
+
+
+class Cost(NamedTuple):
+    """Cost of one network."""
+
+    macs: int  #: Multiply-accumulates of one image.
+    params: int  #: Trainable parameters, biases and batch-norm scales included.
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CostTarget:
+    """The cost point a pruned network must meet."""
+
+    axis: Axis
+    reduction: float  #: Share removed from the dense network, in (0, 1).
+
+
+def input_like(network: nn.Module, input_shape: tuple[int, int, int]) -> Tensor:
+    """Return one black image, ``[1, C, H, W]``, on the device of ``network``."""
+    return torch.zeros(1, *input_shape, device=next(network.parameters()).device)
+
+
+def output_positions(network: nn.Module, input_shape: tuple[int, int, int]) -> dict[str, int]:
+    """Return, per convolution and linear layer in the order they run, the positions it computes.
+
+    A position is one output pixel of a convolution or one row given to a linear layer, for one
+    image. A layer that runs twice counts twice; one that never runs is absent.
+    """
+    positions: dict[str, int] = {}
+
+    def record(name: str, output: Tensor) -> None:
+        channels = output.shape[1] if output.dim() == 4 else output.shape[-1]
+        positions[name] = positions.get(name, 0) + output.numel() // channels
+
+    handles = [
+        module.register_forward_hook(lambda _m, _i, out, name=name: record(name, out))
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Conv2d | nn.Linear)
+    ]
+    was_training = network.training
+    network.eval()
+    try:
+        with torch.no_grad():
+            network(input_like(network, input_shape))
+    finally:
+        network.train(was_training)
+        for handle in handles:
+            handle.remove()
+    return positions
+
+
+def count_cost(network: nn.Module, input_shape: tuple[int, int, int]) -> Cost:
+    """Count the cost of ``network`` as it stands, by running it once.
+
+    Args:
+        network: Network to count; a shrunk one gives the cost after pruning.
+        input_shape: ``(C, H, W)`` of one image.
+    """
+    positions = output_positions(network, input_shape)
+    macs = 0
+    for name, count in positions.items():
+        weight = network.get_submodule(name).weight
+        assert isinstance(weight, Tensor)
+        macs += weight.numel() * count
+    return Cost(macs=macs, params=sum(p.numel() for p in network.parameters()))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Term:
+    """Cost of one layer as a product of two widths, each linear in the filters kept.
+
+    ``cost = unit * (out_fixed + sum(out * kept)) * (in_fixed + sum(in * kept))``; a layer that
+    grows with one width only (batch norm, depthwise, bias) has ``in_fixed = 1`` and no ``in``.
+    """
+
+    macs_unit: int
+    params_unit: int
+    out_fixed: int = 0
+    out_by_group: Mapping[str, int]
+    in_fixed: int = 1
+    in_by_group: Mapping[str, int]
+
+
+class CostModel:
+    """Exact cost of every width a network can be pruned to, without building it.
+
+    Args:
+        widths: Dense filters by group.
+        terms: Cost of each layer.
+    """
+
+    def __init__(self, widths: Mapping[str, int], terms: list[Term]) -> None:
+        self.groups: tuple[str, ...] = tuple(widths)
+        self.widths: tuple[int, ...] = tuple(widths.values())
+        self._out = _matrix(terms, self.groups, "out_by_group")
+        self._in = _matrix(terms, self.groups, "in_by_group")
+        self._out_fixed = np.array([t.out_fixed for t in terms], dtype=np.int64)
+        self._in_fixed = np.array([t.in_fixed for t in terms], dtype=np.int64)
+        self._unit = {
+            "macs": np.array([t.macs_unit for t in terms], dtype=np.int64),
+            "params": np.array([t.params_unit for t in terms], dtype=np.int64),
+        }
+
+    def cost(self, axis: Axis, kept: Counts) -> int:
+        """Return MACs or parameters when ``kept`` filters stay, in the order of ``groups``."""
+        outs = self._out_fixed + self._out @ kept
+        ins = self._in_fixed + self._in @ kept
+        return int((self._unit[axis] * outs * ins).sum())
+
+    def dense(self, axis: Axis) -> int:
+        """Return the cost of the unpruned network."""
+        return self.cost(axis, np.array(self.widths, dtype=np.int64))
+
+
+def _matrix(
+    terms: list[Term], groups: tuple[str, ...], field: str
+) -> np.ndarray[tuple[int, int], np.dtype[np.int64]]:
+    column = {group: i for i, group in enumerate(groups)}
+    matrix = np.zeros((len(terms), len(groups)), dtype=np.int64)
+    for row, term in enumerate(terms):
+        for group, channels in getattr(term, field).items():
+            matrix[row, column[group]] = channels
+    return matrix

@@ -1,0 +1,305 @@
+"""Which filters can go: groups of layers that must lose the same ones, and what that saves.
+
+Groups come from torch-pruning's dependency graph. The layer policy decides which of them may be
+pruned: the same for every method of a comparison.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any, Literal
+
+import torch
+import torch_pruning as tp
+from torch import nn
+
+from methods.cost import CostModel, Term, input_like, output_positions
+from methods.errors import LayoutError, nearest
+
+Shape = tuple[int, int, int]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LayerPolicy:
+    """Which groups may lose filters."""
+
+    kind: Literal["inside_blocks", "coupled"] = "inside_blocks"
+    protect: tuple[str, ...] = ()  #: Patterns of layer names that keep all filters.
+    protect_stem: bool = True  #: The first convolution keeps all filters.
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Member:
+    """One layer that shrinks with a group, and which of its channels belong to which filter."""
+
+    layer: str  #: Module name.
+    channels: tuple[tuple[int, ...], ...]  #: Channel indices, by filter of the group.
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Group:
+    """Layers that must lose the same filters together."""
+
+    name: str  #: Its first convolution.
+    width: int  #: Filters of the dense network.
+    producers: tuple[str, ...]  #: Convolutions whose filters these are.
+    norms: tuple[str | None, ...]  #: Batch norm behind each producer.
+    outputs: tuple[
+        Member, ...
+    ]  #: Everything that emits the group's channels: producers, norms, depthwise.
+    inputs: tuple[Member, ...]  #: Layers that read them.
+
+    @property
+    def stage(self) -> str:
+        """Name shared by the groups that take one ratio when a sweep searches per stage."""
+        return f"width{self.width}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """The prunable structure of one network at one input size."""
+
+    groups: tuple[Group, ...]
+    cost: CostModel
+    policy: LayerPolicy
+    input_shape: Shape
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """Dense filters, by group."""
+        return {group.name: group.width for group in self.groups}
+
+
+def trace(network: nn.Module, input_shape: Shape) -> tp.DependencyGraph:
+    """Trace the dependency graph of ``network`` in evaluation mode.
+
+    Raises:
+        LayoutError: The network does not run on an image of this shape, or cannot be traced.
+    """
+    was_training, wanted_grad = network.training, [p.requires_grad for p in network.parameters()]
+    network.eval()
+    network.requires_grad_(True)  # the tracer follows autograd
+    try:
+        with torch.enable_grad():
+            return tp.DependencyGraph().build_dependency(
+                network, example_inputs=input_like(network, input_shape), verbose=False
+            )
+    except (RuntimeError, LookupError, ArithmeticError, ValueError, TypeError) as error:
+        raise LayoutError(
+            f"{type(network).__name__} cannot be traced on an image of shape {input_shape}: {error}"
+        ) from error
+    finally:
+        network.train(was_training)
+        for parameter, wanted in zip(network.parameters(), wanted_grad, strict=True):
+            parameter.requires_grad_(wanted)
+
+
+def find_layout(network: nn.Module, input_shape: Shape, policy: LayerPolicy) -> Layout:
+    """Find the groups of ``network`` that ``policy`` lets shrink, in the order they run.
+
+    Raises:
+        LayoutError: Nothing may be pruned, a protected pattern matches no layer, or, under
+            ``coupled``, the residual streams do not carry their channels one to one.
+    """
+    positions = output_positions(network, input_shape)
+    graph = trace(network, input_shape)
+    convolutions = [n for n in positions if isinstance(network.get_submodule(n), nn.Conv2d)]
+    protected = _protected(convolutions, policy)
+    order = {name: i for i, name in enumerate(positions)}
+    names = {module: name for name, module in network.named_modules()}
+    groups = [
+        group
+        for group in _groups(network, graph, convolutions, names, policy)
+        if not protected.intersection(group.producers) and not _reads_grouped(network, group)
+    ]
+    if not groups:
+        raise LayoutError(
+            f"Under the layer policy {policy.kind!r} no layer of {type(network).__name__} may be "
+            "pruned. Protect fewer layers or choose another policy."
+        )
+    groups.sort(key=lambda group: order[group.name])
+    return Layout(
+        groups=tuple(groups),
+        cost=_cost_model(network, positions, groups),
+        policy=policy,
+        input_shape=input_shape,
+    )
+
+
+def _protected(convolutions: list[str], policy: LayerPolicy) -> set[str]:
+    protected = set(convolutions[:1]) if policy.protect_stem else set()
+    for pattern in policy.protect:
+        hits = {name for name in convolutions if fnmatchcase(name, pattern)}
+        if not hits:
+            raise LayoutError(
+                f"The protected layer {pattern!r} matches no convolution; "
+                f"{nearest(pattern, convolutions)}"
+            )
+        protected |= hits
+    return protected
+
+
+def _groups(
+    network: nn.Module,
+    graph: tp.DependencyGraph,
+    convolutions: list[str],
+    names: Mapping[nn.Module, str],
+    policy: LayerPolicy,
+) -> Iterator[Group]:
+    seen: set[str] = set()
+    for name in convolutions:
+        conv = network.get_submodule(name)
+        assert isinstance(conv, nn.Conv2d)
+        if name in seen or is_depthwise(conv):
+            continue
+        group = _read_group(graph, name, conv, names, convolutions)
+        seen.update(group.producers)
+        if not group.inputs or (policy.kind == "inside_blocks" and len(group.producers) > 1):
+            continue  # the network's own output, or a residual stream
+        problem = _not_one_to_one(network, group)
+        if problem is None:
+            yield group
+        elif policy.kind == "coupled":
+            raise LayoutError(
+                f"The group of {name!r} cannot be pruned as a whole: {problem}. This is so for "
+                "residual streams with zero-padded shortcuts; use projection shortcuts, or the "
+                "layer policy 'inside_blocks'."
+            )
+
+
+def _read_group(
+    graph: tp.DependencyGraph,
+    name: str,
+    conv: nn.Conv2d,
+    names: Mapping[nn.Module, str],
+    convolutions: list[str],
+) -> Group:
+    everything = graph.get_pruning_group(
+        conv, tp.prune_conv_out_channels, list(range(conv.out_channels))
+    )
+    outputs: dict[str, dict[int, set[int]]] = {}
+    inputs: dict[str, dict[int, set[int]]] = {}
+    for item in everything.items:
+        dependency, layer = item.dep, item.dep.target.module
+        if layer not in names:  # an operation such as add or reshape
+            continue
+        reads = not graph.is_out_channel_pruning_fn(dependency.handler)
+        channels = (inputs if reads else outputs).setdefault(names[layer], {})
+        for filter_index, channel in zip(item.root_idxs, item.idxs, strict=True):
+            channels.setdefault(filter_index, set()).add(channel)
+    producers = tuple(
+        n
+        for n in convolutions
+        if n in outputs and not is_depthwise(_conv(graph.model, n)) and n not in inputs
+    )
+    return Group(
+        name=name,
+        width=conv.out_channels,
+        producers=producers,
+        norms=tuple(_norm_behind(graph, graph.model.get_submodule(p), names) for p in producers),
+        outputs=_members(outputs, conv.out_channels),
+        inputs=_members({n: c for n, c in inputs.items() if n not in outputs}, conv.out_channels),
+    )
+
+
+def _members(channels: Mapping[str, Mapping[int, set[int]]], width: int) -> tuple[Member, ...]:
+    return tuple(
+        Member(
+            layer=layer,
+            channels=tuple(tuple(sorted(by_filter.get(i, ()))) for i in range(width)),
+        )
+        for layer, by_filter in channels.items()
+    )
+
+
+def _conv(network: Any, name: str) -> nn.Conv2d:
+    conv = network.get_submodule(name)
+    assert isinstance(conv, nn.Conv2d)
+    return conv
+
+
+def _norm_behind(
+    graph: tp.DependencyGraph, conv: nn.Module, names: Mapping[nn.Module, str]
+) -> str | None:
+    for node in graph.module2node[conv].outputs:
+        if isinstance(node.module, nn.BatchNorm2d):
+            return names[node.module]
+    return None
+
+
+def is_depthwise(conv: nn.Conv2d) -> bool:
+    """Say whether each filter of ``conv`` reads one channel only, so that it follows its input."""
+    return conv.groups > 1 and conv.groups == conv.in_channels == conv.out_channels
+
+
+def _not_one_to_one(network: nn.Module, group: Group) -> str | None:
+    for producer in group.producers:
+        width = _conv(network, producer).out_channels
+        if width != group.width:
+            return f"{group.name!r} has {group.width} filters and {producer!r} has {width}"
+    for member in (*group.outputs, *group.inputs):
+        if len({len(channels) for channels in member.channels}) != 1 or not member.channels[0]:
+            return f"its filters do not map evenly onto the channels of {member.layer!r}"
+    return None
+
+
+def _reads_grouped(network: nn.Module, group: Group) -> bool:
+    """Say whether the group feeds or holds a grouped convolution, which cannot lose one channel."""
+    convs = [network.get_submodule(m.layer) for m in (*group.outputs, *group.inputs)]
+    return any(isinstance(c, nn.Conv2d) and c.groups > 1 and not is_depthwise(c) for c in convs)
+
+
+def _cost_model(network: nn.Module, positions: Mapping[str, int], groups: list[Group]) -> CostModel:
+    emits: dict[str, dict[str, int]] = {}
+    reads: dict[str, dict[str, int]] = {}
+    for group in groups:
+        for member in group.outputs:
+            emits.setdefault(member.layer, {})[group.name] = len(member.channels[0])
+        for member in group.inputs:
+            reads.setdefault(member.layer, {})[group.name] = len(member.channels[0])
+    widths = {group.name: group.width for group in groups}
+    terms: list[Term] = []
+    for name, layer in network.named_modules():
+        parameters = list(layer.parameters(recurse=False))
+        if not parameters:
+            continue
+        own, channels = sum(p.numel() for p in parameters), parameters[0].shape[0]
+        out_by, in_by = emits.get(name, {}), reads.get(name, {})
+        if not isinstance(layer, nn.Conv2d | nn.Linear):
+            terms.append(_slope(own, 0, channels, widths, out_by))
+            continue
+        macs = layer.weight.numel() * positions.get(name, 0)
+        if isinstance(layer, nn.Conv2d) and layer.groups > 1:
+            terms.append(_slope(own, macs, channels, widths, out_by))
+            continue
+        outs, ins = layer.weight.shape[:2]
+        terms.append(
+            Term(
+                macs_unit=macs // (outs * ins),
+                params_unit=layer.weight.numel() // (outs * ins),
+                out_fixed=outs - sum(c * widths[g] for g, c in out_by.items()),
+                out_by_group=out_by,
+                in_fixed=ins - sum(c * widths[g] for g, c in in_by.items()),
+                in_by_group=in_by,
+            )
+        )
+        if layer.bias is not None:
+            terms.append(_slope(outs, 0, outs, widths, out_by))
+    return CostModel(widths, terms)
+
+
+def _slope(
+    params: int, macs: int, channels: int, widths: Mapping[str, int], by_group: Mapping[str, int]
+) -> Term:
+    """Describe a layer whose cost grows with its channels alone, given its dense cost."""
+    if not by_group:
+        return Term(
+            macs_unit=macs, params_unit=params, out_fixed=1, out_by_group={}, in_by_group={}
+        )
+    return Term(
+        macs_unit=macs // channels,
+        params_unit=params // channels,
+        out_fixed=channels - sum(count * widths[group] for group, count in by_group.items()),
+        out_by_group=by_group,
+        in_by_group={},
+    )

@@ -1,0 +1,100 @@
+"""Making a plan come true: filters zeroed in place, or really removed."""
+
+import copy
+from collections.abc import Sequence
+
+import torch
+import torch_pruning as tp
+from torch import Tensor, nn
+
+from methods.errors import PlanError
+from methods.layout import Group, Layout, trace
+from methods.plan import PruningPlan
+
+
+def filter_parameters(network: nn.Module, group: Group) -> list[tuple[nn.Parameter, Tensor]]:
+    """Return every parameter that emits the group's channels, with its rows by filter.
+
+    These are weights and biases of producers and depthwise convolutions, and scales and shifts of
+    batch norms: a filter whose batch norm still shifts is not removed.
+
+    Returns:
+        Pairs of a parameter, ``[channels, ...]``, and channel indices, ``[filters, r]``.
+    """
+    pairs = []
+    for member in group.outputs:
+        rows = torch.tensor(member.channels)
+        layer = network.get_submodule(member.layer)
+        pairs += [(p, rows.to(p.device)) for p in layer.parameters(recurse=False)]
+    return pairs
+
+
+@torch.no_grad()
+def scale_filters(
+    network: nn.Module, group: Group, filters: Sequence[int], factor: float = 0.0
+) -> None:
+    """Multiply some filters, and what their batch norms emit for them, by ``factor``."""
+    if not filters:
+        return
+    for parameter, rows in filter_parameters(network, group):
+        parameter[rows[list(filters)].flatten()] *= factor
+
+
+def shrink(network: nn.Module, plan: PruningPlan, layout: Layout) -> None:
+    """Remove the filters that ``plan`` drops; ``network`` becomes smaller, in place.
+
+    Raises:
+        PlanError: The plan was made for other groups or widths.
+    """
+    _check_fit(plan, layout)
+    graph = trace(network, layout.input_shape)
+    for group in layout.groups:
+        dropped = plan.dropped(group.name)
+        if dropped:
+            conv = network.get_submodule(group.name)
+            graph.get_pruning_group(conv, tp.prune_conv_out_channels, dropped).prune()
+    network.zero_grad(set_to_none=True)
+
+
+def masked(network: nn.Module, plan: PruningPlan, layout: Layout) -> nn.Module:
+    """Return a copy of full width in which the filters that ``plan`` drops emit nothing."""
+    _check_fit(plan, layout)
+    twin = copy.deepcopy(network)
+    for group in layout.groups:
+        scale_filters(twin, group, plan.dropped(group.name))
+    return twin
+
+
+@torch.no_grad()
+def masked_difference(
+    network: nn.Module, plan: PruningPlan, layout: Layout, images: Tensor
+) -> float:
+    """Compare the masked network with the shrunk one on a few images.
+
+    Args:
+        network: Network of full width.
+        plan: Filters that stay.
+        layout: Layout of ``network``.
+        images: ``[N, C, H, W]``, on the device of ``network``.
+
+    Returns:
+        Largest difference of two logits, relative to the largest logit (or to 1 if that is less).
+    """
+    full = masked(network, plan, layout).eval()
+    small = copy.deepcopy(network).eval()
+    shrink(small, plan, layout)
+    expected, got = full(images), small(images)
+    return float((expected - got).abs().max() / expected.abs().max().clamp(min=1.0))
+
+
+def _check_fit(plan: PruningPlan, layout: Layout) -> None:
+    if dict(plan.widths) != layout.widths:
+        odd = sorted(set(plan.widths.items()) ^ set(layout.widths.items()))[:4]
+        raise PlanError(
+            f"The plan was made for another network or layer policy: {odd} differ between the "
+            "plan's groups and this network's."
+        )
+    if plan.policy != layout.policy.kind:
+        raise PlanError(
+            f"The plan was made under the layer policy {plan.policy!r}, not {layout.policy.kind!r}."
+        )
