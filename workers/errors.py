@@ -1,0 +1,98 @@
+"""What can go wrong while a worker prepares, runs and measures a trial."""
+
+from collections.abc import Sequence
+from pathlib import PurePath
+
+_SHOWN = 4  #: Keys printed of a long list.
+
+
+class WorkerError(Exception):
+    """Base of every error this package raises."""
+
+
+class DataError(WorkerError, ValueError):
+    """The data set is not there, or is not what the settings say it is."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(problem)
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return self.problem
+
+
+class ImageError(DataError):
+    """One image file cannot be used."""
+
+    def __init__(self, file: str, reason: str) -> None:
+        super().__init__(f"{file}: {reason}")
+        self.args = (file, reason)
+        self.file, self.reason = file, reason
+
+
+class TestSplitReadError(WorkerError, RuntimeError):
+    """The test split was asked for a second time within one trial."""
+
+    __test__ = False  # the name begins like a test class
+
+    def __init__(self, data_set: str) -> None:
+        super().__init__(data_set)
+        self.data_set = data_set
+
+    def __str__(self) -> str:
+        return (
+            f"The test split of {self.data_set!r} was already read in this trial; it is read once, "
+            "at the end, so that nothing is chosen by looking at it. Use the validation split."
+        )
+
+
+class ModelError(WorkerError, ValueError):
+    """A network cannot be built as the settings ask."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(problem)
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return self.problem
+
+
+class CheckpointError(WorkerError, ValueError):
+    """A file does not hold weights that can be read safely."""
+
+    def __init__(self, path: str | PurePath, problem: str) -> None:
+        super().__init__(str(path), problem)
+        self.path, self.problem = str(path), problem
+
+    def __str__(self) -> str:
+        return f"Checkpoint {self.path!r} {self.problem}"
+
+
+class WeightsMismatchError(WorkerError, ValueError):
+    """Weights do not belong to the network they are loaded into."""
+
+    def __init__(
+        self, missing: Sequence[str], unexpected: Sequence[str], mismatched: Sequence[str]
+    ) -> None:
+        super().__init__(tuple(missing), tuple(unexpected), tuple(mismatched))
+        self.missing, self.unexpected, self.mismatched = missing, unexpected, mismatched
+
+    def __str__(self) -> str:
+        parts = [
+            f"{len(keys)} {what} ({_first(keys)})"
+            for what, keys in (
+                ("missing", self.missing),
+                ("unexpected", self.unexpected),
+                ("of another shape", self.mismatched),
+            )
+            if keys
+        ]
+        return (
+            f"The weights do not fit the network: {'; '.join(parts)}. Every name and shape must "
+            "agree; choose the model, its arguments and the data set the weights were trained with."
+        )
+
+
+def _first(keys: Sequence[str]) -> str:
+    more = f", and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else ""
+    return ", ".join(keys[:_SHOWN]) + more

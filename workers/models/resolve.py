@@ -1,0 +1,139 @@
+"""From a name in the settings to a network: the zoo, torchvision, or the user's own code."""
+
+import importlib
+import inspect
+from collections.abc import Callable
+from difflib import get_close_matches
+from functools import partial
+from typing import Any
+
+import torchvision
+from torch import nn
+
+from workers.errors import ModelError
+from workers.models.cifar_resnet import CifarResNet
+from workers.models.cifar_vgg import CifarVGG
+from workers.models.digits_net import DigitsNet
+from workers.settings import ModelSettings
+
+_ZOO: dict[str, Callable[..., nn.Module]] = {
+    **{f"cifar_resnet{depth}": partial(CifarResNet, depth) for depth in (20, 32, 44, 56, 110)},
+    **{f"cifar_vgg{depth}": partial(CifarVGG, depth) for depth in (16, 19)},
+    "digits_net": DigitsNet,
+}
+_TORCHVISION = "torchvision/"
+
+
+def list_models() -> tuple[str, ...]:
+    """Names ``build_model`` knows by itself: the zoo first, then torchvision's classifiers."""
+    theirs = torchvision.models.list_models(module=torchvision.models)
+    return (*_ZOO, *(_TORCHVISION + name for name in theirs))
+
+
+def build_model(settings: ModelSettings, num_classes: int, in_channels: int) -> nn.Module:
+    """Build the network with fresh weights, drawn from torch's global generator.
+
+    The caller seeds torch first. Code named as ``package.module:callable`` is given
+    ``num_classes`` if its signature takes it (by name or by ``**kwargs``) and ``in_channels`` if
+    it names it.
+
+    Raises:
+        ModelError: The name is unknown, its arguments are not taken, or it takes other images.
+    """
+    for name in {"num_classes", "in_channels", "weights"} & settings.arguments.keys():
+        raise ModelError(
+            f"Model {settings.name!r} is given the argument {name!r}, which a sweep sets itself: "
+            "classes and channels come from the data set, weights from a checkpoint. Leave it out."
+        )
+    if settings.name in _ZOO:
+        factory = _ZOO[settings.name]
+        return _call(factory, settings, num_classes=num_classes, in_channels=in_channels)
+    if settings.name.startswith(_TORCHVISION):
+        return _from_torchvision(settings, num_classes, in_channels)
+    if ":" in settings.name:
+        return _from_code(settings, num_classes, in_channels)
+    raise _unknown(settings.name)
+
+
+def _from_torchvision(settings: ModelSettings, num_classes: int, in_channels: int) -> nn.Module:
+    if settings.name not in list_models():
+        raise _unknown(settings.name)
+    build = torchvision.models.get_model_builder(settings.name.removeprefix(_TORCHVISION))
+    model = _call(build, settings, weights=None, num_classes=num_classes)
+    stem = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
+    if stem is not None and stem.in_channels != in_channels:
+        raise ModelError(
+            f"Model {settings.name!r} takes images of {stem.in_channels} channels, the data set "
+            f"has {in_channels}; choose a model of the zoo, which takes any number of channels."
+        )
+    return model
+
+
+def _from_code(settings: ModelSettings, num_classes: int, in_channels: int) -> nn.Module:
+    module_name, _, attribute = settings.name.partition(":")
+    try:
+        factory = getattr(importlib.import_module(module_name), attribute)
+    except ImportError as error:
+        raise ModelError(
+            f"Model {settings.name!r}: module {module_name!r} cannot be imported ({error}); "
+            "install it on every node or put it on PYTHONPATH there."
+        ) from error
+    except AttributeError as error:
+        raise ModelError(
+            f"Model {settings.name!r}: module {module_name!r} has no {attribute!r}; "
+            "write package.module:callable."
+        ) from error
+    parameters = _signature(factory, settings).parameters
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    given: dict[str, Any] = {}
+    if takes_any or "num_classes" in parameters:
+        given["num_classes"] = num_classes
+    if "in_channels" in parameters:
+        given["in_channels"] = in_channels
+    return _call(factory, settings, **given)
+
+
+def _call(factory: Callable[..., Any], settings: ModelSettings, **given: Any) -> nn.Module:
+    """Call with what the sweep gives and what the settings add; say it clearly when they clash."""
+    signature = _signature(factory, settings)
+    try:
+        signature.bind(**given, **settings.arguments)
+    except TypeError as error:
+        known = [name for name in signature.parameters if name not in given]
+        raise ModelError(
+            f"Model {settings.name!r} cannot be built with arguments {settings.arguments}: {error}."
+            f" It takes: {', '.join(known) or 'none'}."
+        ) from error
+    try:
+        model = factory(**given, **settings.arguments)
+    except (TypeError, ValueError) as error:
+        raise ModelError(
+            f"Model {settings.name!r} cannot be built with arguments {settings.arguments}: {error}"
+        ) from error
+    if not isinstance(model, nn.Module):
+        raise ModelError(
+            f"Model {settings.name!r} returned a {type(model).__name__}; it must return a "
+            "torch.nn.Module."
+        )
+    return model
+
+
+def _signature(factory: Callable[..., Any], settings: ModelSettings) -> inspect.Signature:
+    try:
+        return inspect.signature(factory)
+    except (TypeError, ValueError) as error:  # not callable, or a builtin without one
+        raise ModelError(
+            f"Model {settings.name!r} is a {type(factory).__name__} that cannot be called by "
+            "keyword; name a class or a function that returns a torch.nn.Module."
+        ) from error
+
+
+def _unknown(name: str) -> ModelError:
+    known = list_models()
+    close = [_TORCHVISION + name] if _TORCHVISION + name in known else []
+    close = close or get_close_matches(name, known, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"the zoo has {', '.join(_ZOO)}."
+    return ModelError(
+        f"There is no model {name!r}; {hint} Also possible: torchvision/NAME and "
+        "package.module:callable."
+    )
