@@ -1,0 +1,51 @@
+"""What can go wrong on the way to a sweep, and the exit code each kind ends the command with."""
+
+from collections.abc import Sequence
+from typing import ClassVar, NamedTuple
+
+
+class PrunesweepError(Exception):
+    """Base of the errors the command line shows as one message, without a traceback."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class Problem(NamedTuple):
+    """One mistake in a specification."""
+
+    place: str  #: Where it stands: ``sweep.yaml:12: recipe.epoch``, or the key path alone.
+    message: str  #: What is wrong and the way out; never shows a password.
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.message}"
+
+
+class SpecError(PrunesweepError, ValueError):
+    """A specification cannot be used; every problem found is listed, one line each."""
+
+    exit_code = 2
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__(problems)
+        self.problems = tuple(problems)
+
+    def __str__(self) -> str:
+        return "\n".join(str(problem) for problem in self.problems)
+
+
+class SpecChangeError(PrunesweepError, ValueError):
+    """A sweep of this name exists, and what was asked for now would give other results."""
+
+    exit_code = 2
+
+    def __init__(self, name: str, changes: Sequence[str]) -> None:
+        super().__init__(name, changes)
+        self.name, self.changes = name, tuple(changes)
+
+    def __str__(self) -> str:
+        lines = "\n".join(f"  {change}" for change in self.changes)
+        return (
+            f"The name {self.name!r} is already used by a sweep with another specification:\n"
+            f"{lines}\nGive this sweep another name, or take the changes back. Resuming may change "
+            "resources and tracking; extending may also raise search.trials and append seeds."
+        )

@@ -1,0 +1,315 @@
+"""The specification of a sweep: what is compared, at which cost, with which effort.
+
+The same schema serves YAML files (`orchestrator.loading`) and driver scripts. Reading a stored
+specification asks nothing of the machine it is read on; ``context=CHECK`` adds what must hold where
+a sweep starts: methods are registered, files are there, environment variables are set.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from orchestrator.surroundings import ResourceSettings, TrackingSettings, checking
+from workers.settings import (
+    DataSettings,
+    LayerSettings,
+    ModelSettings,
+    Recipe,
+    Settings,
+    Share,
+    Target,
+    content_hash,
+)
+
+#: Where a plain string stands for a mapping with this one key.
+SHORTHANDS: Final = {"model": "name", "data": "name", "arms": "method", "schedule": "name"}
+
+_NOT_SET: Final = "not set"
+
+
+def _shorthand(field: str) -> BeforeValidator:
+    key = SHORTHANDS[field]
+    return BeforeValidator(lambda value: {key: value} if isinstance(value, str) else value)
+
+
+def _one_is_a_list(value: Any) -> Any:
+    return (value,) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def _no_percentages(value: Any) -> Any:
+    if isinstance(value, int | float) and 1 < value < 100:
+        raise ValueError(f"is {value}; it is a share below 1: write {value / 100:g} for {value} %")
+    return value
+
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,99}$")]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Reductions = Annotated[
+    tuple[Annotated[float, BeforeValidator(_no_percentages), Field(gt=0.0, lt=1.0)], ...],
+    BeforeValidator(_one_is_a_list),
+]
+
+
+class ArmSettings(Settings):
+    """One way of pruning: a method, its settings, and a schedule."""
+
+    method: str  #: A registered method, as listed by ``prunesweep methods``.
+    name: Name = ""  #: Unique in the sweep; left out: the method, and the schedule unless one_shot.
+    settings: dict[str, Any] = Field(default={})  #: Settings of the method.
+    schedule: Annotated[dict[str, Any], _shorthand("schedule")] = Field(
+        default={"name": "one_shot"}
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_name(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or "name" in data:
+            return data
+        schedule = data.get("schedule", "one_shot")
+        schedule = schedule.get("name", "one_shot") if isinstance(schedule, dict) else schedule
+        parts = [data.get("method", "arm")] + ([] if schedule == "one_shot" else [schedule])
+        return {**data, "name": re.sub(r"[^A-Za-z0-9._+-]+", "_", "-".join(map(str, parts)))}
+
+    @field_validator("method")
+    @classmethod
+    def _method_is_registered(cls, method: str, info: ValidationInfo) -> str:
+        if checking(info):
+            import methods
+
+            try:
+                methods.get(method)
+            except methods.UnknownMethodError as error:
+                raise ValueError(str(error)) from error
+        return method
+
+    @field_validator("settings")
+    @classmethod
+    def _settings_fit(cls, settings: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        if checking(info) and "method" in info.data:
+            import methods
+
+            methods.create(info.data["method"], settings)
+        return settings
+
+    @field_validator("schedule")
+    @classmethod
+    def _schedule_fits(cls, schedule: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        if not isinstance(schedule.get("name"), str):
+            raise ValueError("needs the name of a schedule, as in {name: iterative, rounds: 3}")
+        if checking(info):
+            from methods.schedule import Schedule
+
+            Schedule.create(schedule)
+        return schedule
+
+
+class TargetSettings(Settings):
+    """The cost points every arm must meet: shares removed from the dense network."""
+
+    macs_reduction: Reductions = ()
+    params_reduction: Reductions = ()
+
+    @model_validator(mode="after")
+    def _some_and_different(self) -> Self:
+        if not self.points:
+            raise ValueError("names no target; leave 'targets' out to search the whole front")
+        if len({point.label for point in self.points}) < len(self.points):
+            raise ValueError("names the same target twice; take one out")
+        return self
+
+    @property
+    def points(self) -> tuple[Target, ...]:
+        """One target per reduction, MACs first."""
+        macs = [Target(axis="macs", reduction=share) for share in self.macs_reduction]
+        params = [Target(axis="params", reduction=share) for share in self.params_reduction]
+        return (*macs, *params)
+
+
+class SearchSettings(Settings):
+    """How pruning ratios are looked for, per arm and target."""
+
+    sampler: Literal["tpe", "nsga2", "cmaes", "random"] = "tpe"
+    trials: Annotated[int, Field(ge=1)] = 16  #: Per arm and target; 1: uniform ratios, no search.
+    ratios_per: Literal["group", "stage"] = "group"  #: What shares one ratio.
+    min_ratio: Share = 0.0  #: Smallest share of filters removed from a group.
+    max_ratio: Share = 0.9  #: Largest share of filters removed from a group.
+    limits: dict[str, tuple[Share, Share]] = Field(
+        default={}
+    )  #: Smallest and largest share, by group pattern.
+    round_to: Annotated[int, Field(ge=1)] = 1  #: Kept filters are a multiple of this.
+    tolerance: Annotated[float, Field(gt=0.0, le=0.2)] = 0.01  #: Allowed distance from the target.
+    window: Annotated[int, Field(ge=1)] = 4  #: Proposals made ahead of results, at most.
+    seed: Seed = 0  #: Seed of the sampler and of the search trials.
+
+    @model_validator(mode="after")
+    def _bounds_in_order(self) -> Self:
+        if self.min_ratio > self.max_ratio:
+            raise ValueError(
+                f"min_ratio {self.min_ratio} is above max_ratio {self.max_ratio}; swap them"
+            )
+        for pattern, (low, high) in self.limits.items():
+            if low > high:
+                raise ValueError(f"limits of {pattern!r} are [{low}, {high}]; the smaller is first")
+        return self
+
+
+class ControlSettings(Settings):
+    """What is there to be beaten; each can be switched off by name."""
+
+    dense: bool = True  #: The unpruned network, trained for the same budget.
+    random: bool = True  #: Random filters, uniform ratios.
+    uniform_l1: bool = True  #: L1 norm, uniform ratios.
+    scratch: bool = True  #: The winning shape, trained from scratch.
+
+
+class SweepSpec(Settings):
+    """A whole sweep."""
+
+    model_config = ConfigDict(hide_input_in_errors=True)
+
+    name: Name  #: Unique in the ledger.
+    model: Annotated[ModelSettings, _shorthand("model")]
+    checkpoint: str | None = None  #: Dense weights; None: the baseline is trained once.
+    data: Annotated[DataSettings, _shorthand("data")] = DataSettings()
+    arms: Annotated[tuple[Annotated[ArmSettings, _shorthand("arms")], ...], Field(min_length=1)]
+    targets: TargetSettings | None = None  #: None: search the front of accuracy and MACs.
+    layers: LayerSettings = LayerSettings()
+    search: SearchSettings = SearchSettings()
+    recipe: Recipe = Recipe()
+    baseline: dict[str, Any] = Field(
+        default={}
+    )  #: Fields of the recipe that differ for the dense baseline.
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=2)] = (1, 2, 3)  #: Of re-runs and controls.
+    controls: ControlSettings = ControlSettings()
+    resources: ResourceSettings = ResourceSettings()
+    tracking: TrackingSettings = TrackingSettings()
+
+    @field_validator("checkpoint")
+    @classmethod
+    def _checkpoint_exists(cls, path: str | None, info: ValidationInfo) -> str | None:
+        if path is not None and checking(info) and not Path(path).expanduser().is_file():
+            raise ValueError(f"there is no file {path!r}, looked for from {Path.cwd()}")
+        return path
+
+    @field_validator("data")
+    @classmethod
+    def _images_exist(cls, data: DataSettings, info: ValidationInfo) -> DataSettings:
+        if data.name == "image_folder" and data.path is None:
+            raise ValueError("image_folder needs a path: a folder or a zip file")
+        if checking(info) and data.path is not None and not data.download:
+            path = Path(data.path).expanduser()
+            if not path.exists():
+                raise ValueError(f"there is no path {data.path!r}, looked for from {Path.cwd()}")
+            folder = data.name == "image_folder" and path.is_dir()
+            if folder and not any(entry.is_dir() for entry in path.iterdir()):
+                raise ValueError(f"path {data.path!r} has no classes: one folder per class")
+        return data
+
+    @field_validator("arms")
+    @classmethod
+    def _arm_names_differ(cls, arms: tuple[ArmSettings, ...]) -> tuple[ArmSettings, ...]:
+        names = [arm.name for arm in arms]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"two arms are named {twice[0]!r}; give one of them another 'name'")
+        return arms
+
+    @field_validator("baseline")
+    @classmethod
+    def _baseline_is_a_recipe(cls, changes: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        recipe = info.data.get("recipe", Recipe())
+        Recipe.model_validate({**recipe.model_dump(), **changes}, strict=checking(info) or None)
+        return changes
+
+    @field_validator("seeds")
+    @classmethod
+    def _seeds_are_fresh(cls, seeds: tuple[int, ...], info: ValidationInfo) -> tuple[int, ...]:
+        if len(set(seeds)) < len(seeds):
+            raise ValueError("names a seed twice; every re-run needs its own")
+        search = info.data.get("search")
+        if search is not None and search.seed in seeds:
+            raise ValueError(
+                f"has {search.seed}, the seed of the search (search.seed); re-runs need fresh ones"
+            )
+        return seeds
+
+    @model_validator(mode="after")
+    def _front_can_be_searched(self) -> Self:
+        if self.targets is None and self.search.trials == 1:
+            raise ValueError("a front needs more than search.trials = 1; raise it, or name targets")
+        if self.targets is None and self.search.sampler == "cmaes":
+            raise ValueError("cmaes has one objective and cannot search a front; use tpe or nsga2")
+        return self
+
+    @property
+    def cost_targets(self) -> tuple[Target, ...]:
+        """The targets, MACs first; none: the front is searched."""
+        return () if self.targets is None else self.targets.points
+
+    @property
+    def baseline_recipe(self) -> Recipe:
+        """The recipe the dense baseline is trained with."""
+        return Recipe.model_validate({**self.recipe.model_dump(), **self.baseline})
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """What determines results: all but the name, resources, tracking and where images lie."""
+        content = self.model_dump(mode="json", exclude={"name", "resources", "tracking"})
+        content["data"] = {
+            k: v for k, v in content["data"].items() if k not in {"path", "download"}
+        }
+        return content
+
+    @property
+    def spec_hash(self) -> str:
+        """Name of the content: 32 hexadecimal digits."""
+        return content_hash(self.content)
+
+
+def differences(old: SweepSpec, new: SweepSpec) -> list[str]:
+    """Say what changed in the content, one line per field: ``recipe.epochs: 4 -> 8``."""
+    return list(_changes(_by_arm(old), _by_arm(new), ""))
+
+
+def forbidden_changes(old: SweepSpec, new: SweepSpec, *, extend: bool = False) -> list[str]:
+    """Say which changes a sweep that has begun cannot take; empty when it can go on.
+
+    Resources, tracking and the place of the images may always change. With ``extend``,
+    ``search.trials`` may grow and ``seeds`` may be appended to.
+    """
+    if extend and new.search.trials >= old.search.trials:
+        search = new.search.model_copy(update={"trials": old.search.trials})
+        new = new.model_copy(update={"search": search})
+    if extend and new.seeds[: len(old.seeds)] == old.seeds:
+        new = new.model_copy(update={"seeds": old.seeds})
+    return differences(old, new)
+
+
+def _by_arm(spec: SweepSpec) -> dict[str, Any]:
+    content = spec.content
+    content["arms"] = {arm.pop("name"): arm for arm in content["arms"]}
+    return content
+
+
+def _changes(old: Any, new: Any, path: str) -> Iterator[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in [*old, *(key for key in new if key not in old)]:
+            inside = f"{path}.{key}" if path else key
+            yield from _changes(old.get(key, _NOT_SET), new.get(key, _NOT_SET), inside)
+    elif old != new:
+        yield f"{path}: {_shown(old)} -> {_shown(new)}"
+
+
+def _shown(value: Any) -> str:
+    return value if value == _NOT_SET else json.dumps(value)

@@ -1,0 +1,147 @@
+"""What surrounds a sweep without influence on its results: machines, records and artifacts."""
+
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from workers.settings import Settings
+
+#: Validation context that also checks what depends on this machine.
+CHECK: Final = {"check": True}
+
+_VARIABLE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+#: ``scheme://user:SECRET@host``, and ``?password=SECRET``.
+_SECRET: Final = re.compile(
+    r"://[^:@]*:(.+)@|[?&]\w*(?:password|passwd|pwd|secret|token|key)\w*=([^&]+)", re.IGNORECASE
+)
+_MLFLOW_OFF: Final = "off"
+
+
+def checking(info: ValidationInfo) -> bool:
+    """Say whether a specification is about to be run here, not only read."""
+    return bool(info.context and info.context.get("check"))
+
+
+def _expand(text: str) -> str:
+    """Put the values of environment variables in place of ``${NAME}``."""
+    return _VARIABLE.sub(lambda match: os.environ[match[1]], text)
+
+
+def _url_in_order(text: str, info: ValidationInfo) -> str:
+    """Refuse passwords in the text itself, and variables that are not set; never shows ``text``."""
+    if "${" in _VARIABLE.sub("", text):
+        raise ValueError("has a '${' that is not an environment variable; write ${NAME}")
+    secrets = [secret for match in _SECRET.finditer(text) for secret in match.groups() if secret]
+    if not all(_VARIABLE.fullmatch(secret) for secret in secrets):
+        raise ValueError(
+            "has a password in it, which would be stored; put the password, or the whole address, "
+            "into an environment variable and write ${NAME} here"
+        )
+    if checking(info):
+        missing = [name for name in _VARIABLE.findall(text) if name not in os.environ]
+        if missing:
+            raise ValueError(f"environment variable {missing[0]} is not set; export it first")
+    return text
+
+
+Address = Annotated[str, Field(min_length=1), AfterValidator(_url_in_order)]
+
+
+def _gpu_share(value: Any) -> Any:
+    if value == "auto":
+        return value
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"is {value!r}; it must be 'auto' or a number")
+    if not (0 <= value <= 1 or value % 1 == 0) or value < 0:
+        raise ValueError(f"is {value}; it must be a share from 0 to 1, or a whole number")
+    return value
+
+
+def _cluster_address(value: str) -> str:
+    if value in {"auto", "local"} or re.fullmatch(
+        r"(ray://)?[\w.-]+:\d{1,5}|\[[\da-f:]+\]:\d+", value
+    ):
+        return value
+    raise ValueError(f"is {value!r}; it must be 'auto', 'local', HOST:PORT or ray://HOST:PORT")
+
+
+class ResourceSettings(Settings):
+    """What trials run on; without influence on their results."""
+
+    workers: Annotated[int, Field(ge=1)] = 2  #: Trials at a time.
+    cpus_per_worker: Annotated[float, Field(gt=0.0)] = 1.0
+    gpus_per_worker: Annotated[float | Literal["auto"], BeforeValidator(_gpu_share)] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    address: Annotated[str, AfterValidator(_cluster_address)] | None = None  #: None: this machine.
+
+    @model_validator(mode="after")
+    def _device_and_share_agree(self) -> Self:
+        share = self.gpus_per_worker
+        if self.device == "cpu" and share != "auto" and share > 0:
+            raise ValueError(f"device is cpu, but gpus_per_worker is {share:g}; leave one out")
+        if self.device == "cuda" and share == 0:
+            raise ValueError("device is cuda, but gpus_per_worker is 0; leave one out")
+        return self
+
+
+class TrackingSettings(Settings):
+    """Where records and artifacts go. ``${NAME}`` is read from the environment when it is used."""
+
+    model_config = ConfigDict(hide_input_in_errors=True)
+
+    store: Address = "./prunesweep-data"  #: Folder of what has no address of its own.
+    ledger: Address | None = None  #: None: ``ledger.db``, SQLite, in the store.
+    mlflow: Address | None = None  #: None: ``mlflow.db``, SQLite, in the store; ``off``: no mirror.
+    artifacts: Address | None = None  #: Folder or URL; None: ``artifacts`` in the store.
+    publish_weights: bool = False  #: Also upload pruned weights to MLflow.
+
+    @field_validator("ledger")
+    @classmethod
+    def _ledger_is_sql(cls, text: str | None) -> str | None:
+        return _scheme_in(text, "sqlite", "postgresql", "postgresql+psycopg")
+
+    @field_validator("mlflow")
+    @classmethod
+    def _mlflow_is_known(cls, text: str | None) -> str | None:
+        if text == _MLFLOW_OFF:
+            return text
+        return _scheme_in(text, "http", "https", "sqlite", "postgresql", "postgresql+psycopg")
+
+    @property
+    def folder(self) -> Path:
+        """The store, absolute."""
+        return Path(_expand(self.store)).expanduser().absolute()
+
+    @property
+    def ledger_url(self) -> str:
+        """SQLAlchemy URL of the ledger; may hold a password: not to be shown or stored."""
+        return _expand(self.ledger) if self.ledger else f"sqlite:///{self.folder}/ledger.db"
+
+    @property
+    def mlflow_url(self) -> str | None:
+        """Tracking URI of MLflow, None for no mirror; may hold a password."""
+        if self.mlflow == _MLFLOW_OFF:
+            return None
+        return _expand(self.mlflow) if self.mlflow else f"sqlite:///{self.folder}/mlflow.db"
+
+    @property
+    def artifacts_url(self) -> str:
+        """Folder or fsspec URL of the artifacts; may hold a password."""
+        return _expand(self.artifacts) if self.artifacts else str(self.folder / "artifacts")
+
+
+def _scheme_in(text: str | None, *schemes: str) -> str | None:
+    if text is None or _VARIABLE.match(text) or text.partition("://")[0] in schemes:
+        return text
+    raise ValueError(f"must be an address that begins with {' or '.join(schemes)} and ://")
