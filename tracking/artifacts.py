@@ -6,7 +6,6 @@ A plain path or a ``file://`` URL is a local (or shared) folder; anything else i
 
 import hashlib
 import os
-import re
 import shutil
 import uuid
 from collections.abc import Callable
@@ -16,10 +15,12 @@ from urllib.parse import unquote, urlsplit
 
 import fsspec
 
+from tracking.errors import TrackingError, redact
+
 BLOCK = 1 << 20  #: Bytes read at a time.
 
 
-class ArtifactError(Exception):
+class ArtifactError(TrackingError):
     """Base of every error of the artifact store."""
 
 
@@ -65,11 +66,6 @@ class ArtifactNotFoundError(ArtifactError, LookupError):
         )
 
 
-def without_credentials(url: str) -> str:
-    """Return ``url`` with the user name and password of its authority replaced by ``***``."""
-    return re.sub(r"(?<=://)[^/@]*@", "***@", url)
-
-
 def check_path(path: str) -> PurePosixPath:
     """Return ``path`` once it is known to stay inside the store.
 
@@ -91,7 +87,7 @@ class ArtifactStore:
 
     def __init__(self, url: str | os.PathLike[str]) -> None:
         url = os.fspath(url)
-        self.url = without_credentials(url)  #: Safe to show and to store.
+        self.url = redact(url)  #: Safe to show and to store.
         self._folder: Path | None = None
         self._system: Any = None
         self._prefix = ""
@@ -103,7 +99,7 @@ class ArtifactStore:
             try:
                 self._system, prefix = fsspec.core.url_to_fs(url)
             except (ImportError, ValueError) as error:
-                problem = without_credentials(str(error)).rstrip(".")
+                problem = str(error).replace(url, self.url).rstrip(".")
                 raise ArtifactUrlError(self.url, problem) from error
             self._prefix = prefix.rstrip("/")
 
