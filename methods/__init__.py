@@ -1,1 +1,60 @@
 """What to remove, and removing it: criteria, schedules, plan, surgery."""
+
+from methods import filter_norm as _filter_norm  # noqa: F401  (registers itself)
+from methods.base import (
+    Filters,
+    PruningMethod,
+    Session,
+    Step,
+    aliases_of,
+    available,
+    create,
+    prune_lowest,
+    register,
+)
+from methods.cost import Cost, CostModel, CostTarget, count_cost
+from methods.errors import (
+    LayoutError,
+    MethodError,
+    PlanError,
+    PruningRatioError,
+    SettingsError,
+    UnknownMethodError,
+)
+from methods.layout import Group, LayerPolicy, Layout, find_layout
+from methods.plan import PruningPlan, Ratios, removed_count
+from methods.schedule import Schedule
+from methods.surgery import masked, masked_difference, shrink
+
+__all__ = [
+    "Cost",
+    "CostModel",
+    "CostTarget",
+    "Filters",
+    "Group",
+    "LayerPolicy",
+    "Layout",
+    "LayoutError",
+    "MethodError",
+    "PlanError",
+    "PruningMethod",
+    "PruningPlan",
+    "PruningRatioError",
+    "Ratios",
+    "Schedule",
+    "Session",
+    "SettingsError",
+    "Step",
+    "UnknownMethodError",
+    "aliases_of",
+    "available",
+    "count_cost",
+    "create",
+    "find_layout",
+    "masked",
+    "masked_difference",
+    "prune_lowest",
+    "register",
+    "removed_count",
+    "shrink",
+]

@@ -17,6 +17,8 @@ from methods.cost import CostModel, Term, input_like, output_positions
 from methods.errors import LayoutError, nearest
 
 Shape = tuple[int, int, int]
+#: Layers that may lose one channel and leave the rest as they were.
+PER_CHANNEL = (nn.Conv2d, nn.Linear, nn.BatchNorm2d, nn.PReLU)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,6 +50,7 @@ class Group:
         Member, ...
     ]  #: Everything that emits the group's channels: producers, norms, depthwise.
     inputs: tuple[Member, ...]  #: Layers that read them.
+    fused: bool = False  #: Its channels pass a layer that mixes or scales them as one.
 
     @property
     def stage(self) -> str:
@@ -154,8 +157,10 @@ def _groups(
             continue
         group = _read_group(graph, name, conv, names, convolutions)
         seen.update(group.producers)
-        if not group.inputs or (policy.kind == "inside_blocks" and len(group.producers) > 1):
-            continue  # the network's own output, or a residual stream
+        if group.fused or not group.inputs:
+            continue  # no filter of its own to remove, or the network's output
+        if policy.kind == "inside_blocks" and len(group.producers) > 1:
+            continue  # a residual stream
         problem = _not_one_to_one(network, group)
         if problem is None:
             yield group
@@ -179,10 +184,13 @@ def _read_group(
     )
     outputs: dict[str, dict[int, set[int]]] = {}
     inputs: dict[str, dict[int, set[int]]] = {}
+    fused = False
     for item in everything.items:
         dependency, layer = item.dep, item.dep.target.module
+        fused |= isinstance(layer, nn.Parameter)
         if layer not in names:  # an operation such as add or reshape
             continue
+        fused |= not isinstance(layer, PER_CHANNEL)
         reads = not graph.is_out_channel_pruning_fn(dependency.handler)
         channels = (inputs if reads else outputs).setdefault(names[layer], {})
         for filter_index, channel in zip(item.root_idxs, item.idxs, strict=True):
@@ -199,6 +207,7 @@ def _read_group(
         norms=tuple(_norm_behind(graph, graph.model.get_submodule(p), names) for p in producers),
         outputs=_members(outputs, conv.out_channels),
         inputs=_members({n: c for n, c in inputs.items() if n not in outputs}, conv.out_channels),
+        fused=fused,
     )
 
 

@@ -1,0 +1,263 @@
+"""The contract of every pruning method, and the table of registered ones."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields
+from importlib.metadata import entry_points
+from typing import Any, ClassVar, Protocol, TypeVar
+
+import torch
+from pydantic import TypeAdapter, ValidationError
+from torch import Tensor, nn, optim
+
+from methods.cost import CostTarget
+from methods.errors import MethodError, SettingsError, UnknownMethodError, nearest
+from methods.layout import Group, Layout
+from methods.plan import PruningPlan, Ratios, removed_count
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One step of training, as its hooks see it."""
+
+    network: nn.Module
+    optimizer: optim.Optimizer
+    epoch: int  #: Epoch of this call to ``train``, from 0.
+    progress: float  #: Share of this call's steps that are done, in [0, 1].
+    images: Tensor  #: ``[N, C, H, W]``
+    labels: Tensor  #: ``[N]``
+
+
+StepHook = Callable[[Step], bool | None]
+EpochHook = Callable[[nn.Module, optim.Optimizer, int], None]
+
+
+class Session(Protocol):
+    """What a trial gives a method: data, training and randomness, all of it charged."""
+
+    layout: Layout
+    device: torch.device
+    seed: int
+    target: CostTarget | None  #: What the network must cost, when the sweep has a target.
+    schedule: "PruningSchedule"
+
+    @property
+    def epochs_left(self) -> int:
+        """Epochs of the trial's budget nobody has used yet."""
+
+    def generator(self, purpose: str) -> torch.Generator:
+        """Return a CPU generator seeded from the trial's seed and ``purpose``."""
+
+    def batches(self, images: int, batch_size: int = 128) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield training images as they are, ``[N, C, H, W]``, with labels, on the device."""
+
+    def train(
+        self,
+        network: nn.Module,
+        epochs: int,
+        *,
+        after_backward: StepHook | None = None,
+        after_step: StepHook | None = None,
+        after_epoch: EpochHook | None = None,
+        loss_term: Callable[[nn.Module], Tensor] | None = None,
+    ) -> None:
+        """Train ``network`` by the sweep's recipe; ``after_step`` may return True to end early."""
+
+    def statistics(
+        self, network: nn.Module, key: str, compute: Callable[[], Mapping[str, Tensor]]
+    ) -> Mapping[str, Tensor]:
+        """Return what ``compute`` gives for this network, data, seed and key, computed once."""
+
+
+class PruningSchedule(Protocol):
+    """When and how hard filters go."""
+
+    def select(
+        self, method: "PruningMethod", network: nn.Module, ratios: Ratios, session: Session
+    ) -> PruningPlan:
+        """Choose the filters that stay, training through the session where the schedule asks."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Filters:
+    """The filters of one convolution, as a criterion sees them."""
+
+    weight: Tensor  #: ``[C_out, C_in, K, K]``
+    scale: Tensor | None  #: Batch-norm scale behind the convolution, ``[C_out]``.
+    shift: Tensor | None  #: Batch-norm shift, ``[C_out]``.
+    generator: torch.Generator  #: For criteria that draw; seeded by trial and layer.
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruningMethod:
+    """How filters are chosen. Settings are fields, so that a trial can be stored and rebuilt.
+
+    A criterion overrides :meth:`score`; one that looks at data overrides :meth:`scores`; one with
+    its own way of choosing inside a group overrides :meth:`choose`; a method that must learn
+    overrides :meth:`select` and trains through the session.
+    """
+
+    name: ClassVar[str]
+    source: ClassVar[str]  #: Where the method is published.
+    allocates: ClassVar[bool] = False  #: Can turn a target into ratios by itself.
+    schedulable: ClassVar[bool] = True  #: Can be combined with every schedule.
+
+    def score(self, filters: Filters) -> Tensor:
+        """Return one score per filter, ``[C_out]``; the lowest is pruned first."""
+        raise MethodError(
+            f"The method {type(self).__name__} overrides neither score, scores nor select."
+        )
+
+    def scores(self, network: nn.Module, session: Session) -> Mapping[str, Tensor]:
+        """Return one score per filter of every group, ``[filters]``; the lowest goes first.
+
+        A group with several producing convolutions takes the mean of their scores.
+        """
+        found = {}
+        for group in session.layout.groups:
+            parts = [
+                self.score(view).detach().float().cpu() for view in views(network, group, session)
+            ]
+            found[group.name] = torch.stack(parts).mean(dim=0)
+        return found
+
+    def choose(self, group: Group, scores: Tensor, count: int) -> list[int]:
+        """Return the ``count`` filters of ``group`` to prune: the lowest scores, stable order."""
+        return torch.argsort(scores, stable=True)[:count].tolist()
+
+    def select(self, network: nn.Module, ratios: Ratios, session: Session) -> PruningPlan:
+        """Choose the filters that stay; ``network`` may be trained on the way, not shrunk."""
+        return session.schedule.select(self, network, ratios, session)
+
+
+def views(network: nn.Module, group: Group, session: Session) -> Iterator[Filters]:
+    """Yield what a criterion may look at, for each producing convolution of ``group``."""
+    for producer, norm_name in zip(group.producers, group.norms, strict=True):
+        conv = network.get_submodule(producer)
+        norm = network.get_submodule(norm_name) if norm_name else None
+        assert isinstance(conv, nn.Conv2d)
+        yield Filters(
+            weight=conv.weight.detach(),
+            scale=norm.weight.detach() if isinstance(norm, nn.BatchNorm2d) else None,
+            shift=norm.bias.detach() if isinstance(norm, nn.BatchNorm2d) else None,
+            generator=session.generator(f"score {producer}"),
+        )
+
+
+def prune_lowest(
+    method: PruningMethod, layout: Layout, scores: Mapping[str, Tensor], ratios: Ratios
+) -> PruningPlan:
+    """Cut each group to its ratio by the method's scores.
+
+    Raises:
+        MethodError: A group has no scores, too many or too few, or one that is not a number.
+        PruningRatioError: A ratio is outside ``[0, 1)``.
+    """
+    kept = {}
+    for group in layout.groups:
+        found = scores.get(group.name)
+        if found is None or found.shape != (group.width,) or found.isnan().any():
+            raise MethodError(
+                f"The method {method.name!r} must give {group.width} finite scores for "
+                f"{group.name!r}; it gave {'none' if found is None else found.tolist()}."
+            )
+        count = removed_count(group.name, group.width, ratios.get(group.name, 0.0))
+        gone = set(method.choose(group, found, count))
+        kept[group.name] = tuple(i for i in range(group.width) if i not in gone)
+    return PruningPlan(policy=layout.policy.kind, widths=layout.widths, kept=kept)
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """One name in the table: a method, and the settings the name stands for."""
+
+    method: type[PruningMethod]
+    preset: Mapping[str, Any]
+
+
+_TABLE: dict[str, _Entry] = {}
+_M = TypeVar("_M", bound=type[PruningMethod])
+
+
+def register(*, aliases: Mapping[str, Mapping[str, Any]] | None = None) -> Callable[[_M], _M]:
+    """Make a method known by its name, and by aliases that fix some of its settings.
+
+    Raises:
+        MethodError: Another method owns the name.
+    """
+
+    def enter(method: _M) -> _M:
+        for name, preset in {method.name: {}, **(aliases or {})}.items():
+            owner = _TABLE.get(name)
+            if owner is not None and owner.method is not method:
+                raise MethodError(
+                    f"The name {name!r} belongs to {owner.method.__qualname__}; "
+                    f"{method.__qualname__} needs another."
+                )
+            _TABLE[name] = _Entry(method, preset)
+        return method
+
+    return enter
+
+
+def available() -> dict[str, type[PruningMethod]]:
+    """Return every registered method by name, outside packages' included, aliases left out."""
+    _load_outside_methods()
+    return {name: e.method for name, e in sorted(_TABLE.items()) if not e.preset}
+
+
+def aliases_of(method: type[PruningMethod]) -> dict[str, Mapping[str, Any]]:
+    """Return the other names of ``method`` with the settings they stand for."""
+    return {n: e.preset for n, e in sorted(_TABLE.items()) if e.method is method and e.preset}
+
+
+def create(name: str, settings: Mapping[str, Any] | None = None) -> PruningMethod:
+    """Build the method called ``name``.
+
+    Raises:
+        UnknownMethodError: Nobody registered the name.
+        SettingsError: A setting is unknown or has an impossible value.
+    """
+    _load_outside_methods()
+    entry = _TABLE.get(name)
+    if entry is None:
+        raise UnknownMethodError(name, list(_TABLE))
+    return build(entry.method, name, {**entry.preset, **(settings or {})})
+
+
+_T = TypeVar("_T")
+
+
+def build(kind: type[_T], owner: str, settings: Mapping[str, Any]) -> _T:
+    """Build a dataclass from settings that came from outside.
+
+    Raises:
+        SettingsError: A setting is unknown or has an impossible value.
+    """
+    known = [f.name for f in fields(kind) if f.init]  # type: ignore[arg-type]
+    for setting in settings:
+        if setting not in known:
+            hint = nearest(setting, known) if known else "it takes none."
+            raise SettingsError(owner, setting, f"is unknown; {hint}")
+    try:
+        return TypeAdapter(kind).validate_python(dict(settings))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "settings"
+        message = first["msg"].removeprefix("Value error, ")
+        raise SettingsError(owner, place, f"is {first['input']!r}: {message}.") from error
+
+
+_loaded = False
+
+
+def _load_outside_methods() -> None:
+    global _loaded
+    if _loaded:
+        return
+    _loaded = True
+    for point in _points():
+        point.load()  # importing the module registers its methods
+
+
+def _points() -> Iterable[Any]:
+    return entry_points(group="prunesweep.methods")

@@ -1,0 +1,26 @@
+"""Filter ranking by the norm of the weights.
+
+Source: Li et al., "Pruning Filters for Efficient ConvNets", ICLR 2017, arXiv:1608.08710, sec. 3.1.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+from torch import Tensor
+
+from methods.base import Filters, PruningMethod, register
+
+
+@register(aliases={"l1": {"p": 1.0}, "l2": {"p": 2.0}})
+@dataclass(frozen=True, kw_only=True)
+class FilterNorm(PruningMethod):
+    """Score each filter by the norm of its own weights."""
+
+    name: ClassVar[str] = "filter_norm"
+    source: ClassVar[str] = "Li et al., ICLR 2017, arXiv:1608.08710"
+    p: Annotated[float, Field(gt=0.0)] = 1.0  #: Order of the norm; 1 in the paper.
+
+    def score(self, filters: Filters) -> Tensor:
+        """Return the norm of each filter, ``[C_out]``; the lowest is pruned first."""
+        return filters.weight.abs().pow(self.p).sum(dim=(1, 2, 3)).pow(1 / self.p)

@@ -1,0 +1,189 @@
+"""When and how hard filters go: three curves over the epochs of selection.
+
+Source: one update rule for the soft pruning family. He et al., "Soft Filter Pruning", IJCAI 2018,
+arXiv:1808.06866 (SFP); He et al., arXiv:1808.07471 (ASFP); Cai et al., arXiv:2010.09498 (SRFP,
+ASRFP); Cai et al., arXiv:2011.03170 (GHFP). One-shot and iterative pruning are settings of it.
+
+Of the filters that a group is to lose, the share ``P`` is *selected* after epoch ``t``; selected
+filters are multiplied by the softness ``alpha`` and go on training; the share ``lambda`` of them
+is *hard*: zero, frozen and never taken back.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn, optim
+
+from methods.base import PruningMethod, Session, Step, build, prune_lowest
+from methods.errors import SettingsError, nearest
+from methods.layout import Group
+from methods.plan import PruningPlan, Ratios, removed_count
+from methods.surgery import filter_parameters, scale_filters
+
+SETTLED = 0.9  #: Share of the selection after which all three curves have reached their end.
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """Curves of one schedule; with ``selection`` 0 all filters go at once, before any training."""
+
+    name: str = "one_shot"
+    selection: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0  #: Share of the trial's epochs.
+    share: Literal["constant", "exponential", "cubic", "stairs"] = "constant"  #: Curve of P.
+    rounds: Annotated[int, Field(ge=1)] = 1  #: Steps of the ``stairs``.
+    knee: Annotated[float, Field(gt=0.0, lt=1.0)] = 1 / 8  #: Where ``exponential`` reaches 3/4.
+    softness: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0  #: alpha at the start; decays to 0.
+    softness_end: Annotated[float, Field(gt=0.0, lt=1.0)] = 1e-5  #: alpha where it is cut to 0.
+    hardness: Literal["none", "all", "cubic", "step"] = "all"  #: Curve of lambda.
+    harden_at: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5  #: Where ``step`` jumps to 1.
+
+    @classmethod
+    def create(cls, settings: Mapping[str, Any] | str | None = None) -> "Schedule":
+        """Build a schedule from a preset's name and the settings that differ from it.
+
+        Raises:
+            SettingsError: The preset or a setting is unknown, or a value is impossible.
+        """
+        given = {"name": settings} if isinstance(settings, str) else dict(settings or {})
+        name = given.setdefault("name", "one_shot")
+        if name not in PRESETS:
+            hint = nearest(str(name), list(PRESETS))
+            raise SettingsError("schedule", "name", f"is {name!r}, which is unknown; {hint}")
+        return build(cls, f"schedule {name!r}", {**PRESETS[name], **given})
+
+    def epochs(self, budget: int) -> int:
+        """Return how many of ``budget`` epochs selection takes."""
+        return round(self.selection * budget)
+
+    def selected_share(self, t: int, epochs: int) -> float:
+        """Return P after epoch ``t`` of ``epochs``: the share of the filters to go, in [0, 1]."""
+        if self.share == "stairs":
+            return min(1.0, (math.floor((t + 1) * self.rounds / epochs) + 1) / self.rounds)
+        if self.share == "constant" or _settled(t, epochs):
+            return 1.0
+        if self.share == "exponential":
+            return 1.0 - math.exp(-math.log(4.0) / (self.knee * epochs) * t)
+        return _cubic(t, epochs)
+
+    def soft_factor(self, t: int, epochs: int) -> float:
+        """Return alpha after epoch ``t``: what selected filters are multiplied by, in [0, 1]."""
+        if self.softness == 0.0 or _settled(t, epochs):
+            return 0.0
+        end = self.softness_end
+        return self.softness * math.exp(math.log(end / (self.softness + 0.01 * end)) / epochs * t)
+
+    def hard_share(self, t: int, epochs: int) -> float:
+        """Return lambda after epoch ``t``: the hard share of the selected filters, in [0, 1]."""
+        if self.hardness in ("none", "all"):
+            return float(self.hardness == "all")
+        if self.hardness == "step":
+            return float((t + 1) / epochs > self.harden_at)
+        return 1.0 if _settled(t, epochs) else _cubic(t, epochs)
+
+    def select(
+        self, method: PruningMethod, network: nn.Module, ratios: Ratios, session: Session
+    ) -> PruningPlan:
+        """Choose the filters that stay, training the network on the way if the schedule asks."""
+        epochs = self.epochs(session.epochs_left)
+        layout = session.layout
+        if epochs == 0:
+            return prune_lowest(method, layout, method.scores(network, session), ratios)
+        masks = SoftMasks(network, layout.groups)
+        scores: dict[str, Tensor] = {}
+
+        def update(t: int) -> None:
+            scores.update(masks.rank(method.scores(network, session)))
+            share = self.selected_share(t, epochs)
+            for group in layout.groups:
+                wanted = removed_count(group.name, group.width, ratios.get(group.name, 0.0))
+                selected = math.floor(wanted * share + 1e-6)
+                hard = math.floor(wanted * share * self.hard_share(t, epochs) + 1e-6)
+                chosen = method.choose(group, scores[group.name], selected)
+                masks.apply(group, chosen, hard, self.soft_factor(t, epochs))
+
+        def after_epoch(_network: nn.Module, optimizer: optim.Optimizer, t: int) -> None:
+            update(t)
+            masks.clear_momentum(optimizer)
+
+        update(0)
+        session.train(
+            network,
+            epochs,
+            after_backward=masks.hold_gradients,
+            after_step=masks.hold_weights,
+            after_epoch=after_epoch,
+        )
+        return prune_lowest(method, layout, masks.rank(scores), ratios)
+
+
+def _settled(t: int, epochs: int) -> bool:
+    return (t + 1) / epochs >= SETTLED + 1e-9 or t + 1 == epochs
+
+
+def _cubic(t: int, epochs: int) -> float:
+    return 1.0 - (1.0 - (t + 1) / epochs) ** 3
+
+
+#: Settings a schedule's name stands for.
+PRESETS: dict[str, dict[str, Any]] = {
+    "one_shot": {},
+    "iterative": {"selection": 0.5, "share": "stairs", "rounds": 3},
+}
+
+
+class SoftMasks:
+    """Filters that are scaled down while the network trains, and those already hard."""
+
+    def __init__(self, network: nn.Module, groups: tuple[Group, ...]) -> None:
+        self._network = network
+        self._parameters = {g.name: filter_parameters(network, g) for g in groups}
+        self._hard: dict[str, list[int]] = {g.name: [] for g in groups}
+
+    def rank(self, scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the scores with hard filters below all others, so that they stay chosen."""
+        ranked = {}
+        for name, values in scores.items():
+            ranked[name] = values.clone().float()
+            ranked[name][self._hard[name]] = -torch.inf
+        return ranked
+
+    def apply(self, group: Group, selected: list[int], hard: int, factor: float) -> None:
+        """Scale the selected filters; the first ``hard`` of them become zero for good."""
+        latched = self._hard[group.name]
+        fresh = [index for index in selected if index not in latched]
+        latched += fresh[: max(0, hard - len(latched))]
+        scale_filters(self._network, group, [i for i in fresh if i not in latched], factor)
+        scale_filters(self._network, group, latched, 0.0)
+
+    @torch.no_grad()
+    def hold_gradients(self, _step: Step) -> None:
+        """Let no gradient reach a hard filter."""
+        for parameter, rows in self._hard_rows():
+            if parameter.grad is not None:
+                parameter.grad[rows] = 0.0
+
+    @torch.no_grad()
+    def hold_weights(self, _step: Step) -> None:
+        """Keep hard filters at zero whatever the optimizer did."""
+        for parameter, rows in self._hard_rows():
+            parameter[rows] = 0.0
+
+    @torch.no_grad()
+    def clear_momentum(self, optimizer: optim.Optimizer) -> None:
+        """Forget what the optimizer remembers of hard filters, which would move them again."""
+        for parameter, rows in self._hard_rows():
+            for value in optimizer.state[parameter].values():
+                if isinstance(value, Tensor) and value.shape == parameter.shape:
+                    value[rows] = 0.0
+
+    def _hard_rows(self) -> list[tuple[nn.Parameter, Tensor]]:
+        return [
+            (parameter, rows[self._hard[name]].flatten())
+            for name, pairs in self._parameters.items()
+            if self._hard[name]
+            for parameter, rows in pairs
+        ]
