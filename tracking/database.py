@@ -1,0 +1,169 @@
+"""The database under the ledger: opening it, its schema, its transactions."""
+
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
+
+from tracking import tables
+from tracking.errors import LedgerSchemaError, LedgerUnreachableError, LedgerUrlError, redact
+
+LOCK_TIMEOUT_S = 30.0  #: How long a transaction waits for another one to end.
+CONNECT_TIMEOUT_S = 5
+_SCHEMA_LOCK = 7_305_113_264  # any number, as long as every opener of a PostgreSQL ledger uses it
+
+
+class Database:
+    """Connections to one ledger, safe to share between threads.
+
+    Raises:
+        LedgerUrlError: The URL is not of a kind the ledger can use.
+        LedgerUnreachableError: The database does not answer within seconds, or refuses.
+        LedgerSchemaError: It holds tables of another version, or another program's.
+    """
+
+    def __init__(self, url: str) -> None:
+        parsed = _parse(url)
+        self.url = redact(url)  #: Without passwords.
+        self._password = parsed.password
+        self._is_sqlite = parsed.get_backend_name() == "sqlite"
+        self._engine = _sqlite_engine(parsed) if self._is_sqlite else _postgresql_engine(parsed)
+        self._insert = sqlite.insert if self._is_sqlite else postgresql.insert
+        with self._translating(DBAPIError, sqlite3.Error, OSError):
+            if self._is_sqlite:
+                Path(parsed.database or "").absolute().parent.mkdir(parents=True, exist_ok=True)
+                self._enter_wal()
+            self._create_schema()
+
+    @contextmanager
+    def read(self) -> Iterator[sa.Connection]:
+        """Give a connection for reading; all its statements see one moment."""
+        with self._translating(OperationalError, InterfaceError), self._engine.connect() as found:
+            yield found
+
+    @contextmanager
+    def write(self) -> Iterator[sa.Connection]:
+        """Give one transaction: committed whole when the block ends, rolled back when it raises."""
+        with (
+            self._translating(OperationalError, InterfaceError),
+            self._engine.connect() as connection,
+        ):
+            connection.execution_options(begin="BEGIN IMMEDIATE")
+            with connection.begin():
+                yield connection
+
+    def insert_unless_there(self, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
+        """Build an insert that leaves a row with the same key as it is."""
+        return self._insert(table).on_conflict_do_nothing()
+
+    def close(self) -> None:
+        """Close the pooled connections; the next use opens new ones."""
+        self._engine.dispose()
+
+    @contextmanager
+    def _translating(self, *kinds: type[Exception]) -> Iterator[None]:
+        try:
+            yield
+        except kinds as error:
+            cause = str(getattr(error, "orig", None) or error).strip()
+            if self._password:
+                cause = cause.replace(self._password, "***")
+            raise LedgerUnreachableError(self.url, cause) from None
+
+    def _enter_wal(self) -> None:
+        # SQLite does not wait for its busy timeout when two openers change the journal mode
+        deadline = time.monotonic() + LOCK_TIMEOUT_S
+        while True:
+            try:
+                with self._engine.connect() as connection:
+                    raw = connection.connection.dbapi_connection
+                    assert raw is not None
+                    mode = raw.execute("PRAGMA journal_mode=WAL").fetchone()[0]
+                break
+            except Exception as error:
+                if "locked" not in str(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
+        if mode != "wal":
+            raise LedgerUnreachableError(self.url, f"its journal mode stays {mode!r}, not 'wal'")
+
+    def _create_schema(self) -> None:
+        with self.write() as connection:
+            if not self._is_sqlite:
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_SCHEMA_LOCK)))
+            existing = set(sa.inspect(connection).get_table_names())
+            if tables.schema.name in existing:
+                found = connection.execute(sa.select(tables.schema.c.version)).scalars().all()
+                if list(found) != [tables.SCHEMA_VERSION]:
+                    version = ", ".join(map(str, found)) or "without a version"
+                    self._refuse(f"ledger schema {version}")
+                return
+            foreign = existing if self._is_sqlite else existing & set(tables.metadata.tables)
+            if foreign:
+                self._refuse("tables that are not a ledger's: " + ", ".join(sorted(foreign)[:5]))
+            tables.metadata.create_all(connection, checkfirst=False)
+            connection.execute(sa.insert(tables.schema).values(version=tables.SCHEMA_VERSION))
+
+    def _refuse(self, found: str) -> None:
+        raise LedgerSchemaError(self.url, found, tables.SCHEMA_VERSION)
+
+
+def _parse(url: str) -> sa.URL:
+    try:
+        parsed = sa.make_url(url)
+    except (ArgumentError, ValueError):
+        raise LedgerUrlError(url, "is not a database URL") from None
+    if parsed.get_backend_name() not in {"sqlite", "postgresql"}:
+        raise LedgerUrlError(url, f"names {parsed.get_backend_name()!r}, which is not supported")
+    if parsed.get_backend_name() == "sqlite" and parsed.database in {None, "", ":memory:"}:
+        raise LedgerUrlError(url, "names no file, so nothing would outlive this process")
+    return parsed
+
+
+def _sqlite_engine(url: sa.URL) -> sa.Engine:
+    engine = sa.create_engine(
+        url,
+        json_serializer=tables.encode,
+        json_deserializer=tables.decode,
+        hide_parameters=True,
+        connect_args={"timeout": LOCK_TIMEOUT_S},
+    )
+
+    @sa.event.listens_for(engine, "connect")
+    def _configure(connection: Any, _: Any) -> None:
+        connection.isolation_level = None  # transactions are begun below, not by the driver
+        connection.execute("PRAGMA synchronous=NORMAL")
+        connection.execute("PRAGMA foreign_keys=ON")
+
+    @sa.event.listens_for(engine, "begin")
+    def _begin(connection: sa.Connection) -> None:
+        connection.exec_driver_sql(connection.get_execution_options().get("begin", "BEGIN"))
+
+    return engine
+
+
+def _postgresql_engine(url: sa.URL) -> sa.Engine:
+    engine = sa.create_engine(
+        url,
+        json_serializer=tables.encode,
+        json_deserializer=tables.decode,
+        hide_parameters=True,
+        pool_pre_ping=True,
+        connect_args={"connect_timeout": CONNECT_TIMEOUT_S, "tcp_user_timeout": 30_000},
+    )
+
+    @sa.event.listens_for(engine, "connect")
+    def _configure(connection: Any, _: Any) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(f"SET lock_timeout = '{LOCK_TIMEOUT_S:g}s'")
+            # a driver that froze in a transaction must not keep its successor out
+            cursor.execute("SET idle_in_transaction_session_timeout = '20s'")
+        connection.commit()
+
+    return engine

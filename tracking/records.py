@@ -1,0 +1,146 @@
+"""What the ledger keeps, as data: sweeps, trials, entries, attempts and metrics.
+
+A record is a copy of what was stored when it was read; a change is a new record. Times carry a
+time zone and are in UTC.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Literal
+
+#: What an entry is there for. ``confirm`` re-runs a winner with fresh seeds.
+Role = Literal["baseline", "search", "confirm", "control", "latency"]
+
+
+class TrialState(StrEnum):
+    """Where a trial stands; see `tracking.states` for what may follow what."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    STOPPED = "stopped"  #: Ended early, because it did not look promising.
+    FAILED = "failed"
+    CANCELLED = "cancelled"  #: By hand, before it ran.
+
+    @property
+    def is_final(self) -> bool:
+        """Nothing more happens to the trial by itself."""
+        return self not in {TrialState.PENDING, TrialState.RUNNING}
+
+
+class SweepState(StrEnum):
+    """Where a sweep stands."""
+
+    RUNNING = "running"
+    COMPLETED = "completed"
+    INTERRUPTED = "interrupted"
+    FAILED = "failed"
+
+
+class Outcome(StrEnum):
+    """How one attempt at a trial ended."""
+
+    COMPLETED = "completed"
+    STOPPED = "stopped"
+    FAILED = "failed"
+    LOST = "lost"  #: Its machine, or the driver that owned it, went away.
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SweepRecord:
+    """Everything one specification asked for."""
+
+    id: int
+    name: str
+    spec: dict[str, Any]
+    spec_hash: str
+    state: SweepState
+    epoch: int  #: Grows whenever a driver takes over; an older driver may not write.
+    owner: str | None  #: The driver that holds the epoch; None before the first.
+    artifacts: dict[str, str]  #: Name -> path relative to the artifact store, as ``report.html``.
+    experiment_id: str | None  #: Where MLflow shows the sweep.
+    run_id: str | None  #: The parent run in MLflow.
+    created_at: datetime
+    rev: int  #: Grows with every change of this record.
+    published_rev: int  #: The ``rev`` that MLflow shows.
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrialRecord:
+    """One piece of work: run once, however many entries ask for it."""
+
+    id: int
+    sweep_id: int
+    uid: str  #: Content hash of all that determines the result.
+    spec: dict[str, Any]
+    state: TrialState
+    attempt: int  #: Number of the latest attempt, from 1; 0 before the first.
+    losses: int  #: Attempts lost since the trial was new or retried, ``takeovers`` included.
+    takeovers: int  #: Losses that were the driver's, so they do not spend the trial's budget.
+    result: dict[str, Any] | None
+    error: str | None  #: What went wrong, for people: usually a traceback.
+    cause: str | None  #: One word or line for the table: kind of failure, or why it was stopped.
+    reused_from: int | None  #: Trial of an earlier sweep the result was taken from; no attempts.
+    created_at: datetime
+    started_at: datetime | None  #: Start of the latest attempt.
+    ended_at: datetime | None  #: When the state became final.
+    rev: int  #: Grows with every change of the trial, its attempts, metrics or entries.
+    published_rev: int  #: The ``rev`` that MLflow shows; smaller than ``rev``: to be published.
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NewEntry:
+    """A place in a sweep that wants a trial: arm x target x search number or seed."""
+
+    role: Role
+    arm: str = ""  #: Name of the arm; empty for the baseline.
+    target: str = ""  #: Label such as ``macs-50%``, ``front`` for a search without one, or empty.
+    index: int  #: Search number, or the seed.
+    proposal: dict[str, Any] | None = None  #: What rebuilds the sampler: params and its attributes.
+
+    def __str__(self) -> str:
+        return "/".join(
+            part for part in (self.role, self.arm, self.target, str(self.index)) if part
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EntryRecord:
+    """An entry as it is stored. Several entries may point at one trial."""
+
+    id: int
+    sweep_id: int
+    role: Role
+    arm: str
+    target: str
+    index: int
+    trial_id: int
+    proposal: dict[str, Any] | None
+    at: datetime  #: When it was first wanted.
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AttemptRecord:
+    """One execution of a trial."""
+
+    trial_id: int
+    n: int  #: From 1.
+    node: str
+    pid: int
+    started_at: datetime
+    ended_at: datetime | None
+    outcome: Outcome | None  #: None while it runs.
+    error: str | None  #: Why it ended, unless it completed.
+    run_id: str | None  #: Its run in MLflow.
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MetricPoint:
+    """One value of a curve."""
+
+    step: int
+    key: str
+    value: float  #: NaN and infinities are kept as they came.
+    at: datetime

@@ -1,0 +1,394 @@
+"""The one way to change a sweep's records: fenced, in transactions, one state machine."""
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from tracking.database import Database
+from tracking.errors import (
+    EntryConflictError,
+    FencedError,
+    StaleAttemptError,
+    TransitionError,
+    UnknownTrialError,
+    UnstorableError,
+)
+from tracking.records import (
+    EntryRecord,
+    NewEntry,
+    Outcome,
+    SweepState,
+    TrialRecord,
+    TrialState,
+)
+from tracking.states import TRANSITIONS, Event
+from tracking.tables import attempts, encode, entries, metrics, sweeps, trials
+
+MAX_LOSSES = 3  #: Attempts a trial may lose to failing machines before it counts as failed.
+
+
+class SweepWriter:
+    """Writes one sweep's records for the driver that holds its epoch; made by `Ledger.take_over`.
+
+    Each method is one transaction, or part of the surrounding ``with writer.transaction():``.
+    Every transaction first checks that the epoch is still held, so a driver that was replaced
+    changes nothing. What a method refuses, it refuses before it has changed anything. Safe to
+    share between threads: transactions take turns.
+
+    Raises (every method):
+        FencedError: Another driver has taken the sweep over.
+        LedgerUnreachableError: The database does not answer; nothing was written.
+    """
+
+    def __init__(
+        self, database: Database, *, sweep_id: int, name: str, epoch: int, max_losses: int
+    ) -> None:
+        self.sweep_id, self.name, self.epoch = sweep_id, name, epoch
+        self._database, self._max_losses = database, max_losses
+        self._lock = threading.RLock()
+        self._connection: sa.Connection | None = None
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Commit everything written in the block at once, or, when it raises, nothing of it."""
+        with self._writing():
+            yield
+
+    @contextmanager
+    def _writing(self) -> Iterator[sa.Connection]:
+        with self._lock:
+            if self._connection is not None:
+                yield self._connection
+                return
+            with self._database.write() as connection:
+                self._check_epoch(connection)
+                self._connection = connection
+                try:
+                    yield connection
+                finally:
+                    self._connection = None
+
+    def _check_epoch(self, connection: sa.Connection) -> None:
+        held = connection.execute(_EPOCH, {"sweep": self.sweep_id}).one()
+        if held.epoch != self.epoch:
+            raise FencedError(self.name, self.epoch, held.epoch, held.owner)
+
+    def want(
+        self, entry: NewEntry, uid: str, spec: Mapping[str, Any]
+    ) -> tuple[EntryRecord, TrialRecord]:
+        """Find or add an entry and the trial it asks for.
+
+        Asking again for the same entry finds it unchanged. Another entry with the same ``uid``
+        joins the trial. A trial whose content was completed in any sweep is born completed.
+
+        Raises:
+            EntryConflictError: The entry is recorded with another ``uid``.
+            UnstorableError: ``spec`` or the proposal is not JSON.
+        """
+        _check_json(f"The specification of {entry}", spec)
+        _check_json(f"The proposal of {entry}", entry.proposal)
+        place = {
+            "sweep_id": self.sweep_id,
+            "role": entry.role,
+            "arm": entry.arm,
+            "target": entry.target,
+            "index": entry.index,
+        }
+        with self._writing() as connection:
+            row = connection.execute(_ENTRY_AT, place).one_or_none()
+            if row is not None:
+                trial = connection.execute(_TRIAL, {"trial": row.trial_id}).one()
+                if trial.uid != uid:
+                    raise EntryConflictError(str(entry), trial.uid, uid)
+                return EntryRecord(**row._mapping), TrialRecord(**trial._mapping)
+            now = datetime.now(UTC)
+            same = {"sweep": self.sweep_id, "content": uid}
+            trial = connection.execute(_JOIN_TRIAL, same).one_or_none() or self._add_trial(
+                connection, uid, spec, now
+            )
+            values = place | {"trial_id": trial.id, "proposal": entry.proposal, "at": now}
+            row = connection.execute(_ADD_ENTRY, values).one()
+            return EntryRecord(**row._mapping), TrialRecord(**trial._mapping)
+
+    def _add_trial(
+        self, connection: sa.Connection, uid: str, spec: Mapping[str, Any], now: datetime
+    ) -> "sa.Row[Any]":
+        done = connection.execute(COMPLETED, {"content": uid}).one_or_none()
+        values = {
+            "sweep_id": self.sweep_id,
+            "uid": uid,
+            "spec": spec,
+            "state": TrialState.COMPLETED if done else TrialState.PENDING,
+            "attempt": 0,
+            "losses": 0,
+            "takeovers": 0,
+            "result": done.result if done else None,
+            "reused_from": done.id if done else None,
+            "created_at": now,
+            "ended_at": now if done else None,
+            "rev": 1,
+            "published_rev": 0,
+        }
+        return connection.execute(_ADD_TRIAL, values).one()
+
+    def start(self, trial_id: int, node: str, pid: int) -> int:
+        """Begin the next attempt at a pending trial and return its number, from 1.
+
+        Raises:
+            TransitionError: The trial is not pending.
+            UnknownTrialError: It is not one of this sweep's.
+        """
+        now = datetime.now(UTC)
+        with self._writing() as connection:
+            moved = move(
+                connection,
+                Event.START,
+                (trials.c.id == trial_id) & (trials.c.sweep_id == self.sweep_id),
+                attempt=trials.c.attempt + 1,
+                started_at=now,
+            )
+            if not moved:
+                state = self._trial(connection, trial_id).state
+                raise TransitionError(trial_id, state, Event.START, TRANSITIONS[Event.START][0])
+            n = moved[0].attempt
+            values = {"trial_id": trial_id, "n": n, "node": node, "pid": pid, "started_at": now}
+            connection.execute(sa.insert(attempts), values)
+            return int(n)
+
+    def report(
+        self, trial_id: int, attempt: int, step: int, values: Mapping[str, float], at: datetime
+    ) -> None:
+        """Record the values of one step; a value already recorded for that step stands.
+
+        Raises:
+            StaleAttemptError: ``attempt`` is not the one that runs.
+            UnstorableError: ``at`` has no time zone.
+        """
+        if at.tzinfo is None:
+            raise UnstorableError(f"The time of trial {trial_id}, step {step}", f"{at} is naive")
+        points = [
+            {
+                "trial_id": trial_id,
+                "attempt": attempt,
+                "step": step,
+                "key": key,
+                "value": float(value),
+                "at": at,
+            }
+            for key, value in values.items()
+        ]
+        with self._writing() as connection:
+            self._advance(connection, Event.REPORT, trial_id, attempt)
+            if points:
+                connection.execute(self._database.insert_unless_there(metrics), points)
+
+    def complete(self, trial_id: int, attempt: int, result: Mapping[str, Any]) -> None:
+        """Record the result of a trial that ran to its end.
+
+        Raises:
+            StaleAttemptError: ``attempt`` is not the one that runs.
+            UnstorableError: ``result`` is not JSON.
+        """
+        self._end(Event.COMPLETE, Outcome.COMPLETED, trial_id, attempt, result=result)
+
+    def stop(
+        self, trial_id: int, attempt: int, result: Mapping[str, Any] | None, reason: str
+    ) -> None:
+        """Record that a trial was ended early, with what it had reached by then.
+
+        Raises:
+            StaleAttemptError: ``attempt`` is not the one that runs.
+            UnstorableError: ``result`` is not JSON.
+        """
+        self._end(
+            Event.STOP, Outcome.STOPPED, trial_id, attempt, why=reason, result=result, cause=reason
+        )
+
+    def fail(self, trial_id: int, attempt: int, error: str, cause: str) -> None:
+        """Record that a trial went wrong: ``error`` for people, ``cause`` as one word or line.
+
+        Raises:
+            StaleAttemptError: ``attempt`` is not the one that runs.
+        """
+        self._end(
+            Event.FAIL, Outcome.FAILED, trial_id, attempt, why=error, error=error, cause=cause
+        )
+
+    def lose(self, trial_id: int, attempt: int, reason: str, *, counted: bool = True) -> TrialState:
+        """Record that the attempt's machine went away; return what becomes of the trial.
+
+        It is pending again, or failed (cause ``lost``) when this was the last loss it had left.
+        An attempt given back in good order is not ``counted``.
+
+        Raises:
+            StaleAttemptError: ``attempt`` is not the one that runs.
+        """
+        with self._writing() as connection:
+            trial = self._trial(connection, trial_id)
+            spent = trial.losses - trial.takeovers + 1
+            if counted and spent >= self._max_losses:
+                error = f"Attempt {attempt} was lost, the {spent}. time a machine was: {reason}"
+                changes = {"error": error, "cause": "lost", "losses": trial.losses + 1}
+                event = Event.GIVE_UP
+            else:
+                changes = {"losses": trial.losses + int(counted)}
+                event = Event.LOSE
+            self._end(event, Outcome.LOST, trial_id, attempt, why=reason, **changes)
+            return TRANSITIONS[event][1]
+
+    def retry_failed(self) -> int:
+        """Make every failed trial pending again, its losses forgotten; return how many."""
+        fresh = {"error": None, "cause": None, "losses": 0, "takeovers": 0}
+        with self._writing() as connection:
+            return len(move(connection, Event.RETRY, trials.c.sweep_id == self.sweep_id, **fresh))
+
+    def cancel_pending(self) -> int:
+        """Cancel every trial that has not begun; return how many."""
+        with self._writing() as connection:
+            return len(move(connection, Event.CANCEL, trials.c.sweep_id == self.sweep_id))
+
+    def set_state(self, state: SweepState | str) -> None:
+        """Record where the sweep stands."""
+        self._change_sweep(state=SweepState(state))
+
+    def set_artifacts(self, artifacts: Mapping[str, str]) -> None:
+        """Record the sweep's files: name -> path relative to the artifact store; replaces all."""
+        self._change_sweep(artifacts=dict(artifacts))
+
+    def amend_spec(self, spec: Mapping[str, Any], spec_hash: str) -> None:
+        """Replace what was asked for, as when a sweep is extended.
+
+        Raises:
+            UnstorableError: ``spec`` is not JSON.
+        """
+        _check_json(f"The specification of sweep {self.name!r}", spec)
+        self._change_sweep(spec=spec, spec_hash=spec_hash)
+
+    def _change_sweep(self, **changes: Any) -> None:
+        with self._writing() as connection:
+            connection.execute(
+                sa.update(sweeps)
+                .where(sweeps.c.id == self.sweep_id)
+                .values(rev=sweeps.c.rev + 1, **changes)
+            )
+
+    def _end(
+        self,
+        event: Event,
+        outcome: Outcome,
+        trial_id: int,
+        attempt: int,
+        *,
+        why: str | None = None,
+        result: Mapping[str, Any] | None = None,
+        **changes: Any,
+    ) -> None:
+        if result is not None:
+            _check_json(f"The result of trial {trial_id}", result)
+            changes["result"] = result
+        for name in changes.keys() & {"error", "cause"}:
+            changes[name] = clean(changes[name])
+        with self._writing() as connection:
+            self._advance(connection, event, trial_id, attempt, **changes)
+            which = (attempts.c.trial_id == trial_id) & (attempts.c.n == attempt)
+            close_attempts(connection, which, outcome, why)
+
+    def _advance(
+        self, connection: sa.Connection, event: Event, trial_id: int, attempt: int, **changes: Any
+    ) -> None:
+        """Move the trial, provided ``attempt`` is its latest and it runs."""
+        which = (
+            (trials.c.id == trial_id)
+            & (trials.c.sweep_id == self.sweep_id)
+            & (trials.c.attempt == attempt)
+        )
+        if not move(connection, event, which, **changes):
+            trial = self._trial(connection, trial_id)
+            raise StaleAttemptError(trial_id, attempt, trial.state, trial.attempt)
+
+    def _trial(self, connection: sa.Connection, trial_id: int) -> "sa.Row[Any]":
+        row = connection.execute(_TRIAL, {"trial": trial_id}).one_or_none()
+        if row is None or row.sweep_id != self.sweep_id:
+            raise UnknownTrialError(trial_id, f"sweep {self.name!r}")
+        return row
+
+
+def move(
+    connection: sa.Connection, event: Event, which: sa.ColumnElement[bool], **changes: Any
+) -> "list[sa.Row[Any]]":
+    """Change the state of the trials that ``event`` may happen to: the only place that does.
+
+    Returns:
+        Id and attempt of each trial that was in the state the event needs, and so was moved.
+    """
+    needed, reached = TRANSITIONS[event]
+    if reached.is_final:
+        changes["ended_at"] = datetime.now(UTC)
+    elif event is Event.RETRY:
+        changes["ended_at"] = None
+    statement = (
+        sa.update(trials)
+        .where(trials.c.state == needed, which)
+        .values(state=reached, rev=trials.c.rev + 1, **changes)
+        .returning(trials.c.id, trials.c.attempt)
+    )
+    return list(connection.execute(statement).all())
+
+
+def close_attempts(
+    connection: sa.Connection, which: sa.ColumnElement[bool], outcome: Outcome, why: str | None
+) -> None:
+    """Record how the open attempts among ``which`` ended, and why unless they completed."""
+    connection.execute(
+        sa.update(attempts)
+        .where(attempts.c.outcome.is_(None), which)
+        .values(ended_at=datetime.now(UTC), outcome=outcome, error=clean(why))
+    )
+
+
+def clean(text: str | None) -> str | None:
+    """Return text both databases take: no NUL and no lone surrogates, which tracebacks may hold."""
+    if text is None:
+        return None
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()
+
+
+def _check_json(what: str, value: Any) -> None:
+    try:
+        encode(value)
+    except (TypeError, ValueError) as error:
+        raise UnstorableError(what, str(error)) from error
+
+
+_EPOCH = (
+    sa.select(sweeps.c.epoch, sweeps.c.owner)
+    .where(sweeps.c.id == sa.bindparam("sweep"))
+    .with_for_update(key_share=True)  # a take-over waits for this transaction; SQLite: IMMEDIATE
+)
+_TRIAL = sa.select(trials).where(trials.c.id == sa.bindparam("trial"))
+_ENTRY_AT = sa.select(entries).where(
+    *(
+        entries.c[name] == sa.bindparam(name)
+        for name in ("sweep_id", "role", "arm", "target", "index")
+    )
+)
+_JOIN_TRIAL = (
+    sa.update(trials)
+    .where(trials.c.sweep_id == sa.bindparam("sweep"), trials.c.uid == sa.bindparam("content"))
+    .values(rev=trials.c.rev + 1)
+    .returning(*trials.c)
+)
+_ADD_TRIAL = sa.insert(trials).returning(*trials.c)
+_ADD_ENTRY = sa.insert(entries).returning(*entries.c)
+
+#: The first completed trial of a given content, in any sweep.
+COMPLETED = (
+    sa.select(trials)
+    .where(trials.c.uid == sa.bindparam("content"), trials.c.state == TrialState.COMPLETED)
+    .order_by(trials.c.id)
+    .limit(1)
+)
