@@ -1,6 +1,6 @@
 """The contract of every pruning method, and the table of registered ones."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from importlib.metadata import entry_points
 from typing import Any, ClassVar, Protocol, TypeVar
@@ -137,10 +137,15 @@ def views(network: nn.Module, group: Group, session: Session) -> Iterator[Filter
         assert isinstance(conv, nn.Conv2d)
         yield Filters(
             weight=conv.weight.detach(),
-            scale=norm.weight.detach() if isinstance(norm, nn.BatchNorm2d) else None,
-            shift=norm.bias.detach() if isinstance(norm, nn.BatchNorm2d) else None,
+            scale=_detached(norm, "weight"),
+            shift=_detached(norm, "bias"),
             generator=session.generator(f"score {producer}"),
         )
+
+
+def _detached(norm: nn.Module | None, name: str) -> Tensor | None:
+    value = getattr(norm, name, None)  # a batch norm may have neither scale nor shift
+    return value.detach() if isinstance(value, Tensor) else None
 
 
 def prune_lowest(
@@ -174,6 +179,8 @@ class _Entry:
     preset: Mapping[str, Any]
 
 
+ENTRY_POINTS = "prunesweep.methods"  #: Where installed packages name modules with methods.
+
 _TABLE: dict[str, _Entry] = {}
 _M = TypeVar("_M", bound=type[PruningMethod])
 
@@ -186,28 +193,43 @@ def register(*, aliases: Mapping[str, Mapping[str, Any]] | None = None) -> Calla
     """
 
     def enter(method: _M) -> _M:
-        for name, preset in {method.name: {}, **(aliases or {})}.items():
+        entries = {method.name: {}, **(aliases or {})}
+        for name in entries:
             owner = _TABLE.get(name)
-            if owner is not None and owner.method is not method:
+            if owner is not None and not _is_same(owner.method, method):
                 raise MethodError(
-                    f"The name {name!r} belongs to {owner.method.__qualname__}; "
-                    f"{method.__qualname__} needs another."
+                    f"The name {name!r} belongs to {_full_name(owner.method)}; "
+                    f"{_full_name(method)} needs another."
                 )
+        for name, preset in entries.items():
             _TABLE[name] = _Entry(method, preset)
         return method
 
     return enter
 
 
+def _is_same(one: type, other: type) -> bool:
+    """Say whether two classes are one in the source, so that a module may be loaded again."""
+    return _full_name(one) == _full_name(other)
+
+
+def _full_name(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
 def available() -> dict[str, type[PruningMethod]]:
     """Return every registered method by name, outside packages' included, aliases left out."""
     _load_outside_methods()
-    return {name: e.method for name, e in sorted(_TABLE.items()) if not e.preset}
+    return {name: e.method for name, e in sorted(_TABLE.items()) if name == e.method.name}
 
 
 def aliases_of(method: type[PruningMethod]) -> dict[str, Mapping[str, Any]]:
-    """Return the other names of ``method`` with the settings they stand for."""
-    return {n: e.preset for n, e in sorted(_TABLE.items()) if e.method is method and e.preset}
+    """Return the other names of ``method`` with the settings they stand for, if any."""
+    return {
+        name: e.preset
+        for name, e in sorted(_TABLE.items())
+        if e.method is method and name != method.name
+    }
 
 
 def create(name: str, settings: Mapping[str, Any] | None = None) -> PruningMethod:
@@ -254,10 +276,13 @@ def _load_outside_methods() -> None:
     global _loaded
     if _loaded:
         return
+    for point in entry_points(group=ENTRY_POINTS):
+        try:
+            point.load()  # importing the module registers its methods
+        except Exception as error:
+            raise MethodError(
+                f"The installed package {point.dist.name if point.dist else '?'!r} offers the "
+                f"pruning method {point.name!r} ({point.value}), which cannot be loaded: {error}. "
+                "Repair or uninstall that package."
+            ) from error
     _loaded = True
-    for point in _points():
-        point.load()  # importing the module registers its methods
-
-
-def _points() -> Iterable[Any]:
-    return entry_points(group="prunesweep.methods")

@@ -4,7 +4,8 @@ One definition for the whole product: MACs of convolution and linear layers, bat
 input size; FLOPs are twice the MACs. Element-wise operations are left out.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -36,6 +37,18 @@ def input_like(network: nn.Module, input_shape: tuple[int, int, int]) -> Tensor:
     return torch.zeros(1, *input_shape, device=next(network.parameters()).device)
 
 
+@contextmanager
+def evaluation_mode(network: nn.Module) -> Iterator[None]:
+    """Hold ``network`` in evaluation mode, then give every layer the mode it had."""
+    training = [module for module in network.modules() if module.training]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
 def output_positions(network: nn.Module, input_shape: tuple[int, int, int]) -> dict[str, int]:
     """Return, per convolution and linear layer in the order they run, the positions it computes.
 
@@ -53,13 +66,10 @@ def output_positions(network: nn.Module, input_shape: tuple[int, int, int]) -> d
         for name, module in network.named_modules()
         if isinstance(module, nn.Conv2d | nn.Linear)
     ]
-    was_training = network.training
-    network.eval()
     try:
-        with torch.no_grad():
+        with evaluation_mode(network), torch.no_grad():
             network(input_like(network, input_shape))
     finally:
-        network.train(was_training)
         for handle in handles:
             handle.remove()
     return positions

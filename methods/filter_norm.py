@@ -20,7 +20,9 @@ class FilterNorm(PruningMethod):
     name: ClassVar[str] = "filter_norm"
     source: ClassVar[str] = "Li et al., ICLR 2017, arXiv:1608.08710"
     p: Annotated[float, Field(gt=0.0)] = 1.0  #: Order of the norm; 1 in the paper.
+    largest_first: bool = False  #: Prune the largest norms instead: a control that ought to lose.
 
     def score(self, filters: Filters) -> Tensor:
         """Return the norm of each filter, ``[C_out]``; the lowest is pruned first."""
-        return filters.weight.abs().pow(self.p).sum(dim=(1, 2, 3)).pow(1 / self.p)
+        norms = filters.weight.abs().pow(self.p).sum(dim=(1, 2, 3)).pow(1 / self.p)
+        return -norms if self.largest_first else norms

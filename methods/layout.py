@@ -13,7 +13,7 @@ import torch
 import torch_pruning as tp
 from torch import nn
 
-from methods.cost import CostModel, Term, input_like, output_positions
+from methods.cost import CostModel, Term, evaluation_mode, input_like, output_positions
 from methods.errors import LayoutError, nearest
 
 Shape = tuple[int, int, int]
@@ -79,11 +79,10 @@ def trace(network: nn.Module, input_shape: Shape) -> tp.DependencyGraph:
     Raises:
         LayoutError: The network does not run on an image of this shape, or cannot be traced.
     """
-    was_training, wanted_grad = network.training, [p.requires_grad for p in network.parameters()]
-    network.eval()
+    wanted_grad = [p.requires_grad for p in network.parameters()]
     network.requires_grad_(True)  # the tracer follows autograd
     try:
-        with torch.enable_grad():
+        with evaluation_mode(network), torch.enable_grad():
             return tp.DependencyGraph().build_dependency(
                 network, example_inputs=input_like(network, input_shape), verbose=False
             )
@@ -92,7 +91,6 @@ def trace(network: nn.Module, input_shape: Shape) -> tp.DependencyGraph:
             f"{type(network).__name__} cannot be traced on an image of shape {input_shape}: {error}"
         ) from error
     finally:
-        network.train(was_training)
         for parameter, wanted in zip(network.parameters(), wanted_grad, strict=True):
             parameter.requires_grad_(wanted)
 

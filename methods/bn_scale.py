@@ -1,0 +1,73 @@
+"""Filter ranking by batch-norm scale, after training that drives scales to zero.
+
+Source: Liu et al., "Learning Efficient Convolutional Networks through Network Slimming", ICCV
+2017, arXiv:1708.06519, sec. 3.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from methods.base import Filters, PruningMethod, Session, Step, register
+from methods.errors import MethodError
+from methods.layout import Layout
+from methods.plan import PruningPlan, Ratios
+
+
+@register(aliases={"network_slimming": {"sparsity": 1e-4}})
+@dataclass(frozen=True, kw_only=True)
+class BatchNormScale(PruningMethod):
+    """Score each filter by the size of the batch-norm scale behind it.
+
+    With ``sparsity`` 0 the scales are taken as they are: a weaker baseline than the paper's method.
+    Departures: scales are ranked within a group, where the paper has one threshold for the whole
+    network, so that ratios mean the same as for every other method; only the scales of filters
+    that may go are driven to zero; and they start from the baseline's values, not from 0.5.
+    """
+
+    name: ClassVar[str] = "bn_scale"
+    source: ClassVar[str] = "Liu et al., ICCV 2017, arXiv:1708.06519"
+    sparsity: Annotated[float, Field(ge=0.0)] = 0.0  #: Weight of the sum of scales in the loss.
+    sparse_share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5  #: Epochs trained sparsely.
+
+    def score(self, filters: Filters) -> Tensor:
+        """Return the absolute scale of each filter, ``[C_out]``; the lowest is pruned first."""
+        if filters.scale is None:
+            raise MethodError(f"The method {self.name!r} scores only filters with a batch norm.")
+        return filters.scale.abs()
+
+    def select(self, network: nn.Module, ratios: Ratios, session: Session) -> PruningPlan:
+        """Train with sparse scales if asked, then choose by the session's schedule.
+
+        Raises:
+            MethodError: A prunable convolution has no batch norm with a scale behind it.
+        """
+        scales = _scales(network, session.layout)
+        epochs = round(self.sparse_share * session.epochs_left) if self.sparsity else 0
+        if epochs:
+
+            def add_subgradient(_step: Step) -> None:
+                for scale in scales:
+                    if scale.grad is not None:
+                        scale.grad.add_(torch.sign(scale.detach()), alpha=self.sparsity)
+
+            session.train(network, epochs, after_backward=add_subgradient)
+        return super().select(network, ratios, session)
+
+
+def _scales(network: nn.Module, layout: Layout) -> list[nn.Parameter]:
+    found = []
+    for group in layout.groups:
+        for producer, norm in zip(group.producers, group.norms, strict=True):
+            scale = network.get_submodule(norm).weight if norm else None
+            if not isinstance(scale, nn.Parameter):
+                raise MethodError(
+                    f"The method 'bn_scale' needs a batch norm with a scale behind every "
+                    f"convolution it prunes, and {producer!r} has none. Protect that layer, or "
+                    "choose another method."
+                )
+            found.append(scale)
+    return found

@@ -1,0 +1,27 @@
+"""Random ranking: the control that says how much a criterion adds.
+
+Source: as in Li et al., "Pruning Filters for Efficient ConvNets", ICLR 2017, arXiv:1608.08710,
+sec. 4.4, which compares with filters drawn at random.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from methods.base import Filters, PruningMethod, register
+
+
+@register()
+@dataclass(frozen=True, kw_only=True)
+class RandomPruning(PruningMethod):
+    """Draw each filter's score, the same for the same trial seed and layer."""
+
+    name: ClassVar[str] = "random"
+    source: ClassVar[str] = "control; Li et al., ICLR 2017, arXiv:1608.08710, sec. 4.4"
+
+    def score(self, filters: Filters) -> Tensor:
+        """Return one score per filter, ``[C_out]``, uniform in [0, 1)."""
+        drawn = torch.rand(len(filters.weight), generator=filters.generator)
+        return drawn.to(filters.weight)
