@@ -101,6 +101,13 @@ class PruningMethod:
     allocates: ClassVar[bool] = False  #: Can turn a target into ratios by itself.
     schedulable: ClassVar[bool] = True  #: Can be combined with every schedule.
 
+    def check(self, network: nn.Module, layout: Layout) -> None:
+        """Refuse a network this method cannot prune, before anything is spent on it.
+
+        Raises:
+            MethodError: What is missing, and what to do.
+        """
+
     def score(self, filters: Filters) -> Tensor:
         """Return one score per filter, ``[C_out]``; the lowest is pruned first."""
         raise MethodError(

@@ -90,7 +90,8 @@ class LayerSettings(Settings):
     """Which layers may lose filters; the same for every method of a comparison."""
 
     policy: Literal["inside_blocks", "coupled"] = "inside_blocks"
-    protect: tuple[str, ...] = ()  #: Patterns of layer names, besides the stem and the classifier.
+    protect: tuple[str, ...] = ()  #: Patterns of layer names that keep all filters.
+    protect_stem: bool = True  #: The first convolution keeps all filters.
 
 
 class TrialSpec(Settings):
@@ -113,6 +114,7 @@ class TrialSpec(Settings):
     target: Target | None = None
     ratios: dict[str, float] = {}  #: Share of filters removed, by group, in [0, 1).
     plan: dict[str, Any] | None = None  #: The shape to build, for kinds ``scratch`` and ``latency``.
+    device: str | None = None  #: What a latency is measured on; part of its identity.
 
     @property
     def uid(self) -> str:
