@@ -1,0 +1,118 @@
+"""The files of an image folder, whether it is a folder or a zip file."""
+
+import os
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+from workers.errors import DataError
+
+_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
+
+
+class Archive(Protocol):
+    """Image files by name, relative to the root, parts separated by ``/``."""
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        """Size of each image file, in bytes."""
+
+    @property
+    def folders(self) -> frozenset[str]:
+        """Every folder, empty ones too."""
+
+    def where(self, name: str) -> str:
+        """Say where a file lies, for a message."""
+
+    def read(self, name: str) -> bytes:
+        """Content of a file; safe to call from several threads."""
+
+    def crc(self, name: str) -> int:
+        """CRC-32 of a file's content."""
+
+
+def open_archive(path: str) -> Archive:
+    """Open a folder or a zip file.
+
+    Raises:
+        DataError: It does not exist, or is neither.
+    """
+    root = Path(path)
+    if root.is_dir():
+        return FolderArchive(root)
+    if not root.exists():
+        raise DataError(
+            f"data.path {path!r} does not exist; it must be a folder or zip file that every node "
+            "can read. Give an absolute path."
+        )
+    if not zipfile.is_zipfile(root):
+        raise DataError(f"data.path {path!r} is a file, but no zip file; give a folder or a zip.")
+    return ZipArchive(root)
+
+
+class FolderArchive:
+    """A folder on disk."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self.sizes: dict[str, int] = {}
+        found: set[str] = set()
+        for at, folders, files in os.walk(root, followlinks=True):
+            folders.sort()
+            below = Path(at).relative_to(root)
+            found.update((below / folder).as_posix() for folder in folders)
+            for file in files:
+                name = (below / file).as_posix()
+                if _is_image(name):
+                    self.sizes[name] = os.stat(os.path.join(at, file)).st_size
+        self.folders = frozenset(name for name in found if not _is_hidden(name))
+
+    def where(self, name: str) -> str:
+        """Say where a file lies, for a message."""
+        return str(self._root / name)
+
+    def read(self, name: str) -> bytes:
+        """Content of a file."""
+        return (self._root / name).read_bytes()
+
+    def crc(self, name: str) -> int:
+        """CRC-32 of a file's content, which is read for it."""
+        return zlib.crc32(self.read(name))
+
+
+class ZipArchive:
+    """A zip file, read in place; its table of contents gives sizes and checksums."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._zip = zipfile.ZipFile(path)  # reads from several threads take turns at its lock
+        entries = [e for e in self._zip.infolist() if not _is_hidden(e.filename)]
+        self._crcs = {e.filename: e.CRC for e in entries if _is_image(e.filename)}
+        self.sizes = {e.filename: e.file_size for e in entries if _is_image(e.filename)}
+        self.folders = frozenset(
+            "/".join(parts[:depth])
+            for parts in {tuple(e.filename.split("/")[:-1]) for e in entries}
+            for depth in range(1, len(parts) + 1)
+        )
+
+    def where(self, name: str) -> str:
+        """Say where a file lies, for a message."""
+        return f"{name} in {self._path}"
+
+    def read(self, name: str) -> bytes:
+        """Content of a file, checked against its checksum."""
+        return self._zip.read(name)
+
+    def crc(self, name: str) -> int:
+        """CRC-32 of a file's content, from the table of contents."""
+        return self._crcs[name]
+
+
+def _is_image(name: str) -> bool:
+    return name.lower().endswith(_SUFFIXES) and not _is_hidden(name)
+
+
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith((".", "__MACOSX")) for part in name.split("/"))

@@ -1,0 +1,99 @@
+"""What is known of a data set before any trial runs, and its name by content."""
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from workers.data.source import Items, Source
+from workers.data.splits import Splits
+from workers.errors import DataError
+from workers.settings import DataSettings
+
+_SAMPLED = 512  #: Training images the mean and the standard deviation are taken from.
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataInfo:
+    """A data set as its settings select it: subset taken, validation split carved out."""
+
+    name: str
+    classes: tuple[str, ...]  #: Names, in the order of the labels.
+    channels: int
+    height: int  #: In pixels, after resizing.
+    width: int
+    train_images: int  #: Without the validation split.
+    val_images: int
+    test_images: int
+    data_hash: str  #: Checksum of the images and of the three splits.
+    mean: tuple[float, ...]  #: Per channel, of images in [0, 1].
+    std: tuple[float, ...]
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes, which is the number of logits."""
+        return len(self.classes)
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Shape of one image, ``(C, H, W)``."""
+        return self.channels, self.height, self.width
+
+
+def inspect_data(settings: DataSettings, source: Source, splits: Splits) -> DataInfo:
+    """Put together what is known; decodes a few hundred training images at most."""
+    channels, height, width = source.shape
+    mean, std = _normalisation(settings, source, splits)
+    return DataInfo(
+        name=settings.name,
+        classes=source.classes,
+        channels=channels,
+        height=height,
+        width=width,
+        train_images=len(splits.train),
+        val_images=len(splits.val),
+        test_images=len(splits.test),
+        data_hash=_data_hash(source, splits),
+        mean=mean,
+        std=std,
+    )
+
+
+def _data_hash(source: Source, splits: Splits) -> str:
+    digest = hashlib.sha256(repr((source.classes, source.shape)).encode())
+    for pool, members in (
+        (splits.train_pool, (splits.train, splits.val)),
+        (splits.test_pool, (splits.test,)),
+    ):
+        digest.update(source.checksum(pool).encode())
+        for items in members:
+            digest.update(np.searchsorted(pool, items).astype("<i8").tobytes())
+            digest.update(source.labels[items].astype("<i8").tobytes())
+    return digest.hexdigest()[:32]
+
+
+def _normalisation(
+    settings: DataSettings, source: Source, splits: Splits
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    if settings.mean is None and settings.std is None:
+        return _mean_and_std(source, splits.train[:_SAMPLED])
+    channels = source.shape[0]
+    mean, std = settings.mean or (), settings.std or ()
+    if len(mean) != channels or len(std) != channels:
+        raise DataError(
+            f"Data set {settings.name!r} has {channels} channel(s), but mean is {settings.mean} "
+            f"and std is {settings.std}; give one number per channel for both, or leave both out."
+        )
+    if min(std) <= 0:
+        raise DataError(f"std is {std}; every channel divides by it, so it must be above 0.")
+    return mean, std
+
+
+def _mean_and_std(source: Source, items: Items) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel; integer sums, so every machine agrees."""
+    images = source.decode(items).astype(np.int64)  # [N, C, H, W]
+    count = images.size / images.shape[1]
+    mean = images.sum(axis=(0, 2, 3)) / count
+    variance = (images**2).sum(axis=(0, 2, 3)) / count - mean**2
+    std = np.sqrt(np.maximum(variance, 1.0))  # a channel of one value must not divide by 0
+    return tuple((mean / 255).tolist()), tuple((std / 255).tolist())
