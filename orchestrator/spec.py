@@ -2,10 +2,12 @@
 
 The same schema serves YAML files (`orchestrator.loading`) and driver scripts. Reading a stored
 specification asks nothing of the machine it is read on; ``context=CHECK`` adds what must hold where
-a sweep starts: methods are registered, files are there, environment variables are set.
+a sweep starts: methods are registered, files are there, environment variables are set; paths become
+absolute.
 """
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,9 +50,20 @@ def _one_is_a_list(value: Any) -> Any:
 
 
 def _no_percentages(value: Any) -> Any:
-    if isinstance(value, int | float) and 1 < value < 100:
+    if isinstance(value, int | float) and 2 <= value < 100:
         raise ValueError(f"is {value}; it is a share below 1: write {value / 100:g} for {value} %")
     return value
+
+
+def _absolute(path: str) -> str:
+    return os.path.abspath(os.path.expanduser(path))
+
+
+def _has_folders(path: str) -> bool:
+    try:
+        return any(entry.is_dir() for entry in os.scandir(path))
+    except OSError as error:
+        raise ValueError(f"path {path!r} cannot be read: {error.strerror}") from error
 
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,99}$")]
@@ -88,9 +101,11 @@ class ArmSettings(Settings):
             import methods
 
             try:
-                methods.get(method)
+                methods.create(method)
             except methods.UnknownMethodError as error:
                 raise ValueError(str(error)) from error
+            except methods.SettingsError:
+                pass  # the settings have their turn below
         return method
 
     @field_validator("settings")
@@ -108,9 +123,12 @@ class ArmSettings(Settings):
         if not isinstance(schedule.get("name"), str):
             raise ValueError("needs the name of a schedule, as in {name: iterative, rounds: 3}")
         if checking(info):
-            from methods.schedule import Schedule
+            import methods
 
-            Schedule.create(schedule)
+            methods.Schedule.create(schedule)
+            known = methods.available().get(info.data.get("method", ""))
+            if known is not None and not known.schedulable and schedule["name"] != "one_shot":
+                raise ValueError(f"cannot be combined with {known.name}; leave it out")
         return schedule
 
 
@@ -182,43 +200,58 @@ class SweepSpec(Settings):
     model: Annotated[ModelSettings, _shorthand("model")]
     checkpoint: str | None = None  #: Dense weights; None: the baseline is trained once.
     data: Annotated[DataSettings, _shorthand("data")] = DataSettings()
-    arms: Annotated[tuple[Annotated[ArmSettings, _shorthand("arms")], ...], Field(min_length=1)]
+    arms: tuple[Annotated[ArmSettings, _shorthand("arms")], ...]  #: At least one.
     targets: TargetSettings | None = None  #: None: search the front of accuracy and MACs.
     layers: LayerSettings = LayerSettings()
     search: SearchSettings = SearchSettings()
     recipe: Recipe = Recipe()
-    baseline: dict[str, Any] = Field(
-        default={}
-    )  #: Fields of the recipe that differ for the dense baseline.
-    seeds: Annotated[tuple[Seed, ...], Field(min_length=2)] = (1, 2, 3)  #: Of re-runs and controls.
+    #: Fields of the recipe that differ where the dense baseline is trained.
+    baseline: dict[str, Any] = Field(default={})
+    seeds: tuple[Seed, ...] = (1, 2, 3)  #: Of re-runs and controls; two or more.
     controls: ControlSettings = ControlSettings()
     resources: ResourceSettings = ResourceSettings()
     tracking: TrackingSettings = TrackingSettings()
 
+    @field_validator("model")
+    @classmethod
+    def _model_is_known(cls, model: ModelSettings, info: ValidationInfo) -> ModelSettings:
+        if checking(info) and ":" not in model.name:
+            from methods.errors import nearest
+            from workers.models import list_models
+
+            known = list_models()
+            if model.name not in known:
+                raise ValueError(f"{model.name!r} is unknown; {nearest(model.name, known)}")
+        return model
+
     @field_validator("checkpoint")
     @classmethod
     def _checkpoint_exists(cls, path: str | None, info: ValidationInfo) -> str | None:
-        if path is not None and checking(info) and not Path(path).expanduser().is_file():
+        if path is None or not checking(info):
+            return path
+        if not os.path.isfile(_absolute(path)):
             raise ValueError(f"there is no file {path!r}, looked for from {Path.cwd()}")
-        return path
+        return _absolute(path)
 
     @field_validator("data")
     @classmethod
     def _images_exist(cls, data: DataSettings, info: ValidationInfo) -> DataSettings:
         if data.name == "image_folder" and data.path is None:
             raise ValueError("image_folder needs a path: a folder or a zip file")
-        if checking(info) and data.path is not None and not data.download:
-            path = Path(data.path).expanduser()
-            if not path.exists():
-                raise ValueError(f"there is no path {data.path!r}, looked for from {Path.cwd()}")
-            folder = data.name == "image_folder" and path.is_dir()
-            if folder and not any(entry.is_dir() for entry in path.iterdir()):
-                raise ValueError(f"path {data.path!r} has no classes: one folder per class")
-        return data
+        if data.path is None or not checking(info):
+            return data
+        path = _absolute(data.path)
+        if not data.download and not os.path.exists(path):
+            raise ValueError(f"there is no path {data.path!r}, looked for from {Path.cwd()}")
+        if data.name == "image_folder" and os.path.isdir(path) and not _has_folders(path):
+            raise ValueError(f"path {data.path!r} has no classes; make one folder per class")
+        return data.model_copy(update={"path": path})
 
     @field_validator("arms")
     @classmethod
     def _arm_names_differ(cls, arms: tuple[ArmSettings, ...]) -> tuple[ArmSettings, ...]:
+        if not arms:
+            raise ValueError("is empty; name at least one method, as in [l1]")
         names = [arm.name for arm in arms]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
@@ -235,6 +268,8 @@ class SweepSpec(Settings):
     @field_validator("seeds")
     @classmethod
     def _seeds_are_fresh(cls, seeds: tuple[int, ...], info: ValidationInfo) -> tuple[int, ...]:
+        if len(seeds) < 2:
+            raise ValueError("needs two or more; one run says nothing about its spread")
         if len(set(seeds)) < len(seeds):
             raise ValueError("names a seed twice; every re-run needs its own")
         search = info.data.get("search")
@@ -264,11 +299,14 @@ class SweepSpec(Settings):
 
     @property
     def content(self) -> dict[str, Any]:
-        """What determines results: all but the name, resources, tracking and where images lie."""
+        """What determines results: all but the name, resources, tracking and where files lie.
+
+        Of the checkpoint it has the file's name; trials are identified by the weights in it.
+        """
         content = self.model_dump(mode="json", exclude={"name", "resources", "tracking"})
-        content["data"] = {
-            k: v for k, v in content["data"].items() if k not in {"path", "download"}
-        }
+        for key in ("path", "download"):
+            del content["data"][key]
+        content["checkpoint"] = self.checkpoint and Path(self.checkpoint).name
         return content
 
     @property
