@@ -10,20 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from workers.environment import device_name
+from workers.measure import synchronize
 from workers.results import LatencyRecord
 
 DType = Literal["float32", "bfloat16"]
 REPETITIONS = 30  # fewer say little about the 90th percentile
 MOST_REPETITIONS = 500
 WARM_UP = 5
-
-
-def synchronize(device: torch.device) -> None:
-    """Wait until ``device`` has finished what it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
 
 
 def measure_latency(

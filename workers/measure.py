@@ -35,6 +35,14 @@ class EmptySplitError(ValueError):
         )
 
 
+def synchronize(device: torch.device) -> None:
+    """Wait until ``device`` has finished what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
 @contextmanager
 def evaluation_mode(network: nn.Module) -> Iterator[None]:
     """Put ``network`` in evaluation mode without gradients; each module gets its own mode back."""

@@ -1,6 +1,6 @@
 """What a trial brings back: one flat, JSON-able record."""
 
-from typing import Any, NotRequired, TypedDict
+from typing import Any, TypedDict
 
 
 class LatencyRecord(TypedDict):
@@ -18,37 +18,53 @@ class LatencyRecord(TypedDict):
     threads: int  #: CPU threads torch may use.
 
 
-class TrialResult(TypedDict):
-    """Result of one trial; accuracies in percent, times in seconds."""
+class ShapeResult(TypedDict):
+    """What every trial says of the network it ended with, and of what it was made from."""
 
-    val_accuracy: float  #: After the last epoch, on the validation split: what search optimises.
-    val_accuracy_best: float  #: Best epoch, on the validation split.
-    val_accuracy_before: float  #: Of the shrunk network before any recovery (kind ``prune``).
-    test_accuracy: float  #: After the last epoch; the test split is read once.
-    val_loss: float
-    test_loss: float
-    macs: int
+    macs: int  #: Counted on the shrunk network: conv and linear layers, one image.
     params: int
-    base_macs: int
+    base_macs: int  #: Of the dense network.
     base_params: int
     macs_reduction: float  #: Share removed, in [0, 1).
     params_reduction: float
-    masked_difference: float  #: Largest |masked - shrunk| logit, relative to the largest logit.
-    epochs_select: int
-    epochs_recover: int
-    samples_seen: int
-    seconds_select: float
-    seconds_recover: float
-    seconds_statistics: float  #: Cost of cached statistics this trial relied on, even when reused.
-    seconds_total: float
-    weights: str  #: Content hash of the final weights.
-    plan: dict[str, Any] | None
+    plan: dict[str, Any] | None  #: None where nothing was removed.
     kept: dict[str, int]  #: Filters kept, by group.
-    artifacts: dict[str, str]  #: Name -> path under the artifact store.
-    base_weights: str | None
+    input_shape: list[int]  #: (C, H, W) of one image.
+    num_classes: int
+    mean: list[float]  #: Per channel, of images in [0, 1]: how the network's input is normalised.
+    std: list[float]
+    base_weights: str | None  #: Content hash of the starting weights.
     data_hash: str
     recipe_hash: str
     policy_hash: str
     environment: dict[str, Any]  #: Package versions, git commit and dirtiness, device.
-    latency: NotRequired[list[LatencyRecord]]  #: Kind ``latency`` only.
-    shared_device: NotRequired[bool]  #: True when something else ran on the device meanwhile.
+    seconds_total: float  #: From start to result, loading and measuring included.
+
+
+class TrialResult(ShapeResult):
+    """Result of a trial that trains; accuracies in percent, times in seconds."""
+
+    val_accuracy: float  #: After the last epoch, on the validation split: what search optimises.
+    val_accuracy_best: float  #: Best epoch of recovery, on the validation split.
+    val_accuracy_before: float  #: Of the network that recovery starts from.
+    test_accuracy: float  #: After the last epoch; the test split is read once.
+    val_loss: float
+    test_loss: float
+    masked_difference: float  #: Largest |masked - shrunk| logit, relative to the largest logit.
+    epochs_select: float  #: Statistics included; a call that ended early counts its share.
+    epochs_recover: float
+    samples_seen: int  #: Training images, each time one was used, by whatever act.
+    seconds_select: float  #: Training and scoring; measuring and statistics apart.
+    seconds_recover: float
+    seconds_statistics: float  #: Cost of statistics this trial relied on, even when reused.
+    statistics_computed: int  #: Statistics this trial computed itself.
+    statistics_reused: int  #: Statistics taken from the machine's cache.
+    weights: str  #: Content hash of the final weights.
+    artifacts: dict[str, str]  #: Name -> path under the artifact store.
+
+
+class LatencyResult(ShapeResult):
+    """Result of a trial of kind ``latency``: nothing is trained."""
+
+    latency: list[LatencyRecord]  #: By batch size.
+    shared_device: bool  #: True when something else may have run on the device meanwhile.

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
+from methods.base import EpochHook, Step, StepHook
 from workers.settings import Recipe
 
 LOSS_CHECK_STEPS = 50  # reading the loss waits for the device, so not at every step
@@ -31,24 +32,12 @@ class DivergedError(ArithmeticError):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Step:
-    """What a hook sees of one training step."""
-
-    network: nn.Module
-    optimizer: Optimizer
-    epoch: int  #: From 0 within the call to ``train``.
-    progress: float  #: Share of the call that is done once this step is, in (0, 1].
-    images: Tensor  #: Training batch as the network saw it, [N, C, H, W].
-    labels: Tensor  #: [N].
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Hooks:
     """Where a method reaches into training."""
 
-    after_backward: Callable[[Step], None] | None = None  #: Gradients are there, no step taken yet.
-    after_step: Callable[[Step], bool | None] | None = None  #: True ends the call early.
-    after_epoch: Callable[[Step], None] | None = None  #: Sees the last step of the epoch.
+    after_backward: StepHook | None = None  #: Gradients are there, no step taken yet.
+    after_step: StepHook | None = None  #: True ends the call early.
+    after_epoch: EpochHook | None = None  #: Given the epoch of the call, from 0.
     loss_term: Callable[[nn.Module], Tensor] | None = None  #: Scalar added to the loss, in float32.
 
 
@@ -84,15 +73,21 @@ def make_optimizer(recipe: Recipe, network: nn.Module) -> Optimizer:
 
 
 @contextmanager
-def channels_last(network: nn.Module, device: torch.device, recipe: Recipe) -> Iterator[bool]:
-    """Hold the weights channels-last where that is faster; they are contiguous again afterwards."""
+def channels_last(
+    network: nn.Module, device: torch.device, recipe: Recipe
+) -> Iterator[torch.memory_format]:
+    """Hold the weights channels-last where that is faster; they are contiguous again afterwards.
+
+    Yields:
+        The memory format that images should have.
+    """
     faster = device.type == "cuda" or (device.type == "cpu" and recipe.precision == "bfloat16")
     if not faster:
-        yield False
+        yield torch.contiguous_format
         return
     network.to(memory_format=torch.channels_last)
     try:
-        yield True
+        yield torch.channels_last
     finally:
         network.to(memory_format=torch.contiguous_format)
 
@@ -175,8 +170,8 @@ def train_epoch(
         raise DivergedError(
             "training", (position.trial_steps + steps) / position.steps_per_epoch, rate
         )
-    if hooks.after_epoch and steps:
-        hooks.after_epoch(step)
+    if hooks.after_epoch:
+        hooks.after_epoch(network, optimizer, position.epoch)
     return EpochOutcome(
         steps=steps,
         images=images_seen,

@@ -1,0 +1,146 @@
+"""A pruned network as a folder that anyone can load: settings, plan and weights, no pickle."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field
+from safetensors import SafetensorError
+from torch import nn
+
+from methods import PruningPlan, shrink
+from tracking.artifacts import ArtifactStore
+from workers.checkpoints import fit, from_safetensors, weights_hash
+from workers.errors import WorkerError
+from workers.models import build_model
+from workers.settings import LayerSettings, ModelSettings, Settings, TrialSpec
+from workers.shapes import layout_of
+
+MODEL, PLAN, WEIGHTS, CARD = "model.json", "plan.json", "weights.safetensors", "README.md"
+
+
+class ExportError(WorkerError, ValueError):
+    """A folder does not hold a network that can be loaded, or a trial has none to export."""
+
+    def __init__(self, folder: str, problem: str) -> None:
+        super().__init__(folder, problem)
+        self.folder, self.problem = folder, problem
+
+    def __str__(self) -> str:
+        return f"{self.folder}: {self.problem}"
+
+
+class NetworkRecord(Settings):
+    """``model.json``: all that is needed beside the plan and the weights."""
+
+    format: Annotated[int, Field(ge=1, le=1)] = 1
+    model: ModelSettings
+    layers: LayerSettings
+    num_classes: int
+    input_shape: tuple[int, int, int]  #: (C, H, W) of one image.
+    mean: tuple[float, ...]  #: Per channel, of images in [0, 1]: subtract, then divide by ``std``.
+    std: tuple[float, ...]
+    weights: str  #: Content hash of the weights.
+
+
+def load_pruned(folder: str | Path) -> nn.Module:
+    """Rebuild an exported network, on the CPU and in evaluation mode.
+
+    Its input is images in [0, 1], ``[N, C, H, W]``, normalised by the mean and standard deviation
+    in ``model.json``. A model named as ``package.module:callable`` runs that code.
+
+    Raises:
+        ExportError: A file is missing or damaged, or the weights are not those of ``model.json``.
+        ModelError: The network cannot be built here.
+        PlanError: The plan does not fit the network.
+        WeightsMismatchError: The weights do not fit the network.
+    """
+    folder = Path(folder)
+    try:
+        record = NetworkRecord.model_validate_json((folder / MODEL).read_bytes())
+        plan_data = json.loads((folder / PLAN).read_bytes()) if (folder / PLAN).exists() else None
+        weights = from_safetensors((folder / WEIGHTS).read_bytes())
+    except (OSError, ValueError, SafetensorError) as error:
+        raise ExportError(str(folder), f"not a folder written by export: {error}") from error
+    found = weights_hash(weights)
+    if found != record.weights:
+        raise ExportError(
+            str(folder / WEIGHTS),
+            f"the weights have content hash {found}, and {MODEL} says {record.weights}; the file "
+            "was changed or damaged. Export the trial again.",
+        )
+    with torch.random.fork_rng(devices=[]):  # the fresh weights are thrown away
+        network = build_model(record.model, record.num_classes, record.input_shape[0])
+    if plan_data is not None:
+        layout = layout_of(network, record.input_shape, record.layers)
+        shrink(network, PruningPlan.from_json(plan_data), layout)
+    fit(network, weights)
+    return network.eval()
+
+
+def export_trial(
+    spec: TrialSpec, result: Mapping[str, Any], artifacts: ArtifactStore, folder: str | Path
+) -> Path:
+    """Write the network of a completed trial to ``folder``, with a model card, and return it.
+
+    Args:
+        spec: The trial.
+        result: Its :class:`~workers.results.TrialResult`.
+        artifacts: Store that holds its weights.
+        folder: Created if needed; must be empty.
+
+    Raises:
+        ExportError: The trial has no weights, or the folder is not empty.
+    """
+    folder = Path(folder)
+    if "weights" not in result:
+        raise ExportError(str(folder), f"a trial of kind {spec.kind!r} leaves no network to export")
+    if folder.exists() and any(folder.iterdir()):
+        raise ExportError(str(folder), "the folder is not empty; name a new one")
+    record = NetworkRecord(
+        model=spec.model,
+        layers=spec.layers,
+        num_classes=result["num_classes"],
+        input_shape=tuple(result["input_shape"]),
+        mean=tuple(result["mean"]),
+        std=tuple(result["std"]),
+        weights=result["weights"],
+    )
+    weights = artifacts.read_bytes(result["artifacts"]["weights"])
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / WEIGHTS).write_bytes(weights)
+    if result["plan"] is not None:
+        (folder / PLAN).write_text(json.dumps(result["plan"], sort_keys=True) + "\n")
+    (folder / MODEL).write_text(record.model_dump_json(indent=2) + "\n")
+    (folder / CARD).write_text(_model_card(spec, result))
+    return folder
+
+
+def _model_card(spec: TrialSpec, result: Mapping[str, Any]) -> str:
+    how = f"method {spec.method}" if spec.method else f"kind {spec.kind}"
+    return f"""# {spec.model.name}, {how}
+
+| | this network | dense | removed |
+|---|---|---|---|
+| MACs (one image, conv and linear) | {result["macs"]:,} | {result["base_macs"]:,} \
+| {result["macs_reduction"]:.1%} |
+| parameters | {result["params"]:,} | {result["base_params"]:,} \
+| {result["params_reduction"]:.1%} |
+
+Accuracy on {spec.data.name}: {result["test_accuracy"]:.2f} % (test), \
+{result["val_accuracy"]:.2f} % (validation); one run, seed {spec.seed}.
+
+Load it with prunesweep installed: \
+`from workers.rebuild import load_pruned; network = load_pruned("this/folder")`
+
+Input: images in [0, 1], shape {tuple(result["input_shape"])}, minus mean \
+{_numbers(result["mean"])}, divided by {_numbers(result["std"])}.
+
+Trial `{spec.uid}`, weights `{result["weights"]}`, data `{result["data_hash"]}`.
+"""
+
+
+def _numbers(values: list[float]) -> str:
+    return "(" + ", ".join(f"{value:.6g}" for value in values) + ")"

@@ -1,0 +1,347 @@
+"""The session of one trial: the only way to train, so that everything is charged.
+
+It meters epochs, images and device-seconds by act, keeps to the recipe's budget, hands out
+randomness that depends on nothing but the trial's seed and a purpose, and shares statistics that
+are the same for many trials.
+"""
+
+import hashlib
+import random
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from methods import CostTarget, Layout, Schedule
+from methods.base import EpochHook, PruningSchedule, StepHook
+from tracking.artifacts import ArtifactStore
+from workers.checkpoints import weights_hash
+from workers.data import DataSet, Split
+from workers.measure import Batch, Evaluation, evaluate
+from workers.meter import Act, Meter
+from workers.settings import TrialSpec, content_hash
+from workers.statistics import StatisticsCost, load_statistics, store_statistics
+from workers.training import (
+    DivergedError,
+    EpochPosition,
+    Hooks,
+    channels_last,
+    make_optimizer,
+    train_epoch,
+)
+
+EVALUATION_BATCH = 512
+
+Report = Callable[[int, dict[str, float]], None]  #: Called once per epoch: step from 1, values.
+
+
+class BudgetError(RuntimeError):
+    """A method asked for more training than the trial has left."""
+
+    def __init__(self, asked: float, left: float, budget: int) -> None:
+        super().__init__(asked, left, budget)
+        self.asked, self.left, self.budget = asked, left, budget
+
+    def __str__(self) -> str:
+        return (
+            f"{self.asked:g} epochs of training were asked for and {self.left:g} of the trial's "
+            f"{self.budget} are left; every method of a comparison has the same budget. Give the "
+            "method fewer epochs in its settings, or the recipe more."
+        )
+
+
+def derive_seed(seed: int, purpose: str) -> int:
+    """Return a 63-bit seed that differs for every purpose of every trial seed."""
+    digest = hashlib.sha256(f"{seed}/{purpose}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def seed_everything(seed: int, device: torch.device) -> None:
+    """Seed Python, NumPy and torch, and make torch exact: bit for bit on a CPU.
+
+    On a CPU operations without a deterministic form raise. On CUDA float32 means float32 (no
+    TF32), and kernels are chosen by timing them, which may change the last bits.
+    """
+    random.seed(derive_seed(seed, "python"))
+    np.random.seed(derive_seed(seed, "numpy") % 2**32)
+    torch.manual_seed(derive_seed(seed, "torch"))  # every device
+    torch.use_deterministic_algorithms(device.type == "cpu")
+    torch.backends.cudnn.benchmark = True
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+
+
+class TrainingSession:
+    """Trains within one trial's budget and meters it.
+
+    Args:
+        spec: The trial.
+        data: Its images, on ``device``.
+        device: Where networks train.
+        cache: Where statistics are shared between the trials of a machine.
+        report: Called after every epoch, with a step that only grows.
+    """
+
+    def __init__(
+        self,
+        spec: TrialSpec,
+        data: DataSet,
+        device: torch.device,
+        cache: ArtifactStore,
+        report: Report,
+    ) -> None:
+        self.spec = spec
+        self.device = device
+        self.seed = spec.seed
+        self.meter = Meter(device)
+        self.best: dict[Act, float] = {}  #: Best validation accuracy after an epoch, by act.
+        self.statistics_computed = 0
+        self.statistics_reused = 0
+        self.seconds_statistics = 0.0  #: What they cost when they were computed.
+        self.steps_per_epoch = data.steps_per_epoch(spec.recipe.batch_size)
+        self._data = data
+        self._cache = cache
+        self._report = report
+        self._steps = 0
+        self._reported = 0
+
+    @property
+    def steps_left(self) -> int:
+        """Optimizer steps left of the budget."""
+        return self.spec.recipe.epochs * self.steps_per_epoch - self._steps
+
+    @property
+    def epochs_left(self) -> int:
+        """Whole epochs left of the budget."""
+        return self.steps_left // self.steps_per_epoch
+
+    def epochs_spent(self, *acts: Act) -> float:
+        """Return the epochs charged to ``acts``; a call that ended early counts its share."""
+        return sum(self.meter.steps[act] for act in acts) / self.steps_per_epoch
+
+    def generator(self, purpose: str) -> torch.Generator:
+        """Return a fresh CPU generator that depends on the trial's seed and ``purpose`` only."""
+        return torch.Generator().manual_seed(derive_seed(self.seed, purpose))
+
+    def batches(self, images: int, batch_size: int = 128) -> Iterator[Batch]:
+        """Yield un-augmented training images in an order that depends on the seed only.
+
+        Args:
+            images: How many; at most the training split is given.
+            batch_size: The last batch may be shorter.
+        """
+        left = images
+        for batch, labels in self._data.train_batches(
+            batch_size, self.generator("batches"), augmentation="none"
+        ):
+            if left <= 0:
+                return
+            self.meter.charge(images=min(left, len(labels)))
+            yield batch[:left], labels[:left]
+            left -= len(labels)
+
+    def images(self, count: int) -> Tensor:
+        """Return the first images of the validation split, ``[N, C, H, W]``: to look, not learn."""
+        images, _ = next(self._data.eval_batches(self._data.val, count))
+        return images
+
+    def train(
+        self,
+        network: nn.Module,
+        epochs: float,
+        *,
+        after_backward: StepHook | None = None,
+        after_step: StepHook | None = None,
+        after_epoch: EpochHook | None = None,
+        loss_term: Callable[[nn.Module], Tensor] | None = None,
+    ) -> None:
+        """Train ``network`` by the trial's recipe, continuing its learning-rate curve.
+
+        Every call has an optimizer of its own over the parameters that want gradients. After each
+        epoch the network is evaluated on the validation split and the epoch is reported. The data
+        order and dropout depend on the seed and on how much of the budget is spent.
+
+        Args:
+            network: Trained in place.
+            epochs: May end within an epoch.
+            after_backward: Sees the gradients before the step.
+            after_step: May return True to end the call; only what was trained is charged.
+            after_epoch: Runs before the validation split is looked at.
+            loss_term: Scalar added to the loss.
+
+        Raises:
+            BudgetError: More than what is left of the budget was asked for.
+            DivergedError: The training or validation loss is not finite.
+        """
+        steps = round(epochs * self.steps_per_epoch)
+        if steps > self.steps_left:
+            left = self.steps_left / self.steps_per_epoch
+            raise BudgetError(epochs, left, self.spec.recipe.epochs)
+        hooks = Hooks(
+            after_backward=after_backward,
+            after_step=after_step,
+            after_epoch=after_epoch,
+            loss_term=loss_term,
+        )
+        torch.manual_seed(derive_seed(self.seed, f"train/{self._steps}"))
+        optimizer = make_optimizer(self.spec.recipe, network)
+        taken = epoch = 0
+        with channels_last(network, self.device, self.spec.recipe) as memory_format:
+            while taken < steps:
+                outcome = train_epoch(
+                    network,
+                    optimizer,
+                    self._data.train_batches(
+                        self.spec.recipe.batch_size,
+                        self.generator(f"order/{self._steps}"),
+                        augmentation=self.spec.recipe.augmentation,
+                    ),
+                    self.spec.recipe,
+                    EpochPosition(
+                        epoch=epoch,
+                        first_step=taken,
+                        call_steps=steps,
+                        trial_steps=self._steps,
+                        steps_per_epoch=self.steps_per_epoch,
+                    ),
+                    hooks,
+                    memory_format=memory_format,
+                )
+                taken += outcome.steps
+                epoch += 1
+                self._steps += outcome.steps
+                self.meter.charge(steps=outcome.steps, images=outcome.images)
+                self._report_epoch(network, outcome.train_loss, outcome.learning_rate)
+                if outcome.ended_early:
+                    return
+
+    def validate(self, network: nn.Module) -> Evaluation:
+        """Evaluate ``network`` on the validation split; charged to measuring."""
+        return self._evaluate(network, self._data.val)
+
+    def test(self, network: nn.Module) -> Evaluation:
+        """Evaluate ``network`` on the test split: once per trial, when all else is done.
+
+        Raises:
+            TestSplitReadError: This was called before.
+        """
+        return self._evaluate(network, self._data.take_test())
+
+    def _evaluate(self, network: nn.Module, split: Split) -> Evaluation:
+        with self.meter.act("measure"):
+            return evaluate(network, self._data.eval_batches(split, EVALUATION_BATCH))
+
+    def _report_epoch(self, network: nn.Module, train_loss: float, rate: float) -> None:
+        act = self.meter.current
+        found = self.validate(network)
+        if not np.isfinite(found.loss):
+            raise DivergedError("validation", self._steps / self.steps_per_epoch, rate)
+        self.best[act] = max(self.best.get(act, 0.0), found.accuracy)
+        self._reported = max(self._reported + 1, -(-self._steps // self.steps_per_epoch))
+        self._report(
+            self._reported,
+            {
+                "train_loss": train_loss,
+                "val_accuracy": found.accuracy,
+                "val_loss": found.loss,
+                "learning_rate": rate,
+            },
+        )
+
+    def statistics(
+        self, network: nn.Module, key: str, compute: Callable[[], Mapping[str, Tensor]]
+    ) -> Mapping[str, Tensor]:
+        """Return what ``compute`` gives, computed once for all trials that would get the same.
+
+        That is every trial with the same starting weights, data, recipe, layers, method settings
+        and seed: ratios, target and schedule must not matter to ``compute``, which draws from
+        ``generator`` and ``batches`` only and leaves the network as found. Steps and images are
+        charged alike, and seconds reported alike, whether it ran here or elsewhere. Once this
+        trial has changed the network, its statistics are its own and nothing is shared.
+
+        Args:
+            network: Network the statistics are about.
+            key: Tells apart the statistics of one method.
+            compute: Gives tensors by name.
+        """
+        name = self._statistics_name(key)
+        shared = self._steps == 0 and weights_hash(network.state_dict()) == self.spec.weights
+        if shared and (found := load_statistics(self._cache, name)):
+            stored, cost = found
+            self._pay(cost)
+            self.statistics_reused += 1
+            return {tensor_name: tensor.to(self.device) for tensor_name, tensor in stored.items()}
+        before = self._spent()
+        with self.meter.act("statistics"):
+            tensors = {tensor_name: t.detach() for tensor_name, t in compute().items()}
+        after = self._spent()
+        cost = StatisticsCost(
+            steps=after.steps - before.steps,
+            images=after.images - before.images,
+            seconds=after.seconds - before.seconds,
+        )
+        self.statistics_computed += 1
+        self.seconds_statistics += cost.seconds
+        if shared:
+            store_statistics(self._cache, name, tensors, cost)
+        return tensors
+
+    def _statistics_name(self, key: str) -> str:
+        content = self.spec.model_dump(
+            mode="json",
+            include={
+                "model",
+                "data_hash",
+                "weights",
+                "recipe",
+                "layers",
+                "method",
+                "method_settings",
+                "seed",
+            },
+        )
+        return content_hash({**content, "key": key, "device": self.device.type})
+
+    def _spent(self) -> StatisticsCost:
+        self.meter.settle()
+        return StatisticsCost(
+            steps=self._steps,
+            images=self.meter.images["statistics"],
+            seconds=self.meter.seconds["statistics"],
+        )
+
+    def _pay(self, cost: StatisticsCost) -> None:
+        """Charge statistics that were computed by another trial."""
+        if cost.steps > self.steps_left:
+            raise BudgetError(
+                cost.steps / self.steps_per_epoch,
+                self.steps_left / self.steps_per_epoch,
+                self.spec.recipe.epochs,
+            )
+        self._steps += cost.steps
+        self.seconds_statistics += cost.seconds
+        self.meter.steps["statistics"] += cost.steps
+        self.meter.images["statistics"] += cost.images
+
+
+class PruningSession(TrainingSession):
+    """A session as a pruning method sees it: it also knows what may go, how much, and when."""
+
+    def __init__(
+        self,
+        spec: TrialSpec,
+        data: DataSet,
+        device: torch.device,
+        cache: ArtifactStore,
+        report: Report,
+        layout: Layout,
+    ) -> None:
+        super().__init__(spec, data, device, cache, report)
+        self.layout = layout
+        self.schedule: PruningSchedule = Schedule.create(spec.schedule)
+        self.target: CostTarget | None = (
+            CostTarget(axis=spec.target.axis, reduction=spec.target.reduction)
+            if spec.target
+            else None
+        )

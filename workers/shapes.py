@@ -1,0 +1,44 @@
+"""The layer settings of a sweep applied to a network: its layout, and shapes trained from scratch."""
+
+import math
+
+import torch
+from torch import nn
+
+from methods import LayerPolicy, Layout, PruningPlan, find_layout, shrink
+from workers.settings import LayerSettings
+
+
+def layout_of(
+    network: nn.Module, input_shape: tuple[int, int, int], layers: LayerSettings
+) -> Layout:
+    """Find what ``layers`` lets shrink in ``network``.
+
+    Raises:
+        LayoutError: Nothing may be pruned, or the policy does not fit the network.
+    """
+    policy = LayerPolicy(
+        kind=layers.policy, protect=layers.protect, protect_stem=layers.protect_stem
+    )
+    return find_layout(network, input_shape, policy)
+
+
+@torch.no_grad()
+def shrink_fresh(network: nn.Module, plan: PruningPlan, layout: Layout) -> None:
+    """Give a freshly initialised network the shape of ``plan``, fit to be trained from scratch.
+
+    Which filters stay does not matter, for none has learned anything. Layers that read fewer
+    channels are scaled up as an initialisation for that many would have been.
+
+    Raises:
+        PlanError: The plan was made for other groups or widths.
+    """
+    layers = {
+        name: module
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Conv2d | nn.Linear)
+    }
+    fan_in = {name: layer.weight[0].numel() for name, layer in layers.items()}
+    shrink(network, plan, layout)
+    for name, layer in layers.items():
+        layer.weight.mul_(math.sqrt(fan_in[name] / layer.weight[0].numel()))

@@ -1,0 +1,55 @@
+"""Statistics that many trials share, kept on a machine with what they cost."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from tracking.artifacts import ArtifactStore
+
+COST = "cost"
+PREFIX = "statistics/"  #: Before the name of every tensor of a file.
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StatisticsCost:
+    """What statistics cost the trial that computed them."""
+
+    steps: int  #: Optimizer steps of the trial's budget.
+    images: int  #: Training images, each time one was used.
+    seconds: float  #: Device-seconds.
+
+
+def load_statistics(
+    store: ArtifactStore, name: str
+) -> tuple[dict[str, Tensor], StatisticsCost] | None:
+    """Return the statistics called ``name``, on the CPU, and their cost; None when there are none.
+
+    Args:
+        store: The machine's cache.
+        name: Content hash of all they depend on.
+    """
+    path = _path(name)
+    if not store.exists(path):
+        return None
+    tensors = safetensors.torch.load(store.read_bytes(path))
+    steps, images, seconds = tensors.pop(COST).tolist()
+    return (
+        {key.removeprefix(PREFIX): tensor for key, tensor in tensors.items()},
+        StatisticsCost(steps=int(steps), images=int(images), seconds=seconds),
+    )
+
+
+def store_statistics(
+    store: ArtifactStore, name: str, tensors: Mapping[str, Tensor], cost: StatisticsCost
+) -> None:
+    """Keep statistics under ``name``; whoever reads meanwhile sees the old file or the new one."""
+    plain = {PREFIX + key: tensor.cpu().contiguous().clone() for key, tensor in tensors.items()}
+    plain[COST] = torch.tensor([cost.steps, cost.images, cost.seconds], dtype=torch.float64)
+    store.write_bytes(_path(name), safetensors.torch.save(plain))
+
+
+def _path(name: str) -> str:
+    return f"statistics/{name}.safetensors"

@@ -1,0 +1,260 @@
+"""One trial from its specification to its result: select, shrink, recover, measure."""
+
+import copy
+import json
+import math
+import time
+from typing import Any
+
+from torch import nn
+
+import methods
+from methods import (
+    Cost,
+    PruningPlan,
+    count_cost,
+    masked_difference,
+    shrink,
+)
+from workers.checkpoints import fit, to_safetensors, weights_hash
+from workers.data import DataSet
+from workers.environment import describe_environment
+from workers.errors import WorkerError
+from workers.latency import measure_latency
+from workers.measure import recalibrate_batch_norm
+from workers.models import build_model
+from workers.node import Node, weights_path
+from workers.results import LatencyResult, ShapeResult, TrialResult
+from workers.session import PruningSession, Report, TrainingSession, seed_everything
+from workers.settings import TrialSpec, content_hash
+from workers.shapes import layout_of, shrink_fresh
+from workers.training import DivergedError
+
+TOLERANCE = 1e-3  #: Of the shrunk network against the masked one, relative to the largest logit.
+CHECKED_IMAGES = 16
+LARGE_BATCH = {"cpu": 32}  #: Images of the large latency batch, by kind of device; else 128.
+
+
+class TrialSpecError(WorkerError, ValueError):
+    """A specification lacks what its kind of trial needs."""
+
+    def __init__(self, kind: str, problem: str) -> None:
+        super().__init__(kind, problem)
+        self.kind, self.problem = kind, problem
+
+    def __str__(self) -> str:
+        return f"A trial of kind {self.kind!r} cannot run: {self.problem}"
+
+
+class DataChangedError(WorkerError, ValueError):
+    """The images on this machine are not the ones the sweep was made for."""
+
+    def __init__(self, data_set: str, expected: str, found: str) -> None:
+        super().__init__(data_set, expected, found)
+        self.data_set, self.expected, self.found = data_set, expected, found
+
+    def __str__(self) -> str:
+        return (
+            f"Data set {self.data_set!r} has checksum {self.found} on this machine, and the sweep "
+            f"was made for {self.expected}; results would not compare. Give every machine the "
+            "same files, or start a new sweep."
+        )
+
+
+class MaskedDifferenceError(WorkerError, ArithmeticError):
+    """The shrunk network does not compute what the masked one does."""
+
+    def __init__(self, difference: float, tolerance: float) -> None:
+        super().__init__(difference, tolerance)
+        self.difference, self.tolerance = difference, tolerance
+
+    def __str__(self) -> str:
+        return (
+            f"The masked and the shrunk network differ by {self.difference:.2e} of the largest "
+            f"logit; at most {self.tolerance:g} is rounding. The layer policy does not fit this "
+            "network: protect the layers concerned, or use the policy 'inside_blocks'."
+        )
+
+
+def run_trial(
+    spec: TrialSpec, node: Node, report: Report, *, shared_device: bool = True
+) -> dict[str, Any]:
+    """Run one trial; the same specification gives the same numbers, bit for bit on a CPU.
+
+    Args:
+        spec: What to run.
+        node: Where, with its caches and the artifact store.
+        report: Called after each epoch; what it raises ends the trial.
+        shared_device: Whether anything else may run on the device meanwhile; matters to latency.
+
+    Returns:
+        A :class:`TrialResult`, or a :class:`LatencyResult` for kind ``latency``; JSON-able.
+
+    Raises:
+        TrialSpecError: The specification lacks what its kind needs.
+        DataChangedError: This machine's images are not those of the sweep.
+        DivergedError: The loss is no longer finite.
+        MaskedDifferenceError: Shrinking changed what the network computes.
+        BudgetError: The method asked for more epochs than the recipe has.
+        MethodError: The method, its settings, the ratios or the plan cannot be used.
+    """
+    started = time.perf_counter()
+    _check_spec(spec)
+    seed_everything(spec.seed, node.device)
+    data = node.data(spec.data).for_trial()
+    if data.info.data_hash != spec.data_hash:
+        raise DataChangedError(spec.data.name, spec.data_hash, data.info.data_hash)
+    network = build_model(spec.model, data.info.num_classes, data.info.input_shape[0])
+    if spec.weights is not None and spec.kind in {"prune", "dense"}:
+        fit(network, node.weights(spec.weights))
+    network.to(node.device)
+    if spec.kind == "latency":
+        result: dict[str, Any] = dict(_time_forward(spec, node, network, data, shared_device))
+    else:
+        result = dict(_train(spec, node, network, data, report))
+    result["seconds_total"] = time.perf_counter() - started
+    return result
+
+
+def _check_spec(spec: TrialSpec) -> None:
+    if spec.kind in {"prune", "dense"} and spec.weights is None:
+        raise TrialSpecError(spec.kind, "it starts from weights, and none are named.")
+    if spec.kind == "prune" and spec.method is None:
+        raise TrialSpecError(spec.kind, "no pruning method is named.")
+    if spec.kind in {"scratch", "latency"} and spec.plan is None:
+        raise TrialSpecError(spec.kind, "it builds the shape of a plan, and none is given.")
+
+
+def _train(
+    spec: TrialSpec, node: Node, network: nn.Module, data: DataSet, report: Report
+) -> TrialResult:
+    """Run every kind of trial but ``latency``: they differ in how the shape comes about."""
+    base = count_cost(network, data.info.input_shape)
+    plan: PruningPlan | None = None
+    difference = 0.0
+    session = TrainingSession(spec, data, node.device, node.cache, report)
+    if spec.kind == "prune":
+        layout = layout_of(network, data.info.input_shape, spec.layers)
+        session = PruningSession(spec, data, node.device, node.cache, report, layout)
+        plan, difference = _prune(session, network)
+    elif spec.kind == "scratch":
+        plan = PruningPlan.from_json(spec.plan or {})
+        shrink_fresh(network, plan, layout_of(network, data.info.input_shape, spec.layers))
+    before = session.validate(network)
+    with session.meter.act("recover"):
+        session.train(network, session.steps_left / session.steps_per_epoch)
+    after = session.validate(network)
+    test = session.test(network)
+    for split, found in (("validation", after), ("test", test)):
+        if not math.isfinite(found.loss):
+            raise DivergedError(split, spec.recipe.epochs, spec.recipe.learning_rate)
+    weights, artifacts = _store(spec, node, network, plan)
+    meter = session.meter
+    return TrialResult(
+        **_shape_result(spec, node, network, data, base, plan),
+        val_accuracy=after.accuracy,
+        val_accuracy_best=session.best.get("recover", after.accuracy),
+        val_accuracy_before=before.accuracy,
+        test_accuracy=test.accuracy,
+        val_loss=after.loss,
+        test_loss=test.loss,
+        masked_difference=difference,
+        epochs_select=session.epochs_spent("select", "statistics"),
+        epochs_recover=session.epochs_spent("recover"),
+        samples_seen=sum(meter.images.values()),
+        seconds_select=meter.seconds["select"],
+        seconds_recover=meter.seconds["recover"],
+        seconds_statistics=session.seconds_statistics,
+        statistics_computed=session.statistics_computed,
+        statistics_reused=session.statistics_reused,
+        weights=weights,
+        artifacts=artifacts,
+    )
+
+
+def _prune(session: PruningSession, network: nn.Module) -> tuple[PruningPlan, float]:
+    """Select and shrink; return the plan and how far the masked and shrunk network differ."""
+    spec, layout = session.spec, session.layout
+    method = methods.create(spec.method or "", spec.method_settings)
+    method.check(network, layout)
+    with session.meter.act("select"):
+        plan = method.select(network, spec.ratios, session)
+    with session.meter.act("measure"):
+        difference = masked_difference(network, plan, layout, session.images(CHECKED_IMAGES))
+    if not difference <= TOLERANCE:  # a NaN too
+        raise MaskedDifferenceError(difference, TOLERANCE)
+    with session.meter.act("select"):
+        shrink(network, plan, layout)
+    if spec.recipe.recalibration_images:
+        with session.meter.act("recover"):
+            batches = session.batches(spec.recipe.recalibration_images, spec.recipe.batch_size)
+            recalibrate_batch_norm(network, batches)
+    return plan, difference
+
+
+def _store(
+    spec: TrialSpec, node: Node, network: nn.Module, plan: PruningPlan | None
+) -> tuple[str, dict[str, str]]:
+    """Store weights and plan; return the weights' content hash and where everything lies."""
+    weights = network.state_dict()
+    name = weights_hash(weights)
+    artifacts = {"weights": node.artifacts.write_bytes(weights_path(name), to_safetensors(weights))}
+    if plan is not None:
+        data = json.dumps(plan.to_json(), sort_keys=True).encode()
+        artifacts["plan"] = node.artifacts.write_bytes(f"trials/{spec.uid}/plan.json", data)
+    return name, artifacts
+
+
+def _shape_result(
+    spec: TrialSpec,
+    node: Node,
+    network: nn.Module,
+    data: DataSet,
+    base: Cost,
+    plan: PruningPlan | None,
+) -> ShapeResult:
+    """Describe what was built and from what; the cost is counted on the network as it stands."""
+    cost = count_cost(network, data.info.input_shape)
+    return ShapeResult(
+        macs=cost.macs,
+        params=cost.params,
+        base_macs=base.macs,
+        base_params=base.params,
+        macs_reduction=1 - cost.macs / base.macs,
+        params_reduction=1 - cost.params / base.params,
+        plan=plan.to_json() if plan else None,
+        kept={group: len(kept) for group, kept in plan.kept.items()} if plan else {},
+        input_shape=list(data.info.input_shape),
+        num_classes=data.info.num_classes,
+        mean=list(data.info.mean),
+        std=list(data.info.std),
+        base_weights=spec.weights,
+        data_hash=spec.data_hash,
+        recipe_hash=content_hash(spec.recipe.model_dump(mode="json")),
+        policy_hash=content_hash(spec.layers.model_dump(mode="json")),
+        environment=describe_environment(node.device),
+        seconds_total=0.0,
+    )
+
+
+def _time_forward(
+    spec: TrialSpec, node: Node, network: nn.Module, data: DataSet, shared_device: bool
+) -> LatencyResult:
+    """Time the dense network and the plan's; weights do not matter to that."""
+    plan = PruningPlan.from_json(spec.plan or {})
+    base = count_cost(network, data.info.input_shape)
+    pruned = copy.deepcopy(network)
+    shrink(pruned, plan, layout_of(network, data.info.input_shape, spec.layers))
+    records = measure_latency(
+        network,
+        pruned,
+        data.info.input_shape,
+        node.device,
+        batch_sizes=(1, LARGE_BATCH.get(node.device.type, 128)),
+        dtype=spec.recipe.precision,
+    )
+    return LatencyResult(
+        **_shape_result(spec, node, pruned, data, base, plan),
+        latency=records,
+        shared_device=shared_device,
+    )
