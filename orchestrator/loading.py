@@ -25,20 +25,21 @@ def load_spec(path: str | FilePath, overrides: Iterable[str] = ()) -> SweepSpec:
     Raises:
         SpecError: With every mistake that could be found, each at its place.
     """
-    source = str(path)
-    document = read_yaml(_read_text(FilePath(path)), source)
-    if document.value is None:
-        raise SpecError([Problem(source, "is empty; it needs name, model and arms")])
-    if not isinstance(document.value, dict):
-        raise SpecError([Problem(source, "is not a mapping; write key: value at the top")])
-    places = _Places(source=source, lines=document.lines, overrides=set())
-    problems = [
-        Problem(f"{source}:{line}: {_dotted(at)}".removesuffix(": "), message)
-        for at, line, message in document.problems
-    ]
-    for text in overrides:
-        problems += _override(document.value, text, places.overrides)
-    return _validated(document.value, places, problems)
+    tree, places, problems = _read(FilePath(path), overrides)
+    return _validated(tree, places, problems)
+
+
+def locate(error: SpecError, path: str | FilePath, overrides: Iterable[str] = ()) -> SpecError:
+    """Say where in the file, or on the command line, the keys stand that ``error`` is about.
+
+    For problems found later, when the network and the data are looked at.
+    """
+    _, places, _ = _read(FilePath(path), overrides)
+    found = []
+    for place, message in error.problems:
+        keys = tuple(int(key) if key.isdecimal() else key for key in place.split("."))
+        found.append(Problem(places.of(keys), message))
+    return SpecError(found)
 
 
 def parse_spec(data: Mapping[str, Any] | SweepSpec) -> SweepSpec:
@@ -49,6 +50,26 @@ def parse_spec(data: Mapping[str, Any] | SweepSpec) -> SweepSpec:
     """
     tree = data.model_dump() if isinstance(data, SweepSpec) else dict(data)
     return _validated(tree, _Places(source="", lines={}, overrides=set()), [])
+
+
+def _read(
+    path: FilePath, overrides: Iterable[str]
+) -> tuple[dict[str, Any], "_Places", list[Problem]]:
+    """Return the overridden tree, where its parts come from, and what is wrong so far."""
+    source = str(path)
+    document = read_yaml(_read_text(path), source)
+    if document.value is None and not document.problems:
+        raise SpecError([Problem(source, "is empty; it needs name, model and arms")])
+    if not isinstance(document.value, dict):
+        raise SpecError([Problem(source, "is not a mapping; write key: value at the top")])
+    places = _Places(source=source, lines=document.lines, overrides=set())
+    problems = [
+        Problem(f"{source}:{line}: {_dotted(at)}".removesuffix(": "), message)
+        for at, line, message in document.problems
+    ]
+    for text in overrides:
+        problems += _override(document.value, text, places.overrides)
+    return document.value, places, problems
 
 
 def _validated(tree: dict[str, Any], places: "_Places", problems: list[Problem]) -> SweepSpec:
@@ -132,7 +153,7 @@ def _opened(value: Any, path: Path) -> Any:
     if value is None:
         return {}
     last = next((key for key in reversed(path) if isinstance(key, str)), "")
-    if isinstance(value, str) and last in SHORTHANDS:
+    if isinstance(value, str) and last in SHORTHANDS and path[0] in SHORTHANDS:
         return {SHORTHANDS[last]: value}
     return value
 

@@ -59,13 +59,6 @@ def _absolute(path: str) -> str:
     return os.path.abspath(os.path.expanduser(path))
 
 
-def _has_folders(path: str) -> bool:
-    try:
-        return any(entry.is_dir() for entry in os.scandir(path))
-    except OSError as error:
-        raise ValueError(f"path {path!r} cannot be read: {error.strerror}") from error
-
-
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,99}$")]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Reductions = Annotated[
@@ -157,7 +150,7 @@ class TargetSettings(Settings):
 class SearchSettings(Settings):
     """How pruning ratios are looked for, per arm and target."""
 
-    sampler: Literal["tpe", "nsga2", "cmaes", "random"] = "tpe"
+    sampler: Literal["tpe", "random", "nsga2", "cmaes", "qmc", "gp"] = "tpe"
     trials: Annotated[int, Field(ge=1)] = 16  #: Per arm and target; 1: uniform ratios, no search.
     ratios_per: Literal["group", "stage"] = "group"  #: What shares one ratio.
     min_ratio: Share = 0.0  #: Smallest share of filters removed from a group.
@@ -236,15 +229,13 @@ class SweepSpec(Settings):
     @field_validator("data")
     @classmethod
     def _images_exist(cls, data: DataSettings, info: ValidationInfo) -> DataSettings:
-        if data.name == "image_folder" and data.path is None:
-            raise ValueError("image_folder needs a path: a folder or a zip file")
+        if data.name != "digits" and data.path is None:
+            raise ValueError(f"{data.name} needs a path, the folder or zip file that holds it")
         if data.path is None or not checking(info):
             return data
         path = _absolute(data.path)
         if not data.download and not os.path.exists(path):
             raise ValueError(f"there is no path {data.path!r}, looked for from {Path.cwd()}")
-        if data.name == "image_folder" and os.path.isdir(path) and not _has_folders(path):
-            raise ValueError(f"path {data.path!r} has no classes; make one folder per class")
         return data.model_copy(update={"path": path})
 
     @field_validator("arms")

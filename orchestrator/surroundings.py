@@ -23,7 +23,7 @@ CHECK: Final = {"check": True}
 _VARIABLE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 #: ``scheme://user:SECRET@host``, and ``?password=SECRET``.
 _SECRET: Final = re.compile(
-    r"://[^:@]*:(.+)@|[?&]\w*(?:password|passwd|pwd|secret|token|key)\w*=([^&]+)", re.IGNORECASE
+    r"://[^:@/?#]*:(.+)@|[?&][^=&]*(?:password|secret|token|key)[^=&]*=([^&#]+)", re.IGNORECASE
 )
 _MLFLOW_OFF: Final = "off"
 
