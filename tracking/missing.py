@@ -1,0 +1,84 @@
+"""What a sweep asked for and does not have yet, in words."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from tracking.comparison import SCRATCH
+from tracking.fronts import FRONT
+from tracking.runs import Run
+
+
+def missing_from(spec: Mapping[str, Any], runs: Sequence[Run]) -> tuple[str, ...]:
+    """List what is still to come, in the order it will be run; failed runs are not to come."""
+    arms = [arm["name"] for arm in spec.get("arms", ())]
+    targets = _labels(spec)
+    seeds = len(spec.get("seeds", ()))
+    trials = int((spec.get("search") or {}).get("trials", 0))
+    on = [name for name, wanted in (spec.get("controls") or {}).items() if wanted]
+    lines = [_baseline(runs)]
+    for name in on:
+        if name == "dense":
+            lines.append(_line(f"control {name}", _of(runs, "control", name, ""), seeds))
+        elif name != "scratch" and targets != [FRONT]:
+            lines += [
+                _line(f"control {name} at {at}", _of(runs, "control", name, at), seeds)
+                for at in targets
+            ]
+    pairs = [(arm, at) for at in targets for arm in arms]
+    lines += [_line(f"search of {a} at {t}", _of(runs, "search", a, t), trials) for a, t in pairs]
+    if targets != [FRONT]:
+        lines += [
+            _line(f"fresh-seed runs of {a} at {t}", _of(runs, "confirm", a, t), seeds)
+            for a, t in pairs
+        ]
+        if "scratch" in on:
+            lines += [
+                _line(f"winning shape from scratch at {t}", _scratch(runs, t), seeds)
+                for t in targets
+            ]
+    waiting = [run for run in runs if run.entry.role == "latency" and not _is_in(run)]
+    lines += [f"latency of {run.entry.arm} at {run.entry.target}: waiting" for run in waiting]
+    return tuple(line for line in lines if line)
+
+
+def _labels(spec: Mapping[str, Any]) -> list[str]:
+    asked = spec.get("targets")
+    if not asked:
+        return [FRONT]
+    return [
+        f"{axis}-{share * 100:g}%"
+        for axis in ("macs", "params")
+        for share in asked.get(f"{axis}_reduction", ())
+    ]
+
+
+def _of(runs: Iterable[Run], role: str, arm: str, target: str) -> list[Run]:
+    wanted = (role, arm, target)
+    return [run for run in runs if (run.entry.role, run.entry.arm, run.entry.target) == wanted]
+
+
+def _scratch(runs: Iterable[Run], target: str) -> list[Run]:
+    return [
+        run
+        for run in runs
+        if run.entry.role == "control"
+        and run.entry.arm.startswith(SCRATCH)
+        and run.entry.target == target
+    ]
+
+
+def _is_in(run: Run) -> bool:
+    return run.trial.state.is_final
+
+
+def _baseline(runs: Iterable[Run]) -> str:
+    found = [run for run in runs if run.entry.role == "baseline"]
+    return "" if any(_is_in(run) for run in found) else "dense baseline: not evaluated yet"
+
+
+def _line(what: str, runs: Sequence[Run], wanted: int) -> str:
+    done = sum(_is_in(run) for run in runs)
+    wanted = max(wanted, len(runs))
+    if done >= wanted:
+        return ""
+    return f"{what}: {done} of {wanted} in" if runs else f"{what}: not begun"
