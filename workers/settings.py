@@ -8,6 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 
+TrialKind = Literal["baseline", "prune", "dense", "scratch", "latency"]
+
 
 class Settings(BaseModel):
     """A frozen record in which an unknown key is an error."""
@@ -31,9 +33,9 @@ class ModelSettings(Settings):
 class DataSettings(Settings):
     """Which images, and how they are split."""
 
-    name: Literal[
-        "digits", "cifar10", "cifar100", "mnist", "fashion_mnist", "image_folder"
-    ] = "digits"
+    name: Literal["digits", "cifar10", "cifar100", "mnist", "fashion_mnist", "image_folder"] = (
+        "digits"
+    )
     path: str | None = None  #: Folder of the data set; an image folder may be a zip file.
     download: bool = False  #: Let torchvision fetch a missing data set.
     image_size: Annotated[int, Field(ge=4, le=1024)] | None = None  #: Edge in pixels; None: native.
@@ -41,8 +43,8 @@ class DataSettings(Settings):
     test_images: Annotated[int, Field(ge=1)] | None = None  #: Use a class-balanced subset.
     validation_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1  #: Carved from training.
     split_seed: int = 0  #: Seed of the subset and of the validation split.
-    mean: tuple[float, ...] | None = None  #: Per channel, images in [0, 1]; None: the data set's own.
-    std: tuple[float, ...] | None = None
+    mean: tuple[float, ...] | None = None  #: Per channel, of images in [0, 1]; None: measured.
+    std: tuple[float, ...] | None = None  #: Per channel; None: measured.
 
 
 class Recipe(Settings):
@@ -56,13 +58,13 @@ class Recipe(Settings):
     nesterov: bool = False
     weight_decay: Annotated[float, Field(ge=0.0)] = 5e-4
     schedule: Literal["cosine", "step", "constant"] = "cosine"
-    milestones: tuple[Annotated[float, Field(gt=0.0, lt=1.0)], ...] = (0.5, 0.75)  #: Shares of the epochs.
+    milestones: tuple[Share, ...] = (0.5, 0.75)  #: Of ``step``, as shares of the epochs.
     decay: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1  #: Factor at each milestone.
     warmup_epochs: Annotated[float, Field(ge=0.0)] = 0.0
-    augmentation: Literal["none", "shift", "shift_flip"] = "none"  #: Shift by up to 1/8 of the edge.
+    augmentation: Literal["none", "shift", "shift_flip"] = "none"  #: By up to 1/8 of the edge.
     label_smoothing: Share = 0.0
     precision: Literal["float32", "bfloat16"] = "float32"
-    recalibration_images: Annotated[int, Field(ge=0)] = 0  #: BN statistics re-estimated after shrinking.
+    recalibration_images: Annotated[int, Field(ge=0)] = 0  #: For new BN statistics.
 
     @model_validator(mode="after")
     def _warmup_fits(self) -> "Recipe":
@@ -100,7 +102,7 @@ class TrialSpec(Settings):
     ``weights`` names the starting weights by content; where they lie is not part of the identity.
     """
 
-    kind: Literal["baseline", "prune", "dense", "scratch", "latency"]
+    kind: TrialKind
     model: ModelSettings
     data: DataSettings
     data_hash: str  #: Checksum of the images and of the split.
@@ -113,12 +115,11 @@ class TrialSpec(Settings):
     schedule: dict[str, Any] = {}
     target: Target | None = None
     ratios: dict[str, float] = {}  #: Share of filters removed, by group, in [0, 1).
-    plan: dict[str, Any] | None = None  #: The shape to build, for kinds ``scratch`` and ``latency``.
+    plan: dict[str, Any] | None = None  #: Shape to build, kinds ``scratch`` and ``latency``.
     device: str | None = None  #: What a latency is measured on; part of its identity.
 
     @property
     def uid(self) -> str:
         """Content hash of all that determines the result: asking twice finds the first."""
-        content = self.model_dump(mode="json")
-        content["data"] = {k: v for k, v in content["data"].items() if k not in {"path", "download"}}
-        return content_hash(content)
+        location = {"data": {"path", "download"}}
+        return content_hash(self.model_dump(mode="json", exclude=location))

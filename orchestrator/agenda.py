@@ -1,0 +1,285 @@
+"""What the sweep wants next, worked out from what has ended: the order of its phases.
+
+baseline -> search and controls -> re-runs of the winners with fresh seeds -> the winning shapes
+from scratch -> latency, alone on the machine. Nothing here starts or stores a trial.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import methods
+from methods import PruningPlan, Schedule, removed_count
+from orchestrator.ground import Ground
+from orchestrator.spec import ArmSettings, SweepSpec
+from orchestrator.study import FRONT, Study
+from search_spaces import Proposal
+from tracking.records import EntryRecord, NewEntry, Role, TrialRecord, TrialState
+from workers.settings import Recipe, Target, TrialSpec
+
+DENSE, RANDOM, UNIFORM_L1, SCRATCH = "dense", "random", "uniform_l1", "scratch"
+
+#: Targets the controls are run at when the sweep searches a front.
+FRONT_CONTROLS = tuple(Target(axis="macs", reduction=share) for share in (0.25, 0.5, 0.75))
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where in a sweep a trial is wanted."""
+
+    role: Role
+    arm: str
+    target: str
+    index: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Wanted:
+    """A trial the sweep wants, and the place it is wanted for."""
+
+    place: Place
+    trial: TrialSpec
+    proposal: Proposal | None = None
+
+    @property
+    def is_exclusive(self) -> bool:
+        """Nothing else may run meanwhile, because time is what is measured."""
+        return self.trial.kind == "latency"
+
+    @property
+    def may_replace(self) -> bool:
+        """The place may have pointed at another trial: an extended search has a new winner."""
+        return self.place.role in {"confirm", "control", "latency"}
+
+    @property
+    def entry(self) -> NewEntry:
+        """The place as the ledger takes it."""
+        proposal = None
+        if self.proposal is not None:
+            proposal = {"params": dict(self.proposal.params), "state": dict(self.proposal.state)}
+        return NewEntry(**asdict(self.place), proposal=proposal)
+
+
+class Agenda:
+    """The trials of one sweep, in the order they become due.
+
+    Args:
+        spec: What is asked for.
+        ground: The network, the data and the starting weights.
+        device: Name of the device kind, part of what identifies a latency.
+    """
+
+    def __init__(self, spec: SweepSpec, ground: Ground, device: str) -> None:
+        self._spec, self._ground, self._device = spec, ground, device
+        self._weights = ground.weights_hash
+        self._due: deque[Wanted] = deque()
+        self._last: deque[Wanted] = deque()  # latency, once all else has ended
+        self._known: dict[Place, str] = {}  # places in the ledger, with the trial's uid
+        self._open: dict[Place, str] = {}  # places handed out or due, with the trial's uid
+        self._confirmed: dict[Place, Mapping[str, Any] | None] = {}
+        self._awaited: dict[str, set[Place]] = {}  # re-runs still out, by target
+        self._studies = {
+            (arm.name, study.label): study
+            for target in (spec.cost_targets or (None,))
+            for arm in spec.arms
+            for study in [Study(arm, target, spec.search, ground.space, ground.layout)]
+        }
+        self._over: set[tuple[str, str]] = set()
+        self.problem: str | None = None  #: Why the sweep cannot go on.
+
+    def begin(self, entries: Iterable[EntryRecord], trials: Iterable[TrialRecord]) -> None:
+        """Start, or go on from what the ledger holds."""
+        by_id = {trial.id: trial for trial in trials}
+        past = [(entry, by_id[entry.trial_id]) for entry in entries]
+        self._known = {place_of(entry): trial.uid for entry, trial in past}
+        for key, study in self._studies.items():
+            mine = [(e, t) for e, t in past if e.role == "search" and (e.arm, e.target) == key]
+            study.restore(mine)
+            self._open.update({place_of(e): t.uid for e, t in mine if not t.state.is_final})
+        if self._weights is None:
+            self._add(Place("baseline", "", "", self._spec.search.seed), self._baseline())
+        else:
+            self._unlock()
+        ended = {place_of(entry): trial for entry, trial in past if trial.state.is_final}
+        while hits := [place for place in self._open if place in ended]:
+            for place in hits:
+                trial = ended[place]
+                if trial.uid == self._open[place]:
+                    self.ended(place, trial.state, trial.result)
+                del ended[place]
+
+    def next(self, limit: int) -> list[Wanted]:
+        """Return up to ``limit`` trials that are due now and not in the ledger yet."""
+        found: list[Wanted] = []
+        while self._due and len(found) < limit:
+            found.append(self._due.popleft())
+        if self._weights is not None:
+            while len(found) < limit and (proposals := self._propose(limit - len(found))):
+                found += proposals
+        outstanding = len(self._open) - len(self._last)
+        if not found and not outstanding and self._last:
+            found.append(self._last.popleft())
+        return found
+
+    @property
+    def is_over(self) -> bool:
+        """Nothing is due, out, or still to come."""
+        return self.problem is not None or not self._open
+
+    def ended(self, place: Place, state: TrialState, result: Mapping[str, Any] | None) -> None:
+        """Take in how the trial wanted at ``place`` ended."""
+        if self._open.pop(place, None) is None:
+            return
+        done = result if state is TrialState.COMPLETED else None
+        if place.role == "baseline":
+            if done is None:
+                self.problem = "The dense baseline could not be trained, and all else needs it."
+                return
+            self._weights = done["weights"]
+            self._unlock()
+        elif place.role == "search":
+            self._studies[place.arm, place.target].tell(place.index, state, result)
+            self._confirm_if_over(place.arm, place.target)
+        elif place.role == "confirm":
+            self._confirmed[place] = done
+            self._awaited[place.target].discard(place)
+            self._crown_if_complete(place.target)
+
+    def _propose(self, limit: int) -> list[Wanted]:
+        """Ask each study that can for one more proposal, in turn."""
+        found: list[Wanted] = []
+        for study in self._studies.values():
+            if len(found) < limit and study.can_ask:
+                proposal, ratios = study.ask()
+                place = Place("search", study.arm.name, study.label, proposal.number)
+                trial = self._prune(study.arm, study.target, ratios, self._spec.search.seed)
+                self._open[place] = trial.uid
+                found.append(Wanted(place=place, trial=trial, proposal=proposal))
+        return found
+
+    def _unlock(self) -> None:
+        """The starting weights are known: controls are due, and searches may begin."""
+        for arm_name, label in self._studies:
+            self._confirm_if_over(arm_name, label)
+        controls, seeds = self._spec.controls, self._spec.seeds
+        if controls.dense:
+            for seed in seeds:
+                self._add(Place("control", DENSE, "", seed), self._trial("dense", seed))
+        for name, method, wanted in (
+            (RANDOM, "random", controls.random),
+            (UNIFORM_L1, "l1", controls.uniform_l1),
+        ):
+            if wanted:
+                arm = ArmSettings(method=method, name=name)
+                for target in self._spec.cost_targets or FRONT_CONTROLS:
+                    ratios = self._ground.uniform(target, self._spec.search.tolerance)
+                    for seed in seeds:
+                        place = Place("control", name, target.label, seed)
+                        self._add(place, self._prune(arm, target, ratios, seed))
+
+    def _confirm_if_over(self, arm_name: str, label: str) -> None:
+        """Re-run the winners of a study whose search has ended, with fresh seeds."""
+        study = self._studies[arm_name, label]
+        if not study.is_over or (arm_name, label) in self._over or self._weights is None:
+            return
+        self._over.add((arm_name, label))
+        for target_label, ratios in study.winners():
+            for seed in self._spec.seeds:
+                place = Place("confirm", arm_name, target_label, seed)
+                self._awaited.setdefault(target_label, set()).add(place)
+                self._add(place, self._prune(study.arm, study.target, ratios, seed))
+        self._crown_if_complete(label)
+
+    def _crown_if_complete(self, label: str) -> None:
+        """Once all re-runs of a target are in: its winning shape from scratch, and latencies."""
+        waiting = any(
+            key not in self._over for key, study in self._studies.items() if study.label == label
+        )
+        if waiting or self._awaited.get(label):
+            return
+        runs: dict[str, list[Mapping[str, Any]]] = {}
+        for place, result in self._confirmed.items():
+            if place.target == label and result is not None:
+                runs.setdefault(place.arm, []).append(result)
+        if not runs:
+            return
+        for arm, results in runs.items():
+            place = Place("latency", arm, label, self._spec.search.seed)
+            self._add(place, self._latency(self._shape(results[0])), last=True)
+        winner = max(
+            runs, key=lambda arm: sum(r["val_accuracy"] for r in runs[arm]) / len(runs[arm])
+        )
+        if self._spec.controls.scratch and not label.startswith(FRONT):
+            for seed in self._spec.seeds:
+                trial = self._scratch(self._shape(runs[winner][0]), seed)
+                self._add(Place("control", f"{SCRATCH}:{winner}", label, seed), trial)
+
+    def _shape(self, result: Mapping[str, Any]) -> PruningPlan:
+        """Return a plan of the same widths: which filters stay does not matter to a shape."""
+        widths = self._ground.layout.widths
+        return PruningPlan(
+            policy=self._ground.layout.policy.kind,
+            widths=widths,
+            kept={group: tuple(range(result["kept"][group])) for group in widths},
+        )
+
+    def _add(self, place: Place, trial: TrialSpec, *, last: bool = False) -> None:
+        self._open[place] = trial.uid
+        if self._known.get(place) != trial.uid:
+            (self._last if last else self._due).append(Wanted(place=place, trial=trial))
+
+    def _prune(
+        self, arm: ArmSettings, target: Target | None, ratios: Mapping[str, float], seed: int
+    ) -> TrialSpec:
+        method = methods.create(arm.method, arm.settings)
+        counted = {
+            group: removed_count(group, width, ratios[group]) / width
+            for group, width in self._ground.layout.widths.items()
+        }
+        return self._trial(
+            "prune",
+            seed,
+            method=method.name,
+            method_settings=asdict(method),
+            schedule=asdict(Schedule.create(arm.schedule)),
+            target=target,
+            ratios=counted,
+        )
+
+    def _baseline(self) -> TrialSpec:
+        return self._trial("baseline", self._spec.search.seed, recipe=self._spec.baseline_recipe)
+
+    def _scratch(self, plan: PruningPlan, seed: int) -> TrialSpec:
+        """As many epochs as the pruned network had in all: the baseline's and its own."""
+        recipe = self._spec.baseline_recipe
+        if self._ground.weights_hash is None:
+            epochs = recipe.epochs + self._spec.recipe.epochs
+            recipe = recipe.model_copy(update={"epochs": epochs})
+        return self._trial("scratch", seed, recipe=recipe, plan=plan.to_json())
+
+    def _latency(self, plan: PruningPlan) -> TrialSpec:
+        return self._trial(
+            "latency", self._spec.search.seed, plan=plan.to_json(), device=self._device
+        )
+
+    def _trial(
+        self, kind: Any, seed: int, recipe: Recipe | None = None, **fields: Any
+    ) -> TrialSpec:
+        spec, ground = self._spec, self._ground
+        return TrialSpec(
+            kind=kind,
+            model=spec.model,
+            data=spec.data,
+            data_hash=ground.data.data_hash,
+            recipe=recipe or spec.recipe,
+            layers=spec.layers,
+            seed=seed,
+            weights=self._weights if kind in {"prune", "dense"} else None,
+            **fields,
+        )
+
+
+def place_of(entry: EntryRecord) -> Place:
+    """Return the place an entry stands for."""
+    return Place(entry.role, entry.arm, entry.target, entry.index)

@@ -1,0 +1,215 @@
+"""Trials on a Ray cluster: long-lived actors, streamed reports, lost workers replaced.
+
+Ray is asked for nothing but placement: no restarts, no retries. The ledger decides what runs again.
+"""
+
+import logging
+import os
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+from orchestrator.backend import Event, Failed, Finished, Lost, Reported, Slot, Task, one_line
+from orchestrator.errors import PrunesweepError
+from orchestrator.surroundings import ResourceSettings
+from workers.actor import TRIAL_RUNNER, Worker
+from workers.settings import TrialSpec
+
+
+class ClusterUnreachableError(PrunesweepError):
+    """No Ray cluster answers at the address that was given."""
+
+    exit_code = 2
+
+    def __init__(self, address: str, reason: str) -> None:
+        super().__init__(address, reason)
+        self.address, self.reason = address, reason
+
+    def __str__(self) -> str:
+        return (
+            f"resources.address: no Ray cluster answers at {self.address!r}: {self.reason}. Start "
+            "one with `ray start --head`, or leave the address out to run on this machine. If the "
+            "cluster uses a token, export RAY_AUTH_MODE=token here too."
+        )
+
+
+def connect(resources: ResourceSettings) -> None:
+    """Join the cluster that ``resources`` names, or start Ray on this machine.
+
+    Raises:
+        ClusterUnreachableError: Nothing answers at the address.
+    """
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # 0 GPUs must see none
+    code = {"env_vars": {"PYTHONPATH": _code_path()}}
+    if resources.address in (None, "local"):
+        cpus = max(os.cpu_count() or 1, round(resources.workers * resources.cpus_per_worker))
+        ray.init(
+            num_cpus=cpus,
+            include_dashboard=False,
+            log_to_driver=False,
+            runtime_env=code,
+            logging_level=logging.ERROR,
+            configure_logging=True,
+        )
+        return
+    try:
+        ray.init(
+            address=resources.address,
+            log_to_driver=False,
+            runtime_env=code,
+            logging_level=logging.ERROR,
+        )
+    except (ConnectionError, RayError, RuntimeError, ValueError) as error:
+        raise ClusterUnreachableError(str(resources.address), one_line(error)) from error
+
+
+def _code_path() -> str:
+    """Return where the workers find these packages, when they run on this machine."""
+    here = str(Path(__file__).resolve().parent.parent)
+    return os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
+@dataclass(slots=True)
+class _Seat:
+    """An actor and what it is doing."""
+
+    actor: Any
+    greeting: Any  #: Reference to its :meth:`Worker.hello`, until it has answered.
+    slot: Slot | None = None
+    task: Task | None = None
+    stream: Any = None
+
+
+class RayBackend:
+    """Keeps a sweep's actors on the cluster and hands them trials.
+
+    Args:
+        resources: How many workers, and what each takes.
+        cache_dir: Folder on each machine for decoded data and statistics.
+        artifacts: URL of the artifact store.
+        runner: ``package.module:callable`` that runs one trial in a worker.
+    """
+
+    def __init__(
+        self,
+        resources: ResourceSettings,
+        cache_dir: str,
+        artifacts: str,
+        runner: str = TRIAL_RUNNER,
+    ) -> None:
+        self._options = _actor_options(resources)
+        self._arguments = (resources.device, cache_dir, artifacts, runner)
+        self._actor_class: Any = ray.remote(Worker)
+        self._seats = [self._hire() for _ in range(resources.workers)]
+        self.device: str | None = None  #: Device of the first worker that answered.
+
+    def _hire(self) -> _Seat:
+        actor = self._actor_class.options(**self._options).remote(*self._arguments)
+        return _Seat(actor=actor, greeting=actor.hello.remote())
+
+    def free_slots(self) -> list[Slot]:
+        """Return the workers that have answered and run nothing."""
+        return [seat.slot for seat in self._seats if seat.slot and seat.task is None]
+
+    @property
+    def running(self) -> int:
+        """Trials that have begun and not ended."""
+        return sum(seat.task is not None for seat in self._seats)
+
+    def start(self, slot: Slot, task: Task, spec: TrialSpec) -> None:
+        """Begin a trial on the free worker at ``slot``."""
+        seat = next(s for s in self._seats if s.slot == slot and s.task is None)
+        seat.task = task
+        seat.stream = seat.actor.run.options(num_returns="streaming").remote(
+            spec.model_dump(mode="json")
+        )
+
+    def wait(self, timeout_s: float) -> list[Event]:
+        """Return what happened; also lets workers in that have just become ready."""
+        pending = {seat.stream if seat.task else seat.greeting: seat for seat in self._seats}
+        pending.pop(None, None)
+        if not pending:
+            return []
+        ready, _ = ray.wait(list(pending), num_returns=1, timeout=timeout_s, fetch_local=False)
+        if ready and len(pending) > 1:  # whatever else is there by now comes along
+            ready, _ = ray.wait(
+                list(pending), num_returns=len(pending), timeout=0, fetch_local=False
+            )
+        events: list[Event] = []
+        for reference in ready:
+            seat = pending[reference]
+            events += self._read(seat) if seat.task else self._welcome(seat)
+        return events
+
+    def _welcome(self, seat: _Seat) -> list[Event]:
+        try:
+            hello = ray.get(seat.greeting)
+        except RayTaskError as error:  # the worker's own set-up is wrong: say so, do not loop
+            raise WorkerStartError(one_line(_cause(error))) from error
+        except RayError:
+            self._replace(seat)
+            return []
+        seat.greeting = None
+        seat.slot = Slot(node=hello["node"], pid=hello["pid"])
+        self.device = self.device or hello["device"]
+        return []
+
+    def _read(self, seat: _Seat) -> list[Event]:
+        task = seat.task
+        assert task is not None
+        try:
+            message = ray.get(next(seat.stream))
+        except RayTaskError as error:
+            seat.task = seat.stream = None
+            return [Failed(task=task, error=str(error), cause=one_line(_cause(error)))]
+        except (RayError, StopIteration) as error:
+            self._replace(seat)
+            return [Lost(task=task, reason=one_line(error))]
+        if message[0] == "report":
+            return [Reported(task=task, step=message[1], values=message[2], at=datetime.now(UTC))]
+        seat.task = seat.stream = None
+        return [Finished(task=task, result=message[1])]
+
+    def _replace(self, seat: _Seat) -> None:
+        ray.kill(seat.actor)
+        self._seats[self._seats.index(seat)] = self._hire()
+
+    def close(self) -> None:
+        """Stop every worker, and what it runs."""
+        for seat in self._seats:
+            ray.kill(seat.actor)
+        self._seats = []
+
+
+class WorkerStartError(PrunesweepError):
+    """A worker could not set itself up."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"A worker could not start: {self.reason}"
+
+
+def _cause(error: RayTaskError) -> BaseException:
+    """Return what was raised in the worker, without Ray's wrapping."""
+    return error.cause if isinstance(error.cause, BaseException) else error
+
+
+def _actor_options(resources: ResourceSettings) -> dict[str, Any]:
+    gpus = resources.gpus_per_worker
+    if gpus == "auto":
+        there = ray.cluster_resources().get("GPU", 0)  # type: ignore[no-untyped-call]
+        wants = resources.device != "cpu" and there > 0
+        gpus = 1.0 if wants else 0.0
+    return {
+        "num_cpus": resources.cpus_per_worker,
+        "num_gpus": gpus,
+        "max_restarts": 0,
+        "max_task_retries": 0,
+    }

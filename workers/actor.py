@@ -1,0 +1,79 @@
+"""A worker: one long-lived Ray actor that runs trials, one after another, and streams reports."""
+
+import importlib
+import os
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import ray
+
+from tracking.artifacts import ArtifactStore
+from workers.environment import device_name
+from workers.node import Node, resolve_device
+from workers.settings import TrialSpec
+
+Report = Callable[[int, dict[str, float]], None]
+Runner = Callable[[TrialSpec, Node, Report], dict[str, Any]]
+
+#: What a worker sends back: an epoch's values, or the trial's result as the last item.
+Message = tuple[Literal["report"], int, dict[str, float]] | tuple[Literal["result"], dict[str, Any]]
+
+TRIAL_RUNNER = "workers.trial:run_trial"
+
+
+class Worker:
+    """Runs trials in its own process, which keeps torch, the data and the weights.
+
+    Args:
+        device: Device name, ``auto`` included.
+        cache_dir: Folder of this machine for decoded data and statistics.
+        artifacts: URL of the artifact store.
+        runner: ``package.module:callable`` that runs one trial.
+    """
+
+    def __init__(self, device: str, cache_dir: str, artifacts: str, runner: str) -> None:
+        module, _, attribute = runner.partition(":")
+        self._run: Runner = getattr(importlib.import_module(module), attribute)
+        self._node = Node(
+            device=resolve_device(device),
+            cache_dir=Path(cache_dir),
+            artifacts=ArtifactStore(artifacts),
+        )
+
+    def hello(self) -> dict[str, Any]:
+        """Say where this worker lives."""
+        return {
+            "node": ray.util.get_node_ip_address(),  # type: ignore[no-untyped-call]
+            "pid": os.getpid(),
+            "device": device_name(self._node.device),
+        }
+
+    def run(self, spec: dict[str, Any]) -> Iterator[Message]:
+        """Run one trial, yielding each report as it is made and the result at the end.
+
+        The trial runs in a thread of its own, because methods train from deep inside calls that
+        cannot yield. What it raises is raised here.
+        """
+        messages: queue.SimpleQueue[Message | BaseException] = queue.SimpleQueue()
+
+        def work() -> None:
+            try:
+                trial = TrialSpec.model_validate(spec)
+                result = self._run(
+                    trial, self._node, lambda step, values: messages.put(("report", step, values))
+                )
+                messages.put(("result", dict(result)))
+            except BaseException as error:
+                messages.put(error)
+
+        threading.Thread(target=work, name="trial", daemon=True).start()
+        while True:
+            message = messages.get()
+            if isinstance(message, BaseException):
+                raise message
+            yield message
+            if message[0] == "result":
+                return
