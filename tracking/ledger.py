@@ -4,7 +4,6 @@ It is the truth about a sweep; Optuna proposes, Ray runs and MLflow shows. Readi
 everyone, writing goes through a `SweepWriter`, held by one driver at a time.
 """
 
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from types import TracebackType
@@ -24,9 +23,9 @@ from tracking.records import (
     TrialRecord,
     TrialState,
 )
-from tracking.states import Event
+from tracking.states import Event, move
 from tracking.tables import attempts, encode, entries, metrics, sweeps, trials
-from tracking.writer import COMPLETED, MAX_LOSSES, SweepWriter, clean, close_attempts, move
+from tracking.writer import COMPLETED, MAX_LOSSES, SweepWriter, clean
 
 
 class Ledger:
@@ -77,7 +76,7 @@ class Ledger:
         """Close the connections to the database."""
         self.database.close()
 
-    def create_sweep(self, name: str, spec: Mapping[str, Any], spec_hash: str) -> SweepRecord:
+    def create_sweep(self, name: str, spec: dict[str, Any], spec_hash: str) -> SweepRecord:
         """Record a new sweep.
 
         Raises:
@@ -138,12 +137,13 @@ class Ledger:
         Raises:
             UnknownSweepError: There is no such sweep.
         """
+        owner = clean(owner)
         statement = (
             sa.update(sweeps)
             .where(sweeps.c.name == name)
             .values(
                 epoch=sweeps.c.epoch + 1,
-                owner=clean(owner),
+                owner=owner,
                 state=SweepState.RUNNING,
                 rev=sweeps.c.rev + 1,
             )
@@ -157,14 +157,12 @@ class Ledger:
                 trials.c.sweep_id == row.id, trials.c.state == TrialState.RUNNING
             )
             why = f"the driver was replaced by {owner}"
-            close_attempts(connection, attempts.c.trial_id.in_(running), Outcome.LOST, why)
-            move(
-                connection,
-                Event.LOSE,
-                trials.c.sweep_id == row.id,
-                losses=trials.c.losses + 1,
-                takeovers=trials.c.takeovers + 1,
+            connection.execute(
+                sa.update(attempts)
+                .where(attempts.c.trial_id.in_(running), attempts.c.outcome.is_(None))
+                .values(outcome=Outcome.LOST, error=why, ended_at=datetime.now(UTC))
             )
+            move(connection, Event.LOSE, {"sweep_id": row.id}, losses=1, takeovers=1)
         return SweepWriter(
             self.database, sweep_id=row.id, name=name, epoch=row.epoch, max_losses=max_losses
         )

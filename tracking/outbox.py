@@ -12,7 +12,7 @@ from tracking.ledger import Ledger
 from tracking.records import AttemptRecord, EntryRecord, MetricPoint, SweepRecord, TrialRecord
 from tracking.tables import attempts, entries, sweeps, trials
 
-# written as in the partial indexes, so that they serve
+# written as in the partial index, so that it serves
 _SWEEP_AHEAD = sweeps.c.rev > sweeps.c.published_rev
 _TRIAL_AHEAD = trials.c.rev > trials.c.published_rev
 
@@ -34,8 +34,9 @@ class Outbox:
         return [SweepRecord(**row._mapping) for row in self._read(statement)]
 
     def dirty_trials(self, sweep_id: int | None = None, limit: int = 200) -> list[TrialRecord]:
-        """Return trials that changed, oldest first, of one sweep or of all."""
-        statement = sa.select(trials).where(_TRIAL_AHEAD).order_by(trials.c.id).limit(limit)
+        """Return trials that changed, of one sweep or of all: oldest sweep and trial first."""
+        oldest_first = (trials.c.sweep_id, trials.c.id)
+        statement = sa.select(trials).where(_TRIAL_AHEAD).order_by(*oldest_first).limit(limit)
         if sweep_id is not None:
             statement = statement.where(trials.c.sweep_id == sweep_id)
         return [TrialRecord(**row._mapping) for row in self._read(statement)]

@@ -97,10 +97,7 @@ def _json(name: str, *, nullable: bool = False) -> "sa.Column[Any]":
     return sa.Column(name, sa.JSON(none_as_null=True), nullable=nullable)
 
 
-def _outbox(table: str) -> sa.Index:
-    ahead = sa.text("rev > published_rev")
-    return sa.Index(f"{table}_outbox", "id", sqlite_where=ahead, postgresql_where=ahead)
-
+_AHEAD = sa.text("rev > published_rev")
 
 metadata = sa.MetaData(
     naming_convention={
@@ -127,7 +124,6 @@ sweeps = sa.Table(
     sa.Column("created_at", UtcTime, nullable=False),
     sa.Column("rev", sa.Integer, nullable=False),
     sa.Column("published_rev", sa.Integer, nullable=False),
-    _outbox("ledger_sweep"),
 )
 
 trials = sa.Table(
@@ -153,7 +149,7 @@ trials = sa.Table(
     sa.UniqueConstraint("sweep_id", "uid"),
     sa.Index("ledger_trial_state", "sweep_id", "state"),
     sa.Index("ledger_trial_uid", "uid", "state"),  # reuse across sweeps
-    _outbox("ledger_trial"),
+    sa.Index("ledger_trial_outbox", "sweep_id", "id", sqlite_where=_AHEAD, postgresql_where=_AHEAD),
 )
 
 entries = sa.Table(

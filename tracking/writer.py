@@ -25,7 +25,7 @@ from tracking.records import (
     TrialRecord,
     TrialState,
 )
-from tracking.states import TRANSITIONS, Event
+from tracking.states import TRANSITIONS, Event, move
 from tracking.tables import attempts, encode, entries, metrics, sweeps, trials
 
 MAX_LOSSES = 3  #: Attempts a trial may lose to failing machines before it counts as failed.
@@ -49,12 +49,16 @@ class SweepWriter:
     ) -> None:
         self.sweep_id, self.name, self.epoch = sweep_id, name, epoch
         self._database, self._max_losses = database, max_losses
+        self._add_metrics = database.insert_unless_there(metrics)
         self._lock = threading.RLock()
         self._connection: sa.Connection | None = None
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Commit everything written in the block at once, or, when it raises, nothing of it."""
+        """Commit everything written in the block at once, or, when it raises, nothing of it.
+
+        Keep the block short: other writers wait for it, and `Ledger` reads do not see into it.
+        """
         with self._writing():
             yield
 
@@ -78,7 +82,7 @@ class SweepWriter:
             raise FencedError(self.name, self.epoch, held.epoch, held.owner)
 
     def want(
-        self, entry: NewEntry, uid: str, spec: Mapping[str, Any]
+        self, entry: NewEntry, uid: str, spec: dict[str, Any]
     ) -> tuple[EntryRecord, TrialRecord]:
         """Find or add an entry and the trial it asks for.
 
@@ -115,7 +119,7 @@ class SweepWriter:
             return EntryRecord(**row._mapping), TrialRecord(**trial._mapping)
 
     def _add_trial(
-        self, connection: sa.Connection, uid: str, spec: Mapping[str, Any], now: datetime
+        self, connection: sa.Connection, uid: str, spec: dict[str, Any], now: datetime
     ) -> "sa.Row[Any]":
         done = connection.execute(COMPLETED, {"content": uid}).one_or_none()
         values = {
@@ -147,8 +151,8 @@ class SweepWriter:
             moved = move(
                 connection,
                 Event.START,
-                (trials.c.id == trial_id) & (trials.c.sweep_id == self.sweep_id),
-                attempt=trials.c.attempt + 1,
+                {"id": trial_id, "sweep_id": self.sweep_id},
+                attempt=1,
                 started_at=now,
             )
             if not moved:
@@ -156,7 +160,7 @@ class SweepWriter:
                 raise TransitionError(trial_id, state, Event.START, TRANSITIONS[Event.START][0])
             n = moved[0].attempt
             values = {"trial_id": trial_id, "n": n, "node": node, "pid": pid, "started_at": now}
-            connection.execute(sa.insert(attempts), values)
+            connection.execute(_ADD_ATTEMPT, values)
             return int(n)
 
     def report(
@@ -184,9 +188,9 @@ class SweepWriter:
         with self._writing() as connection:
             self._advance(connection, Event.REPORT, trial_id, attempt)
             if points:
-                connection.execute(self._database.insert_unless_there(metrics), points)
+                connection.execute(self._add_metrics, points)
 
-    def complete(self, trial_id: int, attempt: int, result: Mapping[str, Any]) -> None:
+    def complete(self, trial_id: int, attempt: int, result: dict[str, Any]) -> None:
         """Record the result of a trial that ran to its end.
 
         Raises:
@@ -195,9 +199,7 @@ class SweepWriter:
         """
         self._end(Event.COMPLETE, Outcome.COMPLETED, trial_id, attempt, result=result)
 
-    def stop(
-        self, trial_id: int, attempt: int, result: Mapping[str, Any] | None, reason: str
-    ) -> None:
+    def stop(self, trial_id: int, attempt: int, result: dict[str, Any] | None, reason: str) -> None:
         """Record that a trial was ended early, with what it had reached by then.
 
         Raises:
@@ -232,10 +234,10 @@ class SweepWriter:
             spent = trial.losses - trial.takeovers + 1
             if counted and spent >= self._max_losses:
                 error = f"Attempt {attempt} was lost, the {spent}. time a machine was: {reason}"
-                changes = {"error": error, "cause": "lost", "losses": trial.losses + 1}
+                changes: dict[str, Any] = {"error": error, "cause": "lost", "losses": 1}
                 event = Event.GIVE_UP
             else:
-                changes = {"losses": trial.losses + int(counted)}
+                changes = {"losses": int(counted)}
                 event = Event.LOSE
             self._end(event, Outcome.LOST, trial_id, attempt, why=reason, **changes)
             return TRANSITIONS[event][1]
@@ -244,12 +246,12 @@ class SweepWriter:
         """Make every failed trial pending again, its losses forgotten; return how many."""
         fresh = {"error": None, "cause": None, "losses": 0, "takeovers": 0}
         with self._writing() as connection:
-            return len(move(connection, Event.RETRY, trials.c.sweep_id == self.sweep_id, **fresh))
+            return len(move(connection, Event.RETRY, {"sweep_id": self.sweep_id}, **fresh))
 
     def cancel_pending(self) -> int:
         """Cancel every trial that has not begun; return how many."""
         with self._writing() as connection:
-            return len(move(connection, Event.CANCEL, trials.c.sweep_id == self.sweep_id))
+            return len(move(connection, Event.CANCEL, {"sweep_id": self.sweep_id}))
 
     def set_state(self, state: SweepState | str) -> None:
         """Record where the sweep stands."""
@@ -259,7 +261,7 @@ class SweepWriter:
         """Record the sweep's files: name -> path relative to the artifact store; replaces all."""
         self._change_sweep(artifacts=dict(artifacts))
 
-    def amend_spec(self, spec: Mapping[str, Any], spec_hash: str) -> None:
+    def amend_spec(self, spec: dict[str, Any], spec_hash: str) -> None:
         """Replace what was asked for, as when a sweep is extended.
 
         Raises:
@@ -284,7 +286,7 @@ class SweepWriter:
         attempt: int,
         *,
         why: str | None = None,
-        result: Mapping[str, Any] | None = None,
+        result: dict[str, Any] | None = None,
         **changes: Any,
     ) -> None:
         if result is not None:
@@ -294,18 +296,14 @@ class SweepWriter:
             changes[name] = clean(changes[name])
         with self._writing() as connection:
             self._advance(connection, event, trial_id, attempt, **changes)
-            which = (attempts.c.trial_id == trial_id) & (attempts.c.n == attempt)
-            close_attempts(connection, which, outcome, why)
+            closing = {"trial": trial_id, "attempt": attempt, "why": why and clean(why)}
+            connection.execute(_CLOSE_ATTEMPT, closing | {"how": outcome, "now": datetime.now(UTC)})
 
     def _advance(
         self, connection: sa.Connection, event: Event, trial_id: int, attempt: int, **changes: Any
     ) -> None:
         """Move the trial, provided ``attempt`` is its latest and it runs."""
-        which = (
-            (trials.c.id == trial_id)
-            & (trials.c.sweep_id == self.sweep_id)
-            & (trials.c.attempt == attempt)
-        )
+        which = {"id": trial_id, "sweep_id": self.sweep_id, "attempt": attempt}
         if not move(connection, event, which, **changes):
             trial = self._trial(connection, trial_id)
             raise StaleAttemptError(trial_id, attempt, trial.state, trial.attempt)
@@ -317,43 +315,8 @@ class SweepWriter:
         return row
 
 
-def move(
-    connection: sa.Connection, event: Event, which: sa.ColumnElement[bool], **changes: Any
-) -> "list[sa.Row[Any]]":
-    """Change the state of the trials that ``event`` may happen to: the only place that does.
-
-    Returns:
-        Id and attempt of each trial that was in the state the event needs, and so was moved.
-    """
-    needed, reached = TRANSITIONS[event]
-    if reached.is_final:
-        changes["ended_at"] = datetime.now(UTC)
-    elif event is Event.RETRY:
-        changes["ended_at"] = None
-    statement = (
-        sa.update(trials)
-        .where(trials.c.state == needed, which)
-        .values(state=reached, rev=trials.c.rev + 1, **changes)
-        .returning(trials.c.id, trials.c.attempt)
-    )
-    return list(connection.execute(statement).all())
-
-
-def close_attempts(
-    connection: sa.Connection, which: sa.ColumnElement[bool], outcome: Outcome, why: str | None
-) -> None:
-    """Record how the open attempts among ``which`` ended, and why unless they completed."""
-    connection.execute(
-        sa.update(attempts)
-        .where(attempts.c.outcome.is_(None), which)
-        .values(ended_at=datetime.now(UTC), outcome=outcome, error=clean(why))
-    )
-
-
-def clean(text: str | None) -> str | None:
+def clean(text: str) -> str:
     """Return text both databases take: no NUL and no lone surrogates, which tracebacks may hold."""
-    if text is None:
-        return None
     return text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()
 
 
@@ -381,6 +344,15 @@ _JOIN_TRIAL = (
     .where(trials.c.sweep_id == sa.bindparam("sweep"), trials.c.uid == sa.bindparam("content"))
     .values(rev=trials.c.rev + 1)
     .returning(*trials.c)
+)
+_ADD_ATTEMPT = sa.insert(attempts)
+_CLOSE_ATTEMPT = (
+    sa.update(attempts)
+    .where(
+        attempts.c.trial_id == sa.bindparam("trial"),
+        attempts.c.n == sa.bindparam("attempt"),
+    )
+    .values(outcome=sa.bindparam("how"), error=sa.bindparam("why"), ended_at=sa.bindparam("now"))
 )
 _ADD_TRIAL = sa.insert(trials).returning(*trials.c)
 _ADD_ENTRY = sa.insert(entries).returning(*entries.c)
