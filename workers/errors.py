@@ -58,6 +58,10 @@ class ModelError(WorkerError, ValueError):
 
 
 class CheckpointError(WorkerError, ValueError):
+    """Weights cannot be taken from a checkpoint."""
+
+
+class UnreadableCheckpointError(CheckpointError):
     """A file does not hold weights that can be read safely."""
 
     def __init__(self, path: str | PurePath, problem: str) -> None:
@@ -68,7 +72,7 @@ class CheckpointError(WorkerError, ValueError):
         return f"Checkpoint {self.path!r} {self.problem}"
 
 
-class WeightsMismatchError(WorkerError, ValueError):
+class WeightsMismatchError(CheckpointError):
     """Weights do not belong to the network they are loaded into."""
 
     def __init__(

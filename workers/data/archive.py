@@ -1,15 +1,19 @@
 """The files of an image folder, whether it is a folder or a zip file."""
 
 import os
+import re
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
+from workers.data.cache import decoder_threads
 from workers.errors import DataError
 
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
+_HIDDEN = re.compile(r"(^|/)(\.|__MACOSX)")  #: What file managers leave behind.
 
 
 class Archive(Protocol):
@@ -29,8 +33,8 @@ class Archive(Protocol):
     def read(self, name: str) -> bytes:
         """Content of a file; safe to call from several threads."""
 
-    def crc(self, name: str) -> int:
-        """CRC-32 of a file's content."""
+    def crcs(self, names: Sequence[str]) -> list[int]:
+        """CRC-32 of the content of each file."""
 
 
 def open_archive(path: str) -> Archive:
@@ -67,7 +71,7 @@ class FolderArchive:
                 name = (below / file).as_posix()
                 if _is_image(name):
                     self.sizes[name] = os.stat(os.path.join(at, file)).st_size
-        self.folders = frozenset(name for name in found if not _is_hidden(name))
+        self.folders = frozenset(name for name in found if not _HIDDEN.search(name))
 
     def where(self, name: str) -> str:
         """Say where a file lies, for a message."""
@@ -77,9 +81,10 @@ class FolderArchive:
         """Content of a file."""
         return (self._root / name).read_bytes()
 
-    def crc(self, name: str) -> int:
-        """CRC-32 of a file's content, which is read for it."""
-        return zlib.crc32(self.read(name))
+    def crcs(self, names: Sequence[str]) -> list[int]:
+        """CRC-32 of the content of each file, which is read for it."""
+        with ThreadPoolExecutor(decoder_threads()) as pool:
+            return list(pool.map(lambda name: zlib.crc32(self.read(name)), names))
 
 
 class ZipArchive:
@@ -88,9 +93,10 @@ class ZipArchive:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._zip = zipfile.ZipFile(path)  # reads from several threads take turns at its lock
-        entries = [e for e in self._zip.infolist() if not _is_hidden(e.filename)]
-        self._crcs = {e.filename: e.CRC for e in entries if _is_image(e.filename)}
-        self.sizes = {e.filename: e.file_size for e in entries if _is_image(e.filename)}
+        entries = [e for e in self._zip.infolist() if not _HIDDEN.search(e.filename)]
+        images = [e for e in entries if _is_image(e.filename)]
+        self._crcs = {e.filename: e.CRC for e in images}
+        self.sizes = {e.filename: e.file_size for e in images}
         self.folders = frozenset(
             "/".join(parts[:depth])
             for parts in {tuple(e.filename.split("/")[:-1]) for e in entries}
@@ -105,14 +111,10 @@ class ZipArchive:
         """Content of a file, checked against its checksum."""
         return self._zip.read(name)
 
-    def crc(self, name: str) -> int:
-        """CRC-32 of a file's content, from the table of contents."""
-        return self._crcs[name]
+    def crcs(self, names: Sequence[str]) -> list[int]:
+        """CRC-32 of the content of each file, from the table of contents."""
+        return [self._crcs[name] for name in names]
 
 
 def _is_image(name: str) -> bool:
-    return name.lower().endswith(_SUFFIXES) and not _is_hidden(name)
-
-
-def _is_hidden(name: str) -> bool:
-    return any(part.startswith((".", "__MACOSX")) for part in name.split("/"))
+    return name.lower().endswith(_SUFFIXES) and not _HIDDEN.search(name)

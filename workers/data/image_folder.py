@@ -5,14 +5,12 @@ import io
 import zipfile
 import zlib
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
 from workers.data.archive import Archive, open_archive
-from workers.data.cache import decoder_threads
 from workers.data.layout import find_classes
 from workers.data.source import Images, Items
 from workers.errors import DataError, ImageError
@@ -48,13 +46,11 @@ class ImageFolder:
         """
         small = sum(self.archive.sizes.values()) <= _CHECKSUM_LIMIT
         names = [self.names[item] for item in items]
-        with ThreadPoolExecutor(decoder_threads()) as pool:
-            crcs = pool.map(self.archive.crc, names) if small else iter([0] * len(names))
-            digest = hashlib.sha256()
-            for item, name, crc in zip(items, names, crcs, strict=True):
-                file = name.rpartition("/")[2]
-                label = self.classes[self.labels[item]]
-                digest.update(f"{label}/{file}:{self.archive.sizes[name]}:{crc}\n".encode())
+        crcs = self.archive.crcs(names) if small else [0] * len(names)
+        digest = hashlib.sha256()
+        for label, name, crc in zip(self.labels[items], names, crcs, strict=True):
+            file = f"{self.classes[label]}/{name.rpartition('/')[2]}"
+            digest.update(f"{file}:{self.archive.sizes[name]}:{crc}\n".encode())
         return digest.hexdigest()
 
     def decode(self, items: Items) -> Images:
