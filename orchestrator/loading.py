@@ -73,17 +73,19 @@ def _read(
 
 
 def _validated(tree: dict[str, Any], places: "_Places", problems: list[Problem]) -> SweepSpec:
-    stray = [
+    found = [
         (path, "has a '${'; environment variables are read in 'tracking' only")
         for path, text in _texts(tree, ())
         if "${" in text and path[0] != "tracking"
     ]
+    spec = None
     try:
         spec = SweepSpec.model_validate(_lists_as_tuples(tree), strict=True, context=CHECK)
     except ValidationError as error:
-        stray += explain(error)
-        spec = None
-    problems = problems + [Problem(places.of(path), message) for path, message in stray]
+        found += explain(error)
+    known = {problem.place for problem in problems}
+    placed = [Problem(places.of(path), message) for path, message in found]
+    problems = problems + [problem for problem in placed if problem.place not in known]
     if spec is None or problems:
         raise SpecError(problems)
     return spec
@@ -115,13 +117,13 @@ def _override(tree: dict[str, Any], text: str, done: set[Path]) -> list[Problem]
     dotted, equals, value_text = text.partition("=")
     keys = dotted.strip().split(".")
     if not equals or not all(keys) or set(dotted) & set(":/@"):
-        shown = "" if set(dotted) & set(":/@") else f" {dotted.strip()}"  # it may hold a password
-        return [Problem(f"override{shown}", "must read KEY=VALUE, as in recipe.epochs=3")]
+        key = "" if set(dotted) & set(":/@") else dotted.strip()  # it may hold a password
+        return [Problem(f"override {key}".strip(), "must read KEY=VALUE, as in recipe.epochs=3")]
     place = f"override {dotted.strip()}"
     try:
         document = read_yaml(value_text, place)
     except SpecError as error:
-        return list(error.problems)
+        return [Problem(place, message) for _, message in error.problems]
     if document.problems:
         return [Problem(place, message) for _, _, message in document.problems]
     path: Path = ()

@@ -79,18 +79,17 @@ def _fields_at(path: Path) -> Mapping[str, Any]:
     record: type[BaseModel] = SweepSpec
     for key in path:
         if isinstance(key, str):
-            inside = _RECORDS_IN_MAPPINGS.get(key) or _record_in(
-                record.model_fields[key].annotation
-            )
+            inside = _RECORDS_IN_MAPPINGS.get(key) or record_in(record.model_fields[key].annotation)
             assert inside is not None, "only records have unknown keys"
             record = inside
     return record.model_fields
 
 
-def _record_in(annotation: Any) -> type[BaseModel] | None:
+def record_in(annotation: Any) -> type[BaseModel] | None:
+    """Return the record a field holds, alone, in a list or optionally."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    found = (_record_in(part) for part in get_args(annotation))
+    found = (record_in(part) for part in get_args(annotation))
     return next((record for record in found if record is not None), None)
 
 

@@ -70,7 +70,7 @@ Reductions = Annotated[
 class ArmSettings(Settings):
     """One way of pruning: a method, its settings, and a schedule."""
 
-    method: str  #: A registered method, as listed by ``prunesweep methods``.
+    method: str  #: A registered method, or an alias of one.
     name: Name = ""  #: Unique in the sweep; left out: the method, and the schedule unless one_shot.
     settings: dict[str, Any] = Field(default={})  #: Settings of the method.
     schedule: Annotated[dict[str, Any], _shorthand("schedule")] = Field(

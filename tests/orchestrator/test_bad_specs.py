@@ -1,0 +1,497 @@
+"""Every mistake in a specification: one clear message at its place, and nothing is written."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from orchestrator.errors import SpecError
+from orchestrator.loading import load_spec
+
+GOOD = """\
+name: digits
+model: digits_net
+data: digits
+arms:
+  - l1
+  - {method: geometric_median, schedule: {name: iterative, rounds: 3}}
+targets: {macs_reduction: [0.5]}
+search:
+  trials: 8
+  sampler: tpe
+recipe:
+  epochs: 4
+  learning_rate: 0.02
+seeds: [1, 2]
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bad:
+    """A mistake: ``old`` becomes ``new`` in a good file, or an override is wrong."""
+
+    says: str  #: The whole message; several lines for several mistakes.
+    old: str = ""
+    new: str = ""
+    overrides: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> str:
+        assert self.old in GOOD
+        return GOOD.replace(self.old, self.new, 1) if self.old else GOOD + self.new
+
+
+CASES = {
+    "unknown key": Bad(
+        old="epochs: 4",
+        new="epoch: 4",
+        says="sweep.yaml:12: recipe.epoch: unknown key; did you mean 'epochs'?",
+    ),
+    "unknown key at the top": Bad(
+        new="serch: {}\n", says="sweep.yaml:15: serch: unknown key; did you mean 'search'?"
+    ),
+    "unknown key like no other": Bad(
+        new="controls: {zzz: true}\n",
+        says="sweep.yaml:15: controls.zzz: unknown key; known are dense, random, scratch, "
+        "uniform_l1",
+    ),
+    "unknown key of an arm": Bad(
+        old="- l1",
+        new="- {metod: l1}",
+        says="sweep.yaml:5: arms.0.method: is required\n"
+        "sweep.yaml:5: arms.0.metod: unknown key; did you mean 'method'?",
+    ),
+    "unknown key of the baseline": Bad(
+        new="baseline:\n  epoch: 3\n",
+        says="sweep.yaml:16: baseline.epoch: unknown key; did you mean 'epochs'?",
+    ),
+    "missing name": Bad(old="name: digits\n", says="sweep.yaml: name: is required"),
+    "missing model and arms": Bad(
+        old=GOOD,
+        new="name: digits\n",
+        says="sweep.yaml: model: is required\nsweep.yaml: arms: is required",
+    ),
+    "text for a whole number": Bad(
+        old="epochs: 4",
+        new="epochs: four",
+        says='sweep.yaml:12: recipe.epochs: is "four"; must be a whole number',
+    ),
+    "quoted number": Bad(
+        old="epochs: 4",
+        new="epochs: '4'",
+        says='sweep.yaml:12: recipe.epochs: is "4"; must be a whole number',
+    ),
+    "truth for a whole number": Bad(
+        old="epochs: 4",
+        new="epochs: true",
+        says="sweep.yaml:12: recipe.epochs: is true; must be a whole number",
+    ),
+    "fraction for a whole number": Bad(
+        old="epochs: 4",
+        new="epochs: 4.5",
+        says="sweep.yaml:12: recipe.epochs: is 4.5; must be a whole number",
+    ),
+    "yes for truth": Bad(
+        new="controls: {dense: yes}\n",
+        says='sweep.yaml:15: controls.dense: is "yes"; must be true or false',
+    ),
+    "not finite": Bad(
+        old="0.02",
+        new=".nan",
+        says="sweep.yaml:13: recipe.learning_rate: is NaN; must be a finite number",
+    ),
+    "negative epochs": Bad(
+        old="epochs: 4",
+        new="epochs: -1",
+        says="sweep.yaml:12: recipe.epochs: is -1; must be at least 0",
+    ),
+    "learning rate of zero": Bad(
+        old="0.02",
+        new="0",
+        says="sweep.yaml:13: recipe.learning_rate: is 0; must be above 0.0",
+    ),
+    "empty section": Bad(
+        old="recipe:\n  epochs: 4\n  learning_rate: 0.02",
+        new="recipe:",
+        says="sweep.yaml:11: recipe: is null; must be a mapping of keys to values",
+    ),
+    "list for a mapping": Bad(
+        new="layers: [coupled]\n",
+        says='sweep.yaml:15: layers: is ["coupled"]; must be a mapping of keys to values',
+    ),
+    "text for a list": Bad(
+        old="[1, 2]", new="1, 2", says='sweep.yaml:14: seeds: is "1, 2"; must be a list'
+    ),
+    "percentage for a share": Bad(
+        old="[0.5]",
+        new="[50]",
+        says="sweep.yaml:7: targets.macs_reduction.0: is 50; it is a share below 1: write 0.5 "
+        "for 50 %",
+    ),
+    "reduction of one": Bad(
+        old="[0.5]",
+        new="[0.3, 1.0]",
+        says="sweep.yaml:7: targets.macs_reduction.1: is 1.0; must be below 1.0",
+    ),
+    "negative reduction": Bad(
+        old="[0.5]",
+        new="-0.5",
+        says="sweep.yaml:7: targets.macs_reduction.0: is -0.5; must be above 0.0",
+    ),
+    "target twice": Bad(
+        old="[0.5]",
+        new="[0.5, 0.50]",
+        says="sweep.yaml:7: targets: names the same target twice; take one out",
+    ),
+    "no target": Bad(
+        old="{macs_reduction: [0.5]}",
+        new="{}",
+        says="sweep.yaml:7: targets: names no target; leave 'targets' out to search the whole "
+        "front",
+    ),
+    "front without search": Bad(
+        overrides=("targets=null", "search.trials=1"),
+        says="sweep.yaml: a front needs more than search.trials = 1; raise it, or name targets",
+    ),
+    "front with one objective": Bad(
+        overrides=("targets=null", "search.sampler=cmaes"),
+        says="sweep.yaml: cmaes has one objective and cannot search a front; use tpe or nsga2",
+    ),
+    "ratio of one": Bad(
+        old="trials: 8",
+        new="max_ratio: 1.0",
+        says="sweep.yaml:9: search.max_ratio: is 1.0; must be below 1.0",
+    ),
+    "bounds the wrong way round": Bad(
+        old="trials: 8",
+        new="min_ratio: 0.95",
+        says="sweep.yaml:8: search: min_ratio 0.95 is above max_ratio 0.9; swap them",
+    ),
+    "limits the wrong way round": Bad(
+        old="trials: 8",
+        new='limits: {"layer3.*": [0.5, 0]}',
+        says="sweep.yaml:8: search: limits of 'layer3.*' are [0.5, 0.0]; the smaller is first",
+    ),
+    "limits of one number": Bad(
+        old="trials: 8",
+        new='limits: {"layer3.*": [0.5]}',
+        says="sweep.yaml:9: search.limits.layer3.*.1: is required",
+    ),
+    "unknown sampler": Bad(
+        old="tpe",
+        new="nsga",
+        says="sweep.yaml:10: search.sampler: is \"nsga\"; must be 'tpe', 'random', 'nsga2', "
+        "'cmaes', 'qmc' or 'gp'; did you mean 'nsga2'?",
+    ),
+    "no trials": Bad(
+        old="trials: 8",
+        new="trials: 0",
+        says="sweep.yaml:9: search.trials: is 0; must be at least 1",
+    ),
+    "unknown method": Bad(
+        old="geometric_median",
+        new="geometric_medium",
+        says="sweep.yaml:6: arms.1.method: There is no pruning method 'geometric_medium'; did "
+        "you mean 'geometric_median'?",
+    ),
+    "unknown setting of a method": Bad(
+        old="- l1",
+        new="- {method: filter_norm, settings: {pp: 2}}",
+        says="sweep.yaml:5: arms.0.settings.pp: is unknown; did you mean 'p'?",
+    ),
+    "unknown schedule": Bad(
+        old="iterative",
+        new="iterativ",
+        says="sweep.yaml:6: arms.1.schedule.name: is 'iterativ', which is unknown; did you mean "
+        "'iterative'?",
+    ),
+    "unknown setting of a schedule": Bad(
+        old="rounds: 3",
+        new="round: 3",
+        says="sweep.yaml:6: arms.1.schedule.round: is unknown; did you mean 'rounds'?",
+    ),
+    "schedule without a name": Bad(
+        old="name: iterative, ",
+        new="",
+        says="sweep.yaml:6: arms.1.schedule: needs the name of a schedule, as in {name: "
+        "iterative, rounds: 3}",
+    ),
+    "no arms": Bad(
+        old="arms:\n  - l1\n  - {method: geometric_median, schedule: {name: iterative, rounds: 3}}",
+        new="arms: []",
+        says="sweep.yaml:4: arms: is empty; name at least one method, as in [l1]",
+    ),
+    "two arms of one name": Bad(
+        old="- l1",
+        new="- l1\n  - l1",
+        says="sweep.yaml:4: arms: two arms are named 'l1'; give one of them another 'name'",
+    ),
+    "one seed": Bad(
+        old="[1, 2]",
+        new="[1]",
+        says="sweep.yaml:14: seeds: needs two or more; one run says nothing about its spread",
+    ),
+    "seed twice": Bad(
+        old="[1, 2]",
+        new="[1, 1]",
+        says="sweep.yaml:14: seeds: names a seed twice; every re-run needs its own",
+    ),
+    "seed of the search": Bad(
+        old="[1, 2]",
+        new="[0, 1]",
+        says="sweep.yaml:14: seeds: has 0, the seed of the search (search.seed); re-runs need "
+        "fresh ones",
+    ),
+    "negative seed": Bad(
+        old="[1, 2]", new="[1, -2]", says="sweep.yaml:14: seeds.1: is -2; must be at least 0"
+    ),
+    "name with a slash": Bad(
+        old="name: digits",
+        new="name: a/b",
+        says='sweep.yaml:1: name: is "a/b"; must begin with a letter or digit and go on, up to '
+        "100 in all, with those or . _ + -",
+    ),
+    "name that is a number": Bad(
+        old="name: digits", new="name: 12", says="sweep.yaml:1: name: is 12; must be text"
+    ),
+    "unknown model": Bad(
+        old="digits_net",
+        new="digit_net",
+        says="sweep.yaml:2: model: 'digit_net' is unknown; did you mean 'digits_net'?",
+    ),
+    "unknown data set": Bad(
+        old="data: digits",
+        new="data: cifar",
+        says="sweep.yaml:3: data.name: is \"cifar\"; must be 'digits', 'cifar10', "
+        "'cifar100', 'mnist', 'fashion_mnist' or 'image_folder'; did you mean 'cifar10'?",
+    ),
+    "missing checkpoint": Bad(
+        new="checkpoint: weights/none.pt\n",
+        says="sweep.yaml:15: checkpoint: there is no file 'weights/none.pt', looked for from "
+        "{folder}",
+    ),
+    "folder for a checkpoint": Bad(
+        new="checkpoint: .\n",
+        says="sweep.yaml:15: checkpoint: there is no file '.', looked for from {folder}",
+    ),
+    "images without a path": Bad(
+        old="data: digits",
+        new="data: image_folder",
+        says="sweep.yaml:3: data: image_folder needs a path, the folder or zip file that holds it",
+    ),
+    "missing images": Bad(
+        old="data: digits",
+        new="data: {name: image_folder, path: photos}",
+        says="sweep.yaml:3: data: there is no path 'photos', looked for from {folder}",
+    ),
+    "warm-up longer than training": Bad(
+        overrides=("recipe.warmup_epochs=9",),
+        says="sweep.yaml:11: recipe: warmup_epochs is 9.0, longer than the 4 epochs; shorten it",
+    ),
+    "impossible baseline": Bad(
+        new="baseline: {warmup_epochs: 9}\n",
+        says="sweep.yaml:15: baseline: warmup_epochs is 9.0, longer than the 4 epochs; shorten it",
+    ),
+    "address of nothing": Bad(
+        new="resources: {address: cluster}\n",
+        says="sweep.yaml:15: resources.address: is 'cluster'; it must be 'auto', 'local', "
+        "HOST:PORT or ray://HOST:PORT",
+    ),
+    "one and a half GPUs": Bad(
+        new="resources: {gpus_per_worker: 1.5}\n",
+        says="sweep.yaml:15: resources.gpus_per_worker: is 1.5; it must be a share from 0 to 1, "
+        "or a whole number",
+    ),
+    "text for a GPU share": Bad(
+        new="resources: {gpus_per_worker: all}\n",
+        says="sweep.yaml:15: resources.gpus_per_worker: is 'all'; it must be 'auto' or a number",
+    ),
+    "GPU share on a CPU": Bad(
+        new="resources: {device: cpu, gpus_per_worker: 0.5}\n",
+        says="sweep.yaml:15: resources: device is cpu, but gpus_per_worker is 0.5; leave one out",
+    ),
+    "ledger that is no database": Bad(
+        new="tracking: {ledger: ledger.db}\n",
+        says="sweep.yaml:15: tracking.ledger: must be an address that begins with sqlite or "
+        "postgresql or postgresql+psycopg and ://",
+    ),
+    "password in the file": Bad(
+        new="tracking: {ledger: 'postgresql+psycopg://me:hunter2@db/sweeps'}\n",
+        says="sweep.yaml:15: tracking.ledger: has a password in it, which would be stored; put "
+        "the password, or the whole address, into an environment variable and write ${NAME} here",
+    ),
+    "password as an option": Bad(
+        new="tracking: {ledger: 'postgresql://db/sweeps?password=hunter2'}\n",
+        says="sweep.yaml:15: tracking.ledger: has a password in it, which would be stored; put "
+        "the password, or the whole address, into an environment variable and write ${NAME} here",
+    ),
+    "variable that is not set": Bad(
+        new="tracking: {mlflow: '${NO_SUCH_SERVER}'}\n",
+        says="sweep.yaml:15: tracking.mlflow: environment variable NO_SUCH_SERVER is not set; "
+        "export it first",
+    ),
+    "variable without a name": Bad(
+        new="tracking: {mlflow: 'http://${}'}\n",
+        says="sweep.yaml:15: tracking.mlflow: has a '${' that is not an environment variable; "
+        "write ${NAME}",
+    ),
+    "variable outside tracking": Bad(
+        old="name: digits",
+        new="name: x\nlayers: {protect: ['${HOME}']}",
+        says="sweep.yaml:2: layers.protect.0: has a '${'; environment variables are read in "
+        "'tracking' only",
+    ),
+    "key twice": Bad(
+        new="name: again\n", says="sweep.yaml:15: name: is given twice, first in line 1"
+    ),
+    "key that is no text": Bad(
+        new="12: x\n", says="sweep.yaml:15: has a key that is not text; put it in quotes"
+    ),
+    "tag": Bad(
+        old="0.02",
+        new="!!python/name:os.system x",
+        says="sweep.yaml:13: recipe.learning_rate: has the tag "
+        "'tag:yaml.org,2002:python/name:os.system'; write plain values",
+    ),
+    "tab": Bad(
+        old="  epochs: 4",
+        new="\tepochs: 4",
+        says="sweep.yaml:12:1: a tab; YAML is indented with spaces",
+    ),
+    "open bracket": Bad(
+        old="[1, 2]",
+        new="[1, 2",
+        says="sweep.yaml:15:1: is not YAML: expected ',' or ']', but got '<stream end>'",
+    ),
+    "second document": Bad(
+        new="---\nname: two\n",
+        says="sweep.yaml:15:1: a second document begins with '---'; a file holds one specification",
+    ),
+    "control character": Bad(
+        new="layers: \x07\n",
+        says="sweep.yaml:15: has the character '\\x07', which YAML does not allow",
+    ),
+    "alias of itself": Bad(
+        new="layers: &a {protect: *a}\n",
+        says="sweep.yaml: is nested too deeply, or an alias contains itself",
+    ),
+    "empty file": Bad(old=GOOD, new="", says="sweep.yaml: is empty; it needs name, model and arms"),
+    "only comments": Bad(
+        old=GOOD, new="# soon\n", says="sweep.yaml: is empty; it needs name, model and arms"
+    ),
+    "list at the top": Bad(
+        old=GOOD, new="- l1\n", says="sweep.yaml: is not a mapping; write key: value at the top"
+    ),
+    "override with an unknown key": Bad(
+        overrides=("recipe.epoch=3",),
+        says="override recipe.epoch: unknown key; did you mean 'epochs'?",
+    ),
+    "override of the wrong type": Bad(
+        overrides=("recipe.epochs=many",),
+        says='override recipe.epochs: is "many"; must be a whole number',
+    ),
+    "override of a whole section": Bad(
+        overrides=("recipe={epoch: 3}",),
+        says="override recipe: recipe.epoch: unknown key; did you mean 'epochs'?",
+    ),
+    "override without a value": Bad(
+        overrides=("recipe.epochs",),
+        says="override recipe.epochs: must read KEY=VALUE, as in recipe.epochs=3",
+    ),
+    "override without a key": Bad(
+        overrides=("=3",), says="override: must read KEY=VALUE, as in recipe.epochs=3"
+    ),
+    "override that is only a password": Bad(
+        overrides=("postgresql://me:hunter2@db/x?a=b",),
+        says="override: must read KEY=VALUE, as in recipe.epochs=3",
+    ),
+    "override of an arm that is not there": Bad(
+        overrides=("arms.2.method=l2",),
+        says="override arms.2.method: arms is a list; '2' must be a position, 0 to 1",
+    ),
+    "override inside a number": Bad(
+        overrides=("recipe.epochs.first=3",),
+        says="override recipe.epochs.first: recipe.epochs is a single value and has no 'first' "
+        "inside",
+    ),
+    "override that is not YAML": Bad(
+        overrides=("seeds=[1, 2",),
+        says="override seeds: is not YAML: expected ',' or ']', but got '<stream end>'",
+    ),
+    "override with a password": Bad(
+        overrides=("tracking.ledger=postgresql://me:hunter2@db/x",),
+        says="override tracking.ledger: has a password in it, which would be stored; put the "
+        "password, or the whole address, into an environment variable and write ${NAME} here",
+    ),
+    "several mistakes": Bad(
+        old="[0.5]",
+        new="[50]",
+        overrides=("recipe.epoch=3", "search.trials=many"),
+        says="sweep.yaml:7: targets.macs_reduction.0: is 50; it is a share below 1: write 0.5 "
+        "for 50 %\n"
+        'override search.trials: is "many"; must be a whole number\n'
+        "override recipe.epoch: unknown key; did you mean 'epochs'?",
+    ),
+}
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def message_of(path: str, overrides: tuple[str, ...] = ()) -> str:
+    with pytest.raises(SpecError) as caught:
+        load_spec(path, overrides)
+    assert caught.value.exit_code == 2
+    return str(caught.value)
+
+
+def test_the_file_the_mistakes_are_made_in_is_good(folder: Path) -> None:
+    (folder / "sweep.yaml").write_text(GOOD)
+    assert load_spec("sweep.yaml").name == "digits"
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+def test_a_mistake_gives_its_message_and_nothing_is_written(case: Bad, folder: Path) -> None:
+    (folder / "sweep.yaml").write_text(case.text)
+    before = contents(folder)
+    message = message_of("sweep.yaml", case.overrides)
+    assert message == case.says.replace("{folder}", str(folder))
+    assert "hunter2" not in message
+    assert contents(folder) == before
+    assert os.listdir(folder) == ["sweep.yaml"]
+
+
+class TestFilesThatCannotBeRead:
+    def test_a_missing_file_is_named_with_its_neighbour(self, folder: Path) -> None:
+        (folder / "sweep.yaml").write_text(GOOD)
+        says = "sweeps.yaml: there is no such file; did you mean 'sweep.yaml'?"
+        assert message_of("sweeps.yaml") == says
+
+    def test_a_missing_folder_is_named(self, folder: Path) -> None:
+        says = "no/sweep.yaml: there is no such file; the folder 'no' does not exist either"
+        assert message_of("no/sweep.yaml") == says
+
+    def test_a_folder_is_not_a_file(self, folder: Path) -> None:
+        assert message_of(".") == ".: is a folder; name a specification file"
+
+    def test_text_in_another_encoding_is_refused_with_its_line(self, folder: Path) -> None:
+        (folder / "sweep.yaml").write_bytes("name: x\nmodel: café\n".encode("latin-1"))
+        assert message_of("sweep.yaml") == "sweep.yaml:2: is not UTF-8 text; save it as UTF-8"
+
+    def test_a_path_through_a_file_cannot_be_read(self, folder: Path) -> None:
+        (folder / "sweep.yaml").write_text(GOOD)
+        assert message_of("sweep.yaml/x") == "sweep.yaml/x: cannot be read: Not a directory"
+
+    def test_aliases_of_aliases_end_before_memory_does(self, folder: Path) -> None:
+        lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+        lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 9)]
+        (folder / "sweep.yaml").write_text("\n".join(lines))
+        assert "is not YAML: more than 100000 values" in message_of("sweep.yaml")
