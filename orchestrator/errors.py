@@ -49,3 +49,33 @@ class SpecChangeError(PrunesweepError, ValueError):
             f"{lines}\nGive this sweep another name, or take the changes back. Resuming may change "
             "resources and tracking; extending may also raise search.trials and append seeds."
         )
+
+
+class SweepBusyError(PrunesweepError):
+    """Another process on this machine is running the sweep."""
+
+    exit_code = 2
+
+    def __init__(self, name: str, pid: int) -> None:
+        super().__init__(name, pid)
+        self.name, self.pid = name, pid
+
+    def __str__(self) -> str:
+        return (
+            f"The sweep {self.name!r} is being run by process {self.pid} on this machine. Wait for "
+            "it, or stop it with Ctrl-C there and resume."
+        )
+
+
+class SweepFailedError(PrunesweepError):
+    """A sweep cannot go on."""
+
+    def __init__(self, name: str, problem: str) -> None:
+        super().__init__(name, problem)
+        self.name, self.problem = name, problem
+
+    def __str__(self) -> str:
+        return (
+            f"The sweep {self.name!r} cannot go on: {self.problem} See `prunesweep status "
+            f"{self.name}` for the cause; `prunesweep retry {self.name}` tries again."
+        )

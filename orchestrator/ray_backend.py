@@ -105,11 +105,17 @@ class RayBackend:
         self._arguments = (resources.device, cache_dir, artifacts, runner)
         self._actor_class: Any = ray.remote(Worker)
         self._seats = [self._hire() for _ in range(resources.workers)]
-        self.device: str | None = None  #: Device of the first worker that answered.
+        self._device: str | None = None
 
     def _hire(self) -> _Seat:
         actor = self._actor_class.options(**self._options).remote(*self._arguments)
         return _Seat(actor=actor, greeting=actor.hello.remote())
+
+    def device_of_first_worker(self) -> str:
+        """Wait until a worker has answered, and name its device."""
+        while self._device is None:
+            self.wait(timeout_s=1.0)
+        return self._device
 
     def free_slots(self) -> list[Slot]:
         """Return the workers that have answered and run nothing."""
@@ -155,7 +161,7 @@ class RayBackend:
             return []
         seat.greeting = None
         seat.slot = Slot(node=hello["node"], pid=hello["pid"])
-        self.device = self.device or hello["device"]
+        self._device = self._device or hello["device"]
         return []
 
     def _read(self, seat: _Seat) -> list[Event]:

@@ -82,15 +82,22 @@ class SweepWriter:
             raise FencedError(self.name, self.epoch, held.epoch, held.owner)
 
     def want(
-        self, entry: NewEntry, uid: str, spec: dict[str, Any]
+        self, entry: NewEntry, uid: str, spec: dict[str, Any], *, replace: bool = False
     ) -> tuple[EntryRecord, TrialRecord]:
         """Find or add an entry and the trial it asks for.
 
         Asking again for the same entry finds it unchanged. Another entry with the same ``uid``
         joins the trial. A trial whose content was completed in any sweep is born completed.
 
+        Args:
+            entry: The place that wants a trial.
+            uid: Content hash of the trial.
+            spec: What is run.
+            replace: Let a recorded entry point at another trial from now on, as when an extended
+                search has a new winner; the trial before stays in the ledger.
+
         Raises:
-            EntryConflictError: The entry is recorded with another ``uid``.
+            EntryConflictError: The entry is recorded with another ``uid``, without ``replace``.
             UnstorableError: ``spec`` or the proposal is not JSON.
         """
         _check_json(f"The specification of {entry}", spec)
@@ -106,9 +113,12 @@ class SweepWriter:
             row = connection.execute(_ENTRY_AT, place).one_or_none()
             if row is not None:
                 trial = connection.execute(_TRIAL, {"trial": row.trial_id}).one()
-                if trial.uid != uid:
+                if trial.uid == uid:
+                    return EntryRecord(**row._mapping), TrialRecord(**trial._mapping)
+                if not replace:
                     raise EntryConflictError(str(entry), trial.uid, uid)
-                return EntryRecord(**row._mapping), TrialRecord(**trial._mapping)
+                connection.execute(_DROP_ENTRY, {"entry": row.id})
+                connection.execute(_TOUCH_TRIAL, {"trial": trial.id})
             now = datetime.now(UTC)
             same = {"sweep": self.sweep_id, "content": uid}
             trial = connection.execute(_JOIN_TRIAL, same).one_or_none() or self._add_trial(
@@ -355,6 +365,10 @@ _CLOSE_ATTEMPT = (
     .values(outcome=sa.bindparam("how"), error=sa.bindparam("why"), ended_at=sa.bindparam("now"))
 )
 _ADD_TRIAL = sa.insert(trials).returning(*trials.c)
+_DROP_ENTRY = sa.delete(entries).where(entries.c.id == sa.bindparam("entry"))
+_TOUCH_TRIAL = (
+    sa.update(trials).where(trials.c.id == sa.bindparam("trial")).values(rev=trials.c.rev + 1)
+)
 _ADD_ENTRY = sa.insert(entries).returning(*entries.c)
 
 #: The first completed trial of a given content, in any sweep.

@@ -1,0 +1,263 @@
+"""A sweep from specification to comparison: what the command line and driver scripts call."""
+
+import os
+import signal
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from orchestrator.agenda import Agenda
+from orchestrator.census import census
+from orchestrator.driver import Driver
+from orchestrator.errors import SpecChangeError, SpecError, SweepBusyError, SweepFailedError
+from orchestrator.ground import Ground, survey
+from orchestrator.loading import load_spec, locate, parse_spec
+from orchestrator.progress import Progress
+from orchestrator.ray_backend import RayBackend, connect
+from orchestrator.spec import SweepSpec, forbidden_changes
+from orchestrator.surroundings import TrackingSettings
+from tracking.artifacts import ArtifactStore
+from tracking.compare import compare
+from tracking.comparison import Comparison
+from tracking.errors import UnknownSweepError
+from tracking.ledger import Ledger
+from tracking.publisher_process import start_publisher
+from tracking.records import SweepRecord, SweepState
+from tracking.report import to_html, to_json, to_markdown
+from tracking.writer import SweepWriter
+from workers.actor import TRIAL_RUNNER
+from workers.checkpoints import to_safetensors
+from workers.node import weights_path
+
+FLUSH_S = 120.0  #: How long the end of a sweep waits for MLflow to show everything.
+
+
+class Sweep:
+    """One specification, ready to run.
+
+    Args:
+        spec: A specification, or the same as Python objects.
+        fields: The specification's fields, in place of ``spec``.
+
+    Raises:
+        SpecError: With every mistake in it.
+    """
+
+    def __init__(self, spec: SweepSpec | Mapping[str, Any] | None = None, **fields: Any) -> None:
+        self.spec = parse_spec(spec if spec is not None else fields)
+        self._file: tuple[str | Path, tuple[str, ...]] | None = None
+
+    @classmethod
+    def from_file(cls, path: str | Path, overrides: Sequence[str] = ()) -> "Sweep":
+        """Read a YAML file; ``overrides`` are ``key.path=VALUE``.
+
+        Raises:
+            SpecError: With every mistake in it, each at its line.
+        """
+        sweep = cls(load_spec(path, overrides))
+        sweep._file = (path, tuple(overrides))
+        return sweep
+
+    @classmethod
+    def from_ledger(cls, name: str, tracking: TrackingSettings) -> "Sweep":
+        """Take up a sweep that is in the ledger.
+
+        Raises:
+            UnknownSweepError: The ledger has none of this name.
+        """
+        with Ledger.open(tracking.ledger_url) as ledger:
+            stored = ledger.sweep(name).spec
+        sweep = cls.__new__(cls)
+        sweep.spec = SweepSpec.model_validate(stored).model_copy(update={"tracking": tracking})
+        sweep._file = None
+        return sweep
+
+    def survey(self) -> Ground:
+        """Look at data, network and checkpoint; nothing is written.
+
+        Raises:
+            SpecError: Something does not fit together.
+        """
+        try:
+            return survey(self.spec)
+        except SpecError as error:
+            raise locate(error, *self._file) if self._file else error from None
+
+    def run(
+        self,
+        *,
+        extend: bool = False,
+        retry: bool = False,
+        console: Console | None = None,
+        runner: str = TRIAL_RUNNER,
+    ) -> Comparison:
+        """Run the sweep to its end, or go on with it; content that has a result is not run again.
+
+        Args:
+            extend: More search trials or seeds than before are allowed.
+            retry: Run failed trials again.
+            console: Where progress goes; the standard error stream by default.
+            runner: ``package.module:callable`` that runs one trial in a worker.
+
+        Returns:
+            The comparison, which is also stored with the sweep.
+
+        Raises:
+            SpecError: Something in the specification does not fit; nothing was written.
+            SpecChangeError: The name belongs to a sweep that would give other results.
+            SweepBusyError: Another process on this machine runs it now.
+            SweepFailedError: The baseline could not be trained.
+            KeyboardInterrupt: Stopped by hand; what ran goes back, and the ledger is in order.
+        """
+        console = console or Console(stderr=True)
+        ground = self.survey()
+        connect(self.spec.resources)
+        tracking = self.spec.tracking
+        with Ledger.open(tracking.ledger_url) as ledger:
+            writer = self._open(ledger, extend=extend)
+            if retry:
+                writer.retry_failed()
+            self._store_weights(ground)
+            with self._publishing():
+                over = self._drive(ledger, writer, ground, console, runner)
+                comparison = self._conclude(ledger, writer, over)
+        if not over:
+            raise KeyboardInterrupt
+        return comparison
+
+    def _open(self, ledger: Ledger, *, extend: bool) -> SweepWriter:
+        """Create the sweep or take it over, if the specification allows."""
+        spec, stored = self.spec, self.spec.model_dump(mode="json")
+        try:
+            record = ledger.sweep(spec.name)
+        except UnknownSweepError:
+            ledger.create_sweep(spec.name, stored, spec.spec_hash)
+            return ledger.take_over(spec.name, _me())
+        before = SweepSpec.model_validate(record.spec)
+        if changes := forbidden_changes(before, spec, extend=extend):
+            raise SpecChangeError(spec.name, changes)
+        _check_free(record)
+        writer = ledger.take_over(spec.name, _me())
+        writer.amend_spec(stored, spec.spec_hash)
+        return writer
+
+    def _store_weights(self, ground: Ground) -> None:
+        if ground.weights is not None and ground.weights_hash is not None:
+            store = ArtifactStore(self.spec.tracking.artifacts_url)
+            path = weights_path(ground.weights_hash)
+            if not store.exists(path):
+                store.write_bytes(path, to_safetensors(ground.weights))
+
+    def _drive(
+        self,
+        ledger: Ledger,
+        writer: SweepWriter,
+        ground: Ground,
+        console: Console,
+        runner: str,
+    ) -> bool:
+        """Run the loop; return whether the sweep is over."""
+        spec = self.spec
+        backend = RayBackend(
+            spec.resources,
+            cache_dir=str(spec.tracking.folder / "cache"),
+            artifacts=spec.tracking.artifacts_url,
+            runner=runner,
+        )
+        try:
+            device = f"{backend.device_of_first_worker()}, torch {torch.__version__}"
+            agenda = Agenda(spec, ground, device)
+            total = sum(line.trials for line in census(spec))
+            with Progress(console, total, spec.name) as progress:
+                driver = Driver(agenda, backend, ledger, writer, progress)
+                with _stop_on_signals(driver):
+                    over = driver.run()
+                console.print(progress.summary(), highlight=False)
+            if agenda.problem is not None:
+                writer.set_state(SweepState.FAILED)
+                raise SweepFailedError(spec.name, agenda.problem)
+            return over
+        finally:
+            backend.close()
+
+    def _conclude(self, ledger: Ledger, writer: SweepWriter, over: bool) -> Comparison:
+        """Record the end, and store the report beside the artifacts."""
+        writer.set_state(SweepState.COMPLETED if over else SweepState.INTERRUPTED)
+        comparison = compare(ledger, ledger.sweep(self.spec.name))
+        store = ArtifactStore(self.spec.tracking.artifacts_url)
+        files = {
+            "report.html": to_html(comparison),
+            "report.md": to_markdown(comparison),
+            "report.json": to_json(comparison),
+        }
+        folder = f"sweeps/{self.spec.name}"
+        for name, text in files.items():
+            store.write_bytes(f"{folder}/{name}", text.encode())
+        writer.set_artifacts({name: f"{folder}/{name}" for name in files})
+        return comparison
+
+    @contextmanager
+    def _publishing(self) -> Iterator[None]:
+        """Show the sweep in MLflow while it runs, by a process of its own."""
+        tracking = self.spec.tracking
+        if tracking.mlflow_url is None:
+            yield
+            return
+        process = start_publisher(
+            ledger_url=tracking.ledger_url,
+            tracking_uri=tracking.mlflow_url,
+            artifacts_url=tracking.artifacts_url,
+            sweep=self.spec.name,
+            log_file=tracking.folder / "publisher.log",
+            weights_artifacts=tracking.publish_weights,
+        )
+        try:
+            yield
+        finally:
+            process.terminate()  # it publishes what is left, and ends
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=FLUSH_S)
+
+
+@contextmanager
+def _stop_on_signals(driver: Driver) -> Iterator[None]:
+    """Let the first Ctrl-C or SIGTERM stop the driver in good order; the second one kills."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(_number: int, _frame: object) -> None:
+        driver.stop()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, stop) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _me() -> str:
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def _check_free(record: SweepRecord) -> None:
+    """Refuse a sweep that a living process of this machine is running."""
+    host, _, pid = (record.owner or "").rpartition(":")
+    if record.state is not SweepState.RUNNING or host != socket.gethostname():
+        return
+    if not pid.isdecimal() or int(pid) == os.getpid():
+        return
+    with suppress(ProcessLookupError):
+        os.kill(int(pid), 0)
+        raise SweepBusyError(record.name, int(pid))
