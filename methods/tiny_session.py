@@ -1,0 +1,129 @@
+"""A session in a few lines: real training on a few synthetic images, in this process."""
+
+from collections.abc import Callable, Iterator, Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn, optim
+
+from methods.base import EpochHook, PruningSchedule, Step, StepHook
+from methods.cost import CostTarget
+from methods.errors import MethodError
+from methods.layout import Layout
+from methods.schedule import Schedule
+
+BATCH_SIZE = 16
+
+
+class TinySession:
+    """The services of a trial, on the CPU, for tests of methods and schedules.
+
+    The images of a class scatter around a pattern of their own, so there is something to learn.
+    Training is plain SGD with momentum and weight decay.
+
+    Args:
+        layout: Layout of the network that will be pruned.
+        classes: Outputs of that network.
+        epochs: Budget; asking for more raises.
+        schedule: As for ``Schedule.create``.
+        target: What the network must cost, for methods that allocate.
+        seed: Seed of the images and of everything that is drawn.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        *,
+        classes: int,
+        epochs: int = 4,
+        schedule: Mapping[str, object] | str = "one_shot",
+        target: CostTarget | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.layout = layout
+        self.device = torch.device("cpu")
+        self.seed = seed
+        self.target = target
+        self.schedule: PruningSchedule = Schedule.create(schedule)
+        self.images, self.labels = _images(layout.input_shape, classes, self.generator("images"))
+        self.epochs_left = epochs
+        self.epochs_trained = 0
+
+    def generator(self, purpose: str) -> torch.Generator:
+        """Return a generator that depends on the seed and ``purpose`` only."""
+        number = int.from_bytes(purpose.encode(), "big") % 2**31
+        return torch.Generator().manual_seed(number * 1000 + self.seed)
+
+    def batches(self, images: int, batch_size: int = 128) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the first ``images`` images, or all if there are fewer."""
+        for start in range(0, min(images, len(self.images)), batch_size):
+            stop = min(start + batch_size, images)
+            yield self.images[start:stop], self.labels[start:stop]
+
+    def train(
+        self,
+        network: nn.Module,
+        epochs: int,
+        *,
+        after_backward: StepHook | None = None,
+        after_step: StepHook | None = None,
+        after_epoch: EpochHook | None = None,
+        loss_term: Callable[[nn.Module], Tensor] | None = None,
+    ) -> None:
+        """Train ``network``; it is in training mode afterwards.
+
+        Raises:
+            MethodError: More epochs were asked for than are left.
+        """
+        if epochs > self.epochs_left:
+            raise MethodError(f"{epochs} epochs were asked for and {self.epochs_left} are left.")
+        optimizer = optim.SGD(
+            [p for p in network.parameters() if p.requires_grad],
+            lr=0.05,
+            momentum=0.9,
+            weight_decay=5e-4,
+        )
+        for epoch in range(epochs):
+            self.epochs_left -= 1
+            order = torch.randperm(
+                len(self.images), generator=self.generator(f"order {self.epochs_trained}")
+            )
+            self.epochs_trained += 1
+            network.train()
+            batches = torch.split(order, BATCH_SIZE)
+            for i, chosen in enumerate(batches):
+                step = Step(
+                    network=network,
+                    optimizer=optimizer,
+                    epoch=epoch,
+                    progress=(epoch + (i + 1) / len(batches)) / epochs,
+                    images=self.images[chosen],
+                    labels=self.labels[chosen],
+                )
+                optimizer.zero_grad()
+                loss = F.cross_entropy(network(step.images), step.labels)
+                if loss_term:
+                    loss = loss + loss_term(network)
+                loss.backward()  # type: ignore[no-untyped-call]
+                if after_backward:
+                    after_backward(step)
+                optimizer.step()
+                if after_step and after_step(step):
+                    return
+            if after_epoch:
+                after_epoch(network, optimizer, epoch)
+
+    def statistics(
+        self, network: nn.Module, key: str, compute: Callable[[], Mapping[str, Tensor]]
+    ) -> Mapping[str, Tensor]:
+        """Return what ``compute`` gives; nothing is shared between tests."""
+        return compute()
+
+
+def _images(
+    shape: tuple[int, int, int], classes: int, generator: torch.Generator, count: int = 64
+) -> tuple[Tensor, Tensor]:
+    labels = torch.arange(count) % classes
+    patterns = torch.randn(classes, *shape, generator=generator)
+    noise = torch.randn(count, *shape, generator=generator)
+    return patterns[labels] + noise, labels
