@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-PACKAGES = ("torch", "torchvision", "torch-pruning", "ray", "numpy")
+PACKAGES = ("torchvision", "torch-pruning", "ray", "numpy")
 COMMIT_VARIABLE = "PRUNESWEEP_COMMIT"  #: Set where the code travels without its history.
 
 
@@ -65,7 +65,7 @@ def _processor() -> str:
 
 @functools.cache
 def _package_versions() -> dict[str, str | None]:
-    found: dict[str, str | None] = {}
+    found: dict[str, str | None] = {"torch": torch.__version__}  # with the CUDA it was built for
     for package in PACKAGES:
         try:
             found[package] = version(package)

@@ -27,7 +27,7 @@ def measure_latency(
     *,
     batch_sizes: Sequence[int] = (1, 128),
     dtype: DType = "float32",
-    seconds: float = 5.0,
+    seconds: float = 2.0,
 ) -> list[LatencyRecord]:
     """Time both networks by turns, so that whatever else the machine does hits both.
 

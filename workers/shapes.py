@@ -1,4 +1,4 @@
-"""The layer settings of a sweep applied to a network: its layout, and shapes trained from scratch."""
+"""Layer settings applied to a network: what may shrink, and shapes trained from scratch."""
 
 import math
 

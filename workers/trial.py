@@ -105,7 +105,7 @@ def run_trial(
     if data.info.data_hash != spec.data_hash:
         raise DataChangedError(spec.data.name, spec.data_hash, data.info.data_hash)
     network = build_model(spec.model, data.info.num_classes, data.info.input_shape[0])
-    if spec.weights is not None and spec.kind in {"prune", "dense"}:
+    if spec.weights is not None and spec.kind in {"baseline", "prune", "dense"}:
         fit(network, node.weights(spec.weights))
     network.to(node.device)
     if spec.kind == "latency":
@@ -132,14 +132,16 @@ def _train(
     base = count_cost(network, data.info.input_shape)
     plan: PruningPlan | None = None
     difference = 0.0
-    session = TrainingSession(spec, data, node.device, node.cache, report)
+    session: TrainingSession
     if spec.kind == "prune":
         layout = layout_of(network, data.info.input_shape, spec.layers)
-        session = PruningSession(spec, data, node.device, node.cache, report, layout)
-        plan, difference = _prune(session, network)
-    elif spec.kind == "scratch":
-        plan = PruningPlan.from_json(spec.plan or {})
-        shrink_fresh(network, plan, layout_of(network, data.info.input_shape, spec.layers))
+        session = pruning = PruningSession(spec, data, node.device, node.cache, report, layout)
+        plan, difference = _prune(pruning, network)
+    else:
+        session = TrainingSession(spec, data, node.device, node.cache, report)
+        if spec.kind == "scratch":
+            plan = PruningPlan.from_json(spec.plan or {})
+            shrink_fresh(network, plan, layout_of(network, data.info.input_shape, spec.layers))
     before = session.validate(network)
     with session.meter.act("recover"):
         session.train(network, session.steps_left / session.steps_per_epoch)

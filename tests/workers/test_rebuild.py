@@ -1,0 +1,149 @@
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from methods import count_cost
+from tracking.artifacts import ArtifactStore
+from workers.checkpoints import weights_hash
+from workers.data import describe, load
+from workers.measure import evaluate
+from workers.node import Node
+from workers.rebuild import ExportError, export_trial, load_pruned
+from workers.settings import DataSettings, ModelSettings, Recipe, TrialSpec
+from workers.trial import run_trial
+
+DATA = DataSettings(train_images=100, test_images=40, validation_fraction=0.2)
+RATIOS = {"conv2": 0.5, "conv3": 0.25, "conv4": 0.5}
+Trial = tuple[TrialSpec, dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("node")
+    yield Node(
+        device=torch.device("cpu"),
+        cache_dir=folder / "cache",
+        artifacts=ArtifactStore(folder / "artifacts"),
+    )
+    torch.use_deterministic_algorithms(False)
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def baseline(node: Node) -> Trial:
+    spec = TrialSpec(
+        kind="baseline",
+        model=ModelSettings(name="digits_net"),
+        data=DATA,
+        data_hash=describe(DATA).data_hash,
+        recipe=Recipe(epochs=2, batch_size=32, learning_rate=0.05),
+        seed=0,
+    )
+    return spec, run_trial(spec, node, lambda *_: None)
+
+
+@pytest.fixture(scope="module")
+def pruned(node: Node, baseline: Trial) -> Trial:
+    spec = baseline[0].model_copy(
+        update={
+            "kind": "prune",
+            "weights": baseline[1]["weights"],
+            "method": "filter_norm",
+            "ratios": RATIOS,
+        }
+    )
+    return spec, run_trial(spec, node, lambda *_: None)
+
+
+@pytest.fixture
+def exported(node: Node, pruned: Trial, tmp_path: Path) -> Path:
+    return export_trial(*pruned, node.artifacts, tmp_path / "exported")
+
+
+def test_the_loaded_network_is_the_one_the_trial_measured(
+    exported: Path, pruned: Trial, node: Node
+) -> None:
+    spec, result = pruned
+    network = load_pruned(exported)
+    assert not network.training
+    assert weights_hash(network.state_dict()) == result["weights"]
+    assert count_cost(network, (1, 8, 8)) == (result["macs"], result["params"])
+    data = load(DATA, node.device, node.cache_dir)
+    found = evaluate(network, data.eval_batches(data.take_test(), 64))
+    assert found.accuracy == result["test_accuracy"]
+
+
+def test_the_folder_holds_data_only_and_a_model_card(exported: Path, pruned: Trial) -> None:
+    names = {path.name for path in exported.iterdir()}
+    assert names == {"model.json", "plan.json", "weights.safetensors", "README.md"}
+    record = json.loads((exported / "model.json").read_text())
+    assert record["input_shape"] == [1, 8, 8]
+    assert record["num_classes"] == 10
+    assert record["weights"] == pruned[1]["weights"]
+    card = (exported / "README.md").read_text()
+    assert f"{pruned[1]['macs']:,}" in card
+    assert f"{pruned[1]['test_accuracy']:.2f} %" in card
+    assert "load_pruned(" in card
+
+
+def test_the_line_on_the_card_loads_the_network(exported: Path) -> None:
+    card = (exported / "README.md").read_text()
+    line = next(part for part in card.split("`") if "load_pruned(" in part)
+    scope: dict[str, Any] = {}
+    exec(line.replace("this/folder", str(exported)), scope)
+    assert isinstance(scope["network"], torch.nn.Module)
+
+
+def test_a_dense_network_is_exported_without_a_plan(
+    node: Node, baseline: Trial, tmp_path: Path
+) -> None:
+    folder = export_trial(*baseline, node.artifacts, tmp_path / "dense")
+    assert not (folder / "plan.json").exists()
+    assert weights_hash(load_pruned(folder).state_dict()) == baseline[1]["weights"]
+
+
+def test_loading_draws_no_random_numbers(exported: Path) -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    load_pruned(exported)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_changed_weights_are_refused(exported: Path) -> None:
+    weights = load_file(exported / "weights.safetensors")
+    weights["conv1.weight"] += 1e-3
+    save_file(weights, exported / "weights.safetensors")
+    with pytest.raises(ExportError, match="changed or damaged"):
+        load_pruned(exported)
+
+
+@pytest.mark.parametrize("name", ["model.json", "plan.json", "weights.safetensors"])
+def test_a_damaged_file_is_refused(exported: Path, name: str) -> None:
+    (exported / name).write_bytes(b"\x80\x04not what it was")
+    with pytest.raises(ExportError, match="not a folder written by export"):
+        load_pruned(exported)
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="not a folder written by export"):
+        load_pruned(tmp_path)
+
+
+def test_a_full_folder_is_not_written_over(node: Node, pruned: Trial, exported: Path) -> None:
+    with pytest.raises(ExportError, match="not empty"):
+        export_trial(*pruned, node.artifacts, exported)
+
+
+def test_a_latency_trial_has_nothing_to_export(node: Node, pruned: Trial, tmp_path: Path) -> None:
+    spec, result = pruned
+    latency = {key: value for key, value in result.items() if key != "weights"}
+    with pytest.raises(ExportError, match="leaves no network"):
+        export_trial(spec, latency, node.artifacts, tmp_path / "x")
