@@ -1,0 +1,49 @@
+"""What to try next: ratio spaces, the projection onto a cost target, and the search."""
+
+from search_spaces.errors import (
+    CostModelMismatchError,
+    DuplicateGroupError,
+    EmptySpaceError,
+    NoResultsError,
+    ProposalError,
+    RatioLimitsError,
+    SearchOrderError,
+    SearchSettingsError,
+    SearchSpaceError,
+    TargetInfeasibleError,
+    UnknownGroupError,
+    UnknownSamplerError,
+)
+from search_spaces.front import best, front
+from search_spaces.projection import Projected, free_ratios, project
+from search_spaces.samplers import SAMPLERS
+from search_spaces.search import Outcome, PastProposal, Proposal, Search
+from search_spaces.space import PrunableGroup, RatioSpace, SpaceSettings
+
+__all__ = [
+    "SAMPLERS",
+    "CostModelMismatchError",
+    "DuplicateGroupError",
+    "EmptySpaceError",
+    "NoResultsError",
+    "Outcome",
+    "PastProposal",
+    "Projected",
+    "Proposal",
+    "ProposalError",
+    "PrunableGroup",
+    "RatioLimitsError",
+    "RatioSpace",
+    "Search",
+    "SearchOrderError",
+    "SearchSettingsError",
+    "SearchSpaceError",
+    "SpaceSettings",
+    "TargetInfeasibleError",
+    "UnknownGroupError",
+    "UnknownSamplerError",
+    "best",
+    "free_ratios",
+    "front",
+    "project",
+]

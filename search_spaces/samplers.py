@@ -1,0 +1,145 @@
+"""Optuna's samplers, each made to depend on the study, the seed and the proposal's number alone."""
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.exceptions import ExperimentalWarning
+from optuna.samplers import (
+    BaseSampler,
+    CmaEsSampler,
+    GPSampler,
+    NSGAIISampler,
+    QMCSampler,
+    RandomSampler,
+    TPESampler,
+)
+from optuna.trial import FrozenTrial, TrialState
+
+from search_spaces.errors import SearchSettingsError, UnknownSamplerError
+
+Space = Mapping[str, BaseDistribution]
+
+UNIFORM = 0.5
+"""Every number of proposal 0: the middle of the space, where CMA-ES and GP start from too."""
+
+
+def _qmc(seed: int) -> BaseSampler:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        return QMCSampler(seed=seed, scramble=True, warn_independent_sampling=False)
+
+
+def _tpe(seed: int) -> BaseSampler:
+    # Said explicitly: with two objectives Optuna's default is 9 times slower.
+    return TPESampler(seed=seed, multivariate=True)
+
+
+def _nsga2(seed: int) -> BaseSampler:
+    # Optuna's population of 50 would spend the usual budget on the random start.
+    return NSGAIISampler(seed=seed, population_size=20)
+
+
+def _cmaes(seed: int) -> BaseSampler:
+    return CmaEsSampler(seed=seed, warn_independent_sampling=False)
+
+
+def _gp(seed: int) -> BaseSampler:
+    return GPSampler(seed=seed, warn_independent_sampling=False)
+
+
+_SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {
+    "tpe": _tpe,
+    "random": lambda seed: RandomSampler(seed=seed),
+    "nsga2": _nsga2,
+    "cmaes": _cmaes,
+    "qmc": _qmc,
+    "gp": _gp,
+}
+
+SAMPLERS: tuple[str, ...] = tuple(_SAMPLERS)
+"""Names of the samplers."""
+
+
+class SeededSampler(BaseSampler):
+    """One of Optuna's samplers, for one proposal.
+
+    A new one for each proposal leaves nothing behind in memory, so a rebuilt study continues as
+    the first one would have. The dimensions are given, not read from the trials, which halves the
+    cost of TPE. Numbers the sampler leaves open (the random start) come from a stream of their own.
+
+    Args:
+        name: One of ``SAMPLERS``.
+        seed: Seed of the search.
+        number: Number of the proposal, from 0; 0 is uniform.
+        space: Dimensions by name.
+    """
+
+    def __init__(self, name: str, seed: int, number: int, space: Space) -> None:
+        streams = np.random.SeedSequence((seed, number)).generate_state(2).tolist()
+        # The points of one low-discrepancy sequence share its seed; their number is the index.
+        own_seed = int(np.random.SeedSequence(seed).generate_state(1)[0])
+        self._inner = _SAMPLERS[name](own_seed if name == "qmc" else streams[0])
+        self._random = RandomSampler(seed=streams[1])
+        self._space = dict(space)
+        self._is_first = number == 0
+
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        """Return all dimensions, which every proposal has."""
+        return dict(self._space)
+
+    def sample_relative(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        search_space: dict[str, BaseDistribution],
+    ) -> dict[str, Any]:
+        """Return the sampler's numbers; for proposal 0 the uniform ones."""
+        if self._is_first:
+            self._inner.sample_relative(study, trial, {})  # NSGA-II notes the generation
+            return dict.fromkeys(search_space, UNIFORM)
+        return self._inner.sample_relative(study, trial, search_space)
+
+    def sample_independent(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        """Return a random number for a dimension that ``sample_relative`` left open."""
+        return self._random.sample_independent(study, trial, param_name, param_distribution)
+
+    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        """Pass on that a trial begins."""
+        self._inner.before_trial(study, trial)
+
+    def after_trial(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        state: TrialState,
+        values: Sequence[float] | None,
+    ) -> None:
+        """Pass on that a trial has ended."""
+        self._inner.after_trial(study, trial, state, values)
+
+
+def check_sampler(name: str, objectives: int) -> None:
+    """Make sure a sampler can do what a search asks of it.
+
+    Raises:
+        UnknownSamplerError: There is no sampler ``name``.
+        SearchSettingsError: It cannot handle this many objectives.
+    """
+    if name not in _SAMPLERS:
+        raise UnknownSamplerError(name, SAMPLERS)
+    if name == "cmaes" and objectives > 1:
+        raise SearchSettingsError(
+            "sampler 'cmaes'", "takes one objective; for a front use 'tpe', 'nsga2' or 'gp'."
+        )
