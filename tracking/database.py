@@ -31,19 +31,28 @@ class Database:
     def __init__(self, url: str) -> None:
         parsed = _parse(url)
         self.url = redact(url)  #: Without passwords.
-        self._password = parsed.password
         self._is_sqlite = parsed.get_backend_name() == "sqlite"
         self._engine = _sqlite_engine(parsed) if self._is_sqlite else _postgresql_engine(parsed)
         self._insert = sqlite.insert if self._is_sqlite else postgresql.insert
+        try:
+            self._open(parsed)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, url: sa.URL) -> None:
         with self._translating(DBAPIError, sqlite3.Error, OSError):
             if self._is_sqlite:
-                Path(parsed.database or "").absolute().parent.mkdir(parents=True, exist_ok=True)
+                Path(url.database or "").absolute().parent.mkdir(parents=True, exist_ok=True)
                 self._enter_wal()
-            self._create_schema()
+            with self.read() as connection:
+                exists = self._check_schema(connection)
+            if not exists:
+                self._create_schema()
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
-        """Give a connection for reading; all its statements see one moment."""
+        """Give a connection for reading; it neither waits for writers nor holds them up."""
         with self._translating(OperationalError, InterfaceError), self._engine.connect() as found:
             yield found
 
@@ -70,10 +79,12 @@ class Database:
     def _translating(self, *kinds: type[Exception]) -> Iterator[None]:
         try:
             yield
+        except LedgerUnreachableError:  # said already
+            raise
         except kinds as error:
             cause = str(getattr(error, "orig", None) or error).strip()
-            if self._password:
-                cause = cause.replace(self._password, "***")
+            if self._engine.url.password:
+                cause = cause.replace(self._engine.url.password, "***")
             raise LedgerUnreachableError(self.url, cause) from None
 
     def _enter_wal(self) -> None:
@@ -93,22 +104,27 @@ class Database:
         if mode != "wal":
             raise LedgerUnreachableError(self.url, f"its journal mode stays {mode!r}, not 'wal'")
 
+    def _check_schema(self, connection: sa.Connection) -> bool:
+        """Say whether the ledger's tables are there; refuse other ones."""
+        existing = set(sa.inspect(connection).get_table_names())
+        if tables.schema.name in existing:
+            found = connection.execute(sa.select(tables.schema.c.version)).scalars().all()
+            if list(found) != [tables.SCHEMA_VERSION]:
+                version = ", ".join(map(str, found)) or "without a version"
+                self._refuse(f"ledger schema {version}")
+            return True
+        foreign = existing if self._is_sqlite else existing & set(tables.metadata.tables)
+        if foreign:
+            self._refuse("tables that are not a ledger's: " + ", ".join(sorted(foreign)[:5]))
+        return False
+
     def _create_schema(self) -> None:
         with self.write() as connection:
             if not self._is_sqlite:
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_SCHEMA_LOCK)))
-            existing = set(sa.inspect(connection).get_table_names())
-            if tables.schema.name in existing:
-                found = connection.execute(sa.select(tables.schema.c.version)).scalars().all()
-                if list(found) != [tables.SCHEMA_VERSION]:
-                    version = ", ".join(map(str, found)) or "without a version"
-                    self._refuse(f"ledger schema {version}")
-                return
-            foreign = existing if self._is_sqlite else existing & set(tables.metadata.tables)
-            if foreign:
-                self._refuse("tables that are not a ledger's: " + ", ".join(sorted(foreign)[:5]))
-            tables.metadata.create_all(connection, checkfirst=False)
-            connection.execute(sa.insert(tables.schema).values(version=tables.SCHEMA_VERSION))
+            if not self._check_schema(connection):  # another opener may have been faster
+                tables.metadata.create_all(connection, checkfirst=False)
+                connection.execute(sa.insert(tables.schema).values(version=tables.SCHEMA_VERSION))
 
     def _refuse(self, found: str) -> None:
         raise LedgerSchemaError(self.url, found, tables.SCHEMA_VERSION)
