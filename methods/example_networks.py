@@ -6,6 +6,7 @@ statistics of a trained network's kind, so that a filter zeroed without its shif
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -32,9 +33,14 @@ class Example:
             _vary_norms(network)
         return network
 
-    def layout(self, network: nn.Module) -> Layout:
-        """Find the groups of a network built here."""
-        return find_layout(network, INPUT_SHAPE, self.policy)
+    def layout(self) -> Layout:
+        """Return the groups of the networks built here, found once."""
+        return _find_layout(self)
+
+
+@cache
+def _find_layout(example: Example) -> Layout:
+    return find_layout(example.network(), INPUT_SHAPE, example.policy)
 
 
 def conv_norm(

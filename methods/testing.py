@@ -81,7 +81,7 @@ class PruningMethodContract:
 
     def test_every_filter_has_one_finite_score(self, example: Example) -> None:
         network = example.network()
-        layout = example.layout(network)
+        layout = example.layout()
         scores = self.scores(network, layout)
         for group in layout.groups:
             assert scores[group.name].shape == (group.width,)
@@ -91,7 +91,7 @@ class PruningMethodContract:
         if not self.scores_follow_filters:
             pytest.skip("its scores do not depend on the filters")
         network = example.network()
-        layout = example.layout(network)
+        layout = example.layout()
         expected = self.scores(network, layout)
         for group in layout.groups:
             order = torch.randperm(group.width, generator=torch.Generator().manual_seed(1))
@@ -104,13 +104,13 @@ class PruningMethodContract:
 
     def test_one_seed_gives_one_choice(self, example: Example) -> None:
         network = example.network()
-        layout = example.layout(network)
+        layout = example.layout()
         plans = [self.select(copy.deepcopy(network), layout, 0.5, seed=3) for _ in range(2)]
         assert plans[0] == plans[1]
 
     def test_the_network_is_left_as_found_unless_trained(self, example: Example) -> None:
         network = example.network()
-        layout = example.layout(network)
+        layout = example.layout()
         for parameter in list(network.parameters())[::3]:
             parameter.requires_grad_(False)
         last = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)][-1]
@@ -134,7 +134,7 @@ class PruningMethodContract:
 
     def test_the_network_sees_training_images_only(self, example: Example) -> None:
         network = example.network()
-        layout = example.layout(network)
+        layout = example.layout()
         session = self.session(layout)
         known = {image.numpy().tobytes() for image in session.images}
         strange: list[Tensor] = []
@@ -149,7 +149,7 @@ class PruningMethodContract:
 
     def test_ratio_0_is_the_identity(self, example: Example) -> None:
         network = example.network()
-        layout = example.layout(network)
+        layout = example.layout()
         plan = self.select(network, layout, 0.0)
         assert plan.kept == {group.name: tuple(range(group.width)) for group in layout.groups}
         images = self.session(layout).images
@@ -160,7 +160,7 @@ class PruningMethodContract:
 
     def test_every_group_keeps_a_filter(self, example: Example) -> None:
         network = example.network()
-        layout = example.layout(network)
+        layout = example.layout()
         plan = self.select(network, layout, 0.99)
         assert {len(kept) for kept in plan.kept.values()} == {1}
         shrink(network, plan, layout)
@@ -168,14 +168,14 @@ class PruningMethodContract:
 
     def test_the_shrunk_network_computes_what_the_masked_one_does(self, example: Example) -> None:
         network = example.network()
-        layout = example.layout(network)
+        layout = example.layout()
         plan = self.select(network, layout, 0.5)
         images = self.session(layout).images[:8]
         assert masked_difference(network, plan, layout, images) < TOLERANCE
 
     def test_the_shrunk_network_costs_what_was_predicted(self, example: Example) -> None:
         network = example.network()
-        layout = example.layout(network)
+        layout = example.layout()
         plan = self.select(network, layout, 0.5)
         kept = np.array([len(plan.kept[name]) for name in layout.cost.groups])
         shrink(network, plan, layout)
@@ -187,7 +187,7 @@ class PruningMethodContract:
 
     def test_the_shrunk_network_still_learns(self, example: Example) -> None:
         network = example.network()
-        layout = example.layout(network)
+        layout = example.layout()
         shrink(network, self.select(network, layout, 0.5), layout)
         before = copy.deepcopy(network.state_dict())
         self.session(layout).train(network, 1)

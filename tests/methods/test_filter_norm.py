@@ -1,13 +1,9 @@
 import torch
 
 from methods import create
-from methods.base import Filters
 from methods.filter_norm import FilterNorm
 from methods.testing import PruningMethodContract
-
-
-def filters(weight: torch.Tensor) -> Filters:
-    return Filters(weight=weight, scale=None, shift=None, generator=torch.Generator())
+from tests.methods.helpers import filters
 
 
 class TestFilterNorm(PruningMethodContract):
