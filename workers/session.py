@@ -5,11 +5,9 @@ randomness that depends on nothing but the trial's seed and a purpose, and share
 are the same for many trials.
 """
 
-import hashlib
-import random
+import math
 from collections.abc import Callable, Iterator, Mapping
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -20,6 +18,7 @@ from workers.checkpoints import weights_hash
 from workers.data import DataSet, Split
 from workers.measure import Batch, Evaluation, evaluate
 from workers.meter import Act, Meter
+from workers.seeds import derive_seed
 from workers.settings import TrialSpec, content_hash
 from workers.statistics import StatisticsCost, load_statistics, store_statistics
 from workers.training import (
@@ -49,27 +48,6 @@ class BudgetError(RuntimeError):
             f"{self.budget} are left; every method of a comparison has the same budget. Give the "
             "method fewer epochs in its settings, or the recipe more."
         )
-
-
-def derive_seed(seed: int, purpose: str) -> int:
-    """Return a 63-bit seed that differs for every purpose of every trial seed."""
-    digest = hashlib.sha256(f"{seed}/{purpose}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
-
-
-def seed_everything(seed: int, device: torch.device) -> None:
-    """Seed Python, NumPy and torch, and make torch exact: bit for bit on a CPU.
-
-    On a CPU operations without a deterministic form raise. On CUDA float32 means float32 (no
-    TF32), and kernels are chosen by timing them, which may change the last bits.
-    """
-    random.seed(derive_seed(seed, "python"))
-    np.random.seed(derive_seed(seed, "numpy") % 2**32)
-    torch.manual_seed(derive_seed(seed, "torch"))  # every device
-    torch.use_deterministic_algorithms(device.type == "cpu")
-    torch.backends.cudnn.benchmark = True
-    torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cuda.matmul.allow_tf32 = False
 
 
 class TrainingSession:
@@ -235,7 +213,7 @@ class TrainingSession:
     def _report_epoch(self, network: nn.Module, train_loss: float, rate: float) -> None:
         act = self.meter.current
         found = self.validate(network)
-        if not np.isfinite(found.loss):
+        if not math.isfinite(found.loss):
             raise DivergedError("validation", self._steps / self.steps_per_epoch, rate)
         self.best[act] = max(self.best.get(act, 0.0), found.accuracy)
         self._reported = max(self._reported + 1, -(-self._steps // self.steps_per_epoch))
@@ -264,6 +242,9 @@ class TrainingSession:
             network: Network the statistics are about.
             key: Tells apart the statistics of one method.
             compute: Gives tensors by name.
+
+        Returns:
+            The tensors, on the session's device.
         """
         name = self._statistics_name(key)
         shared = self._steps == 0 and weights_hash(network.state_dict()) == self.spec.weights
@@ -271,10 +252,10 @@ class TrainingSession:
             stored, cost = found
             self._pay(cost)
             self.statistics_reused += 1
-            return {tensor_name: tensor.to(self.device) for tensor_name, tensor in stored.items()}
+            return {key: value.to(self.device) for key, value in stored.items()}
         before = self._spent()
         with self.meter.act("statistics"):
-            tensors = {tensor_name: t.detach() for tensor_name, t in compute().items()}
+            tensors = {key: value.detach().to(self.device) for key, value in compute().items()}
         after = self._spent()
         cost = StatisticsCost(
             steps=after.steps - before.steps,

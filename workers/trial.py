@@ -25,7 +25,8 @@ from workers.measure import recalibrate_batch_norm
 from workers.models import build_model
 from workers.node import Node, weights_path
 from workers.results import LatencyResult, ShapeResult, TrialResult
-from workers.session import PruningSession, Report, TrainingSession, seed_everything
+from workers.seeds import seed_everything
+from workers.session import PruningSession, Report, TrainingSession
 from workers.settings import TrialSpec, content_hash
 from workers.shapes import layout_of, shrink_fresh
 from workers.training import DivergedError

@@ -70,7 +70,7 @@ def exported(node: Node, pruned: Trial, tmp_path: Path) -> Path:
 def test_the_loaded_network_is_the_one_the_trial_measured(
     exported: Path, pruned: Trial, node: Node
 ) -> None:
-    spec, result = pruned
+    result = pruned[1]
     network = load_pruned(exported)
     assert not network.training
     assert weights_hash(network.state_dict()) == result["weights"]

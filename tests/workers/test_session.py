@@ -13,13 +13,8 @@ from tracking.artifacts import ArtifactStore
 from workers.checkpoints import weights_hash
 from workers.data import DataSet, load
 from workers.models import build_model
-from workers.session import (
-    BudgetError,
-    PruningSession,
-    TrainingSession,
-    derive_seed,
-    seed_everything,
-)
+from workers.seeds import derive_seed, seed_everything
+from workers.session import BudgetError, PruningSession, TrainingSession
 from workers.settings import DataSettings, ModelSettings, Recipe, Target, TrialSpec
 from workers.training import DivergedError, learning_rate
 

@@ -1,7 +1,7 @@
 import json
 import pickle
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+import methods
 import workers.trial
 from methods import (
     PruningMethod,
@@ -16,7 +17,6 @@ from methods import (
     Ratios,
     Session,
     UnknownMethodError,
-    register,
 )
 from methods.base import prune_lowest
 from tracking.artifacts import ArtifactNotFoundError, ArtifactStore
@@ -274,24 +274,22 @@ class TestLatency:
         assert timed["shared_device"] is True
 
 
-@register()
 @dataclass(frozen=True, kw_only=True)
 class Greedy(PruningMethod):
     """Asks for more epochs than there are."""
 
-    name: ClassVar[str] = "test_greedy"
+    name: ClassVar[str] = "greedy"
 
     def select(self, network: nn.Module, ratios: Ratios, session: Session) -> PruningPlan:
         session.train(network, session.epochs_left + 1)
         raise AssertionError("over budget")
 
 
-@register()
 @dataclass(frozen=True, kw_only=True)
 class Careless(PruningMethod):
     """Leaves something on the network that masking does not see."""
 
-    name: ClassVar[str] = "test_careless"
+    name: ClassVar[str] = "careless"
 
     def select(self, network: nn.Module, ratios: Ratios, session: Session) -> PruningPlan:
         network.get_submodule("bn2").register_forward_hook(lambda _m, _i, out: out + 1.0)
@@ -300,13 +298,19 @@ class Careless(PruningMethod):
 
 
 class TestRefusals:
-    def test_a_method_cannot_train_beyond_the_budget(self, bench: Bench) -> None:
+    def test_a_method_cannot_train_beyond_the_budget(
+        self, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(methods, "create", lambda *_: Greedy())
         with pytest.raises(BudgetError, match="3 epochs of training were asked for"):
-            bench.run(method="test_greedy")
+            bench.run()
 
-    def test_a_network_that_shrinking_changes_fails(self, bench: Bench) -> None:
+    def test_a_network_that_shrinking_changes_fails(
+        self, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(methods, "create", lambda *_: Careless())
         with pytest.raises(MaskedDifferenceError, match="differ by"):
-            bench.run(method="test_careless")
+            bench.run()
 
     def test_a_loss_that_explodes_is_named(self, bench: Bench) -> None:
         with pytest.raises(DivergedError, match="learning rate"):
@@ -392,3 +396,16 @@ class TestNode:
     def test_the_test_split_is_handed_out_anew_to_each_trial(self, bench: Bench) -> None:
         first = bench.run(recipe={"epochs": 0})
         assert bench.run(recipe={"epochs": 0})["test_accuracy"] == first["test_accuracy"]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_trial_runs_on_the_gpu(bench: Bench, precision: str) -> None:
+    bench = replace(bench, node=replace(bench.node, device=resolve_device("cuda")))
+    result = bench.run(recipe={"epochs": 2, "batch_size": 32, "precision": precision})
+    assert result["masked_difference"] < 1e-3
+    assert result["environment"]["device"] == "cuda"
+    assert result["val_accuracy"] > 50
+    plan = {"kind": "latency", "plan": result["plan"], "method": None}
+    assert bench.run(**plan)["latency"][1]["batch_size"] == 128
