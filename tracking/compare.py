@@ -1,37 +1,15 @@
 """From stored records to a comparison: who is best, by how much, how surely, and at what price."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
-from tracking.comparison import (
-    SCRATCH,
-    Comparison,
-    Dense,
-    Identity,
-    Row,
-    Table,
-    Verdict,
-)
-from tracking.fronts import FRONT, fronts_of
+from tracking.comparison import FRONT, Comparison, Dense, Identity, Table
+from tracking.fronts import flattened, fronts_of
 from tracking.identities import differing, fits, identities, shared
 from tracking.missing import missing_from
-from tracking.ranking import ranked, tested
 from tracking.records import EntryRecord, SweepRecord, TrialRecord
-from tracking.runs import (
-    Run,
-    average,
-    cost_of,
-    count,
-    failure_of,
-    latencies_of,
-    reduction_of,
-    search_cost,
-    summary_of,
-    uniform_check,
-    usable,
-    widths_of,
-)
+from tracking.rows import Desk, Point
+from tracking.runs import Run, failure_of, usable
 
 TOLERANCE = 0.01  #: Where the specification names none: a share of the dense cost.
 
@@ -62,11 +40,6 @@ def compare_records(
         if entry.trial_id in by_id
     ]
     baselines = [run for run in usable(runs) if run.entry.role == "baseline"]
-    tables = [
-        table
-        for label, axis, reduction in _targets(sweep.spec, runs)
-        for table in _tables(sweep.spec, runs, baselines, label, axis, reduction)
-    ]
     reported = [run for run in runs if run.entry.role in {"confirm", "control"}]
     ends = [run.trial.ended_at for run in runs if run.trial.ended_at is not None]
     environments = _distinct(
@@ -79,7 +52,7 @@ def compare_records(
         spec=sweep.spec,
         last_change=max(ends).isoformat(timespec="seconds") if ends else None,
         dense=_dense(baselines, None),
-        tables=tuple(tables),
+        tables=_all_tables(sweep.spec, runs, baselines),
         fronts=fronts_of(runs),
         failures=tuple(failure for run in runs if (failure := failure_of(run)) is not None),
         missing=missing_from(sweep.spec, runs),
@@ -89,76 +62,68 @@ def compare_records(
     )
 
 
-def _targets(
-    spec: Mapping[str, Any], runs: Sequence[Run]
-) -> list[tuple[str, str | None, float | None]]:
-    """List label, axis and reduction: the specification's, then those only the entries know."""
-    asked = spec.get("targets") or {}
-    found: dict[str, tuple[str | None, float | None]] = {
-        f"{axis}-{share * 100:g}%": (axis, float(share))
+def _all_tables(
+    spec: Mapping[str, Any], runs: Sequence[Run], baselines: Sequence[Run]
+) -> tuple[Table, ...]:
+    """Build the tables of every target, or the one of the fronts."""
+    tolerance = float((spec.get("search") or {}).get("tolerance", TOLERANCE))
+    if not spec.get("targets"):
+        point = Point(label=FRONT, axis=None, reduction=None, tolerance=tolerance)
+        tables = _tables(point, (), flattened(runs), baselines)
+        return tuple(table for table in tables if table.rows)
+    arms = [arm["name"] for arm in spec.get("arms", ())]
+    points = [
+        Point(label=f"{axis}-{share * 100:g}%", axis=axis, reduction=share, tolerance=tolerance)
         for axis in ("macs", "params")
-        for share in asked.get(f"{axis}_reduction", ())
-    }
-    for run in runs:
-        label = run.entry.target
-        if label and label != FRONT and label not in found:
-            target = run.trial.spec.get("target") or {}
-            found[label] = (target.get("axis"), target.get("reduction"))
-    return [(label, *point) for label, point in found.items()]
+        for share in spec["targets"].get(f"{axis}_reduction", ())
+    ]
+    return tuple(table for point in points for table in _tables(point, arms, runs, baselines))
 
 
 def _tables(
-    spec: Mapping[str, Any],
-    runs: Sequence[Run],
-    baselines: Sequence[Run],
-    label: str,
-    axis: str | None,
-    reduction: float | None,
+    point: Point, arms: Sequence[str], runs: Sequence[Run], baselines: Sequence[Run]
 ) -> list[Table]:
     """Build one table, or one per identity where runs that must not be compared have met."""
     here = [
         run
         for run in runs
-        if run.entry.target == label or (run.entry.role == "control" and not run.entry.target)
+        if run.entry.target == point.label or (run.entry.role == "control" and not run.entry.target)
     ]
     judged = [run for run in here if run.entry.role in {"confirm", "control"}]
+    others = [run for run in here if run.entry.role in {"search", "latency"}]
     found = identities(judged)
-    tolerance = float((spec.get("search") or {}).get("tolerance", TOLERANCE))
     tables = []
     for place, identity in enumerate(found):
+        # A run without a result has no identity to go by; it is counted once, in the first table.
         part = [
-            run
-            for run in here
-            if run not in judged or (fits(shared(run), identity) if run.result else place == 0)
+            run for run in judged if (fits(shared(run), identity) if run.result else place == 0)
         ]
-        desk = _Desk(
-            spec=spec, runs=part, axis=axis, reduction=reduction, tolerance=tolerance,
-            dense=_dense(baselines, identity[0]),
-        )  # fmt: skip
+        dense = _dense(baselines, identity[0])
+        desk = Desk(arms=arms, runs=[*others, *part], point=point, dense=dense)
         warnings = []
         if len(found) > 1:
             warnings.append(
-                f"Runs at {label} differ in {differing(found)}, so they are not compared "
+                f"Runs at {point.label} differ in {differing(found)}, so they are not compared "
                 f"with one another: this is part {place + 1} of {len(found)}."
             )
-        if desk.dense is None:
+        if dense is None and part:
             warnings.append(
-                "The dense baseline these runs started from has no usable result in this sweep, "
-                "so drops against it are missing."
+                "The dense baseline these runs started from has no result of its own in this "
+                "sweep, so drops against it are missing."
             )
         tables.append(
             Table(
-                target=label,
-                axis=axis,
-                reduction=reduction,
-                tolerance=tolerance,
+                target=point.label,
+                axis=point.axis,
+                reduction=point.reduction,
+                tolerance=point.tolerance,
                 identity=Identity(
                     base_weights=identity[0],
                     recipe=identity[1],
                     data=identity[2],
                     policy=identity[3],
                 ),
-                dense=desk.dense,
+                dense=dense,
                 rows=desk.rows(),
                 warnings=tuple(warnings),
             )
@@ -179,83 +144,6 @@ def _dense(baselines: Sequence[Run], weights: str | None) -> Dense | None:
         params=int(run.result["params"]),
         weights=str(run.result["weights"]),
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Desk:
-    """Everything one table is made from."""
-
-    spec: Mapping[str, Any]
-    runs: Sequence[Run]
-    axis: str | None
-    reduction: float | None
-    tolerance: float
-    dense: Dense | None
-
-    def rows(self) -> tuple[Row, ...]:
-        """Return the arms by descending accuracy, then the controls, each tested and judged."""
-        named = [arm["name"] for arm in self.spec.get("arms", ())]
-        met = [run.entry.arm for run in self.runs if run.entry.role in {"search", "confirm"}]
-        arms = [self._row(name, "arm") for name in dict.fromkeys([*named, *met])]
-        met = [run.entry.arm for run in self.runs if run.entry.role == "control"]
-        controls = [self._row(name, "control") for name in sorted(set(met), key=_control_order)]
-        return (*ranked(arms), *tested(controls, arms))
-
-    def _of(self, role: str, name: str) -> list[Run]:
-        return [run for run in self.runs if (run.entry.role, run.entry.arm) == (role, name)]
-
-    def _row(self, name: str, role: Literal["arm", "control"]) -> Row:
-        """Fill a row with what needs no other row but the dense control."""
-        runs = self._of("confirm" if role == "arm" else "control", name)
-        good = usable(runs)
-        accuracy = summary_of(good, "test_accuracy")
-        tuned = summary_of(usable(self._of("control", "dense")), "test_accuracy")
-        searched = self._of("search", name.removeprefix(SCRATCH))
-        search = search_cost(searched) if searched else None
-        seconds = average(good, lambda run: run.seconds)
-        return Row(
-            name=name,
-            role=role,
-            verdict=Verdict.CONTROL if role == "control" else Verdict.MISSING,
-            leads=False,
-            accuracy=accuracy,
-            by_seed={run.entry.index: float(run.result["test_accuracy"]) for run in good},
-            val_accuracy=summary_of(good, "val_accuracy"),
-            test_accuracy_drop=(
-                self.dense.test_accuracy - accuracy.mean if self.dense and accuracy else None
-            ),
-            tuned_drop=tuned.mean - accuracy.mean if tuned and accuracy else None,
-            test=None,
-            p=None,
-            cost=cost_of(good),
-            on_target=self._on_target(good),
-            epochs=average(good, lambda run: run.epochs),
-            seconds=seconds,
-            statistics_seconds=average(good, lambda run: run.number("seconds_statistics")),
-            search=search,
-            total_seconds=None if seconds is None else seconds + (search.seconds if search else 0),
-            runs=count(runs),
-            masked_difference=max(
-                (d for run in good if (d := run.number("masked_difference")) is not None),
-                default=None,
-            ),
-            latency=latencies_of(usable(self._of("latency", name))),
-            widths=widths_of(good),
-            uniform=uniform_check(searched) if role == "arm" else None,
-        )
-
-    def _on_target(self, runs: Sequence[Run]) -> bool | None:
-        """Whether every run met the target; None for runs that have none, as the dense control."""
-        if self.axis is None or self.reduction is None:
-            return None
-        found = [reduction_of(run, self.axis) for run in runs if run.entry.target]
-        distances = [abs(share - self.reduction) for share in found if share is not None]
-        return max(distances) <= self.tolerance + 1e-9 if distances else None
-
-
-def _control_order(name: str) -> tuple[int, str]:
-    known = ("dense", "random", "uniform_l1")
-    return (known.index(name) if name in known else len(known), name)
 
 
 def _distinct(values: Iterable[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:

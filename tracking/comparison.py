@@ -12,6 +12,7 @@ from typing import Any, Literal
 from tracking.statistics import PairedTest, Summary
 
 SCRATCH = "scratch:"  #: Prefix of the control that trains an arm's shape from scratch.
+FRONT = "front"  #: Target label of a search for accuracy and cost at once.
 
 
 class Verdict(StrEnum):
@@ -24,6 +25,7 @@ class Verdict(StrEnum):
     ONLY = "only arm"  #: Nothing to be ranked against.
     CONTROL = "control"  #: There to be beaten; tested against the highest mean, not ranked.
     OFF_TARGET = "off target"  #: Outside the tolerance of the target, so left out of the ranking.
+    UNRANKED = "not ranked"  #: The rows of its table differ in cost by design.
     MISSING = "no result"  #: No confirmation run has given an accuracy.
 
 
@@ -33,7 +35,7 @@ class Runs:
 
     asked: int
     completed: int  #: With a finite accuracy.
-    not_finite: int  #: Came back, but with an accuracy that is not a number.
+    not_finite: int  #: Failed or came back with a number that is not finite.
     stopped: int  #: Ended early because they were not promising.
     failed: int
     cancelled: int
@@ -105,7 +107,8 @@ class Width:
 class Row:
     """One arm or control at one target. Accuracy comes from fresh-seed runs only."""
 
-    name: str
+    name: str  #: In a table of fronts with the point or target: ``l1 #3``, ``random macs-50%``.
+    arm: str  #: The arm or control alone.
     role: Literal["arm", "control"]
     verdict: Verdict
     leads: bool  #: Highest mean of the ranked rows: what the others are tested against.
@@ -119,7 +122,7 @@ class Row:
     cost: Cost | None
     on_target: bool | None  #: None where there is no target or nothing to check yet.
     epochs: float | None  #: Mean per run, selection included.
-    seconds: float | None  #: Mean per run.
+    seconds: float | None  #: Mean per run, statistics it took from a cache included.
     statistics_seconds: float | None  #: Mean per run, of cached statistics it relied on.
     search: SearchCost | None  #: For the scratch control: the search that found its shape.
     total_seconds: float | None  #: Search and one run: what getting one such network costs.
@@ -155,7 +158,7 @@ class Dense:
 class Table:
     """All rows of one target that may be compared with one another."""
 
-    target: str  #: Label, as in ``macs-50%``.
+    target: str  #: Label, as in ``macs-50%``; ``front`` where rows are points of fronts.
     axis: str | None  #: The axis that is matched; the other one is shown, not matched.
     reduction: float | None
     tolerance: float  #: Largest distance from ``reduction`` that still counts as on target.
@@ -178,6 +181,11 @@ class Table:
     def leader(self) -> Row | None:
         """The ranked row with the highest mean."""
         return next((row for row in self.rows if row.leads), None)
+
+    @property
+    def is_front(self) -> bool:
+        """The rows are points of fronts: each at a cost of its own, so not ranked."""
+        return self.target == FRONT
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

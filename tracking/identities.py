@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
+from tracking.comparison import SCRATCH
 from tracking.runs import Run
 
 KEYS = ("base_weights", "recipe_hash", "data_hash", "policy_hash")  #: Of a result.
@@ -10,8 +11,14 @@ Shared = tuple[str | None, ...]  #: Values of `KEYS`; None fits any.
 
 
 def shared(run: Run) -> Shared:
-    """Read a run's identity off its result."""
-    return tuple(run.result.get(key) or None for key in KEYS)
+    """Read a run's identity off its result.
+
+    Training from scratch follows the baseline's recipe, so that recipe is not held against it.
+    """
+    is_scratch = run.entry.arm.startswith(SCRATCH)
+    return tuple(
+        None if is_scratch and key == "recipe_hash" else run.result.get(key) or None for key in KEYS
+    )
 
 
 def fits(one: Shared, other: Shared) -> bool:

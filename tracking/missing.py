@@ -3,8 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from tracking.comparison import SCRATCH
-from tracking.fronts import FRONT
+from tracking.comparison import FRONT, SCRATCH
 from tracking.runs import Run
 
 
@@ -14,28 +13,28 @@ def missing_from(spec: Mapping[str, Any], runs: Sequence[Run]) -> tuple[str, ...
     targets = _labels(spec)
     seeds = len(spec.get("seeds", ()))
     trials = int((spec.get("search") or {}).get("trials", 0))
+    trials = trials if trials > 1 else 0  # one trial is uniform ratios: nothing is searched
     on = [name for name, wanted in (spec.get("controls") or {}).items() if wanted]
-    lines = [_baseline(runs)]
+    lines = [_baseline(spec, runs)]
     for name in on:
         if name == "dense":
             lines.append(_line(f"control {name}", _of(runs, "control", name, ""), seeds))
-        elif name != "scratch" and targets != [FRONT]:
+        elif name != "scratch":
             lines += [
                 _line(f"control {name} at {at}", _of(runs, "control", name, at), seeds)
-                for at in targets
+                for at in (targets if targets != [FRONT] else _seen(runs, "control", name))
             ]
     pairs = [(arm, at) for at in targets for arm in arms]
     lines += [_line(f"search of {a} at {t}", _of(runs, "search", a, t), trials) for a, t in pairs]
-    if targets != [FRONT]:
+    if targets == [FRONT]:
+        pairs = [(arm, at) for arm in arms for at in _seen(runs, "confirm", arm)]
+    lines += [
+        _line(f"fresh-seed runs of {a} at {t}", _of(runs, "confirm", a, t), seeds) for a, t in pairs
+    ]
+    if "scratch" in on and targets != [FRONT]:
         lines += [
-            _line(f"fresh-seed runs of {a} at {t}", _of(runs, "confirm", a, t), seeds)
-            for a, t in pairs
+            _line(f"winning shape from scratch at {t}", _scratch(runs, t), seeds) for t in targets
         ]
-        if "scratch" in on:
-            lines += [
-                _line(f"winning shape from scratch at {t}", _scratch(runs, t), seeds)
-                for t in targets
-            ]
     waiting = [run for run in runs if run.entry.role == "latency" and not _is_in(run)]
     lines += [f"latency of {run.entry.arm} at {run.entry.target}: waiting" for run in waiting]
     return tuple(line for line in lines if line)
@@ -57,6 +56,12 @@ def _of(runs: Iterable[Run], role: str, arm: str, target: str) -> list[Run]:
     return [run for run in runs if (run.entry.role, run.entry.arm, run.entry.target) == wanted]
 
 
+def _seen(runs: Iterable[Run], role: str, arm: str) -> list[str]:
+    """List the targets at which entries ask for this arm."""
+    mine = (run.entry.target for run in runs if (run.entry.role, run.entry.arm) == (role, arm))
+    return list(dict.fromkeys(mine))
+
+
 def _scratch(runs: Iterable[Run], target: str) -> list[Run]:
     return [
         run
@@ -71,9 +76,11 @@ def _is_in(run: Run) -> bool:
     return run.trial.state.is_final
 
 
-def _baseline(runs: Iterable[Run]) -> str:
+def _baseline(spec: Mapping[str, Any], runs: Iterable[Run]) -> str:
     found = [run for run in runs if run.entry.role == "baseline"]
-    return "" if any(_is_in(run) for run in found) else "dense baseline: not evaluated yet"
+    if any(_is_in(run) for run in found) or (spec.get("checkpoint") and not found):
+        return ""
+    return "dense baseline: not evaluated yet"
 
 
 def _line(what: str, runs: Sequence[Run], wanted: int) -> str:

@@ -13,6 +13,7 @@ from typing import Any, Final
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from tracking.comparison import Comparison, Front, Row, Table
 from tracking.wording import AXES, target
@@ -51,7 +52,7 @@ MOST_DEVIATIONS: Final = 4.0  #: An interval reaches at most this far into the c
 
 def accuracy_figure(comparison: Comparison, axis: str) -> str | None:
     """Draw accuracy against size for the targets on ``axis``; None without a result."""
-    tables = [table for table in comparison.tables if table.axis == axis]
+    tables = [t for t in comparison.tables if t.axis == axis or (t.is_front and axis == "macs")]
     rows = [row for table in tables for row in table.rows if row.accuracy and row.cost]
     if not rows:
         return None
@@ -59,22 +60,20 @@ def accuracy_figure(comparison: Comparison, axis: str) -> str | None:
         figure = Figure(figsize=(8.6, 4.6), layout="constrained")
         axes = figure.add_subplot()
         colours = _colours(comparison)
-        arms = list(dict.fromkeys(row.name for row in rows if row.role == "arm"))
-        controls = list(dict.fromkeys(_family(row.name) for row in rows if row.role == "control"))
+        arms = list(dict.fromkeys(row.arm for row in rows if row.role == "arm"))
+        controls = list(dict.fromkeys(_family(row) for row in rows if row.role == "control"))
         for place, name in enumerate(arms):
-            points = [row for row in rows if row.name == name and row.role == "arm"]
+            points = [row for row in rows if row.arm == name and row.role == "arm"]
             nudge = 0.5 * (place - (len(arms) - 1) / 2)
             _draw_curve(axes, points, axis, nudge, colours[name], name)
         for place, name in enumerate(controls):
-            found = [row for row in rows if row.role == "control" and _family(row.name) == name]
+            found = [row for row in rows if row.role == "control" and _family(row) == name]
             nudge = 0.5 * (len(arms) / 2 + 1 + place) if name != "dense" else 0.0
             _draw_control(axes, found[:1] if name == "dense" else found, axis, nudge, place, name)
         if comparison.dense is not None:
             accuracy = comparison.dense.test_accuracy
             axes.axhline(accuracy, color=MUTED, linewidth=1.0, linestyle=(0, (4, 3)))
-            axes.plot(
-                [100], [accuracy], "*", color=INK, markersize=12, label="dense baseline"
-            )  # fmt: skip
+            axes.plot([100], [accuracy], "*", color=INK, markersize=12, label="dense baseline")
         axes.set_xlabel(f"{AXES[axis]} left, % of the dense network")
         axes.set_ylabel("Test accuracy, %")
         axes.set_ylim(*_limits(rows, comparison))
@@ -88,7 +87,7 @@ def cost_figure(comparison: Comparison, table: Table, number: int) -> str | None
     if not rows:
         return None
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(6.2, 3.6), layout="constrained")
+        figure = Figure(figsize=(8.6, 3.6), layout="constrained")
         axes = figure.add_subplot()
         colours = _colours(comparison)
         unit, size = _time_unit(max(row.total_seconds or 0.0 for row in rows))
@@ -100,8 +99,8 @@ def cost_figure(comparison: Comparison, table: Table, number: int) -> str | None
                 [row.total_seconds / size],
                 [row.accuracy.mean],
                 yerr=row.accuracy.std,
-                fmt=MARKERS[place % 8] if is_arm else CONTROL_MARKERS[place % 6],
-                color=colours.get(row.name, MUTED) if is_arm else MUTED,
+                fmt=_marker(colours[row.arm]) if is_arm else CONTROL_MARKERS[place % 6],
+                color=colours[row.arm] if is_arm else MUTED,
                 markerfacecolor=None if is_arm else "none",
                 capsize=3,
                 label=row.name,
@@ -109,6 +108,9 @@ def cost_figure(comparison: Comparison, table: Table, number: int) -> str | None
         spent = [row.total_seconds for row in rows if row.total_seconds]
         if max(spent) > 10 * min(spent):
             axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xlabel(f"Search and one run, {unit} of device time")
         axes.set_ylabel("Test accuracy, %")
         axes.set_title(target(table.axis, table.reduction, table.target))
@@ -123,25 +125,27 @@ def width_figure(comparison: Comparison, table: Table, number: int) -> str | Non
         return None
     groups = [width.group for width in lead.widths]
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(max(5.0, min(13.0, 1.8 + 0.32 * len(groups))), 3.4))
+        figure = Figure(figsize=(max(8.6, min(13.0, 1.8 + 0.32 * len(groups))), 3.4))
         figure.set_layout_engine("constrained")
         axes = figure.add_subplot()
         colours = _colours(comparison)
         axes.bar(
             range(len(groups)),
             [100 * (width.share or 0.0) for width in lead.widths],
-            color=colours[lead.name],
+            color=colours[lead.arm],
             alpha=0.75,
             label=lead.name,
         )
-        for place, row in enumerate(row for row in table.arms if not row.leads and row.widths):
+        for row in table.arms:
+            if row.leads or not row.widths:
+                continue
             by_group = {width.group: width.share for width in row.widths}
             shares = [by_group.get(group) for group in groups]
             axes.plot(
                 range(len(groups)),
                 [math.nan if share is None else 100 * share for share in shares],
-                MARKERS[(place + 1) % 8],
-                color=colours[row.name],
+                _marker(colours[row.arm]),
+                color=colours[row.arm],
                 markersize=5,
                 label=row.name,
             )
@@ -163,11 +167,11 @@ def front_figure(comparison: Comparison) -> str | None:
         figure = Figure(figsize=(8.6, 4.6), layout="constrained")
         axes = figure.add_subplot()
         colours = _colours(comparison)
-        for place, front in enumerate(fronts):
+        for front in fronts:
             axes.plot(
                 [100 * (1 - point.macs_reduction) for point in front.points],
                 [point.val_accuracy for point in front.points],
-                marker=MARKERS[place % 8],
+                marker=_marker(colours[front.arm]),
                 color=colours[front.arm],
                 drawstyle="steps-pre",
                 label=front.arm,
@@ -185,7 +189,8 @@ def _draw_curve(
     axes: Axes, rows: Sequence[Row], axis: str, nudge: float, colour: str, name: str
 ) -> None:
     """Draw one arm: a mean per target with its interval, joined by a line and a band."""
-    found = sorted((_left(row, axis) + nudge, row.accuracy) for row in rows if row.accuracy)
+    found = [(_left(row, axis) + nudge, row.accuracy) for row in rows if row.accuracy]
+    found.sort(key=lambda point: point[0])
     xs = [x for x, _ in found]
     means = [summary.mean for _, summary in found]
     lows = [summary.mean if summary.low is None else summary.low for _, summary in found]
@@ -200,7 +205,7 @@ def _draw_curve(
             [high - mean for mean, high in zip(means, highs, strict=True)],
         ],
         color=colour,
-        marker=MARKERS[COLOURS.index(colour)],
+        marker=_marker(colour),
         capsize=3,
         linewidth=1.6,
         label=name,
@@ -224,8 +229,9 @@ def _draw_control(
     )
 
 
-def _family(name: str) -> str:
-    return name.partition(":")[0]
+def _family(row: Row) -> str:
+    """Name the kind of control: which arm's shape is trained from scratch makes no difference."""
+    return row.arm.partition(":")[0]
 
 
 def _left(row: Row, axis: str) -> float:
@@ -252,11 +258,15 @@ def _colours(comparison: Comparison) -> dict[str, str]:
     names = dict.fromkeys(
         [
             *(arm["name"] for arm in comparison.spec.get("arms", ())),
-            *(row.name for row in rows),
+            *(row.arm for row in rows),
             *(front.arm for front in comparison.fronts),
         ]
     )
     return {name: COLOURS[place % len(COLOURS)] for place, name in enumerate(names)}
+
+
+def _marker(colour: str) -> str:
+    return MARKERS[COLOURS.index(colour)]
 
 
 def _time_unit(seconds: float) -> tuple[str, float]:

@@ -18,7 +18,7 @@ from rich.text import Text
 from tracking.comparison import Comparison, Table
 from tracking.grids import Grid, failure_grid, front_grid, grids_of, width_grid
 from tracking.plots import accuracy_figure, cost_figure, front_figure, width_figure
-from tracking.verdicts import Story, front_story, stories, story_of
+from tracking.verdicts import Story, front_story, method_note, stories, story_of
 from tracking.wording import amount, percent, target
 
 STYLES = {"lead": "bold", "arm": "", "control": "dim", "aside": "dim italic"}
@@ -29,7 +29,7 @@ def to_renderable(comparison: Comparison) -> RenderableType:
     """Return what ``rich`` prints: the verdicts, then the tables."""
     parts: list[RenderableType] = [Text(_title(comparison), style="bold")]
     for table in comparison.tables:
-        parts += _told(story_of(table))
+        parts += [] if table.is_front else _told(story_of(table))
         parts += [Text(f"  Warning: {line}", style="yellow") for line in table.warnings]
         parts += [_rich(grid) for grid in grids_of(table)]
     if comparison.fronts:
@@ -37,6 +37,8 @@ def to_renderable(comparison: Comparison) -> RenderableType:
         parts += [_rich(front_grid(front)) for front in comparison.fronts]
     if comparison.failures:
         parts.append(_rich(failure_grid(comparison.failures)))
+    if note := method_note(comparison):
+        parts.append(Text(note, style="dim"))
     parts += [Text(f"Warning: {line}", style="yellow") for line in comparison.warnings]
     if comparison.missing:
         parts.append(Text("Still to come", style="bold"))
@@ -56,7 +58,7 @@ def to_markdown(comparison: Comparison) -> str:
     """Return verdicts and tables as GitHub-flavoured Markdown."""
     lines = [f"# {_escaped(_title(comparison))}", ""]
     for table in comparison.tables:
-        lines += _markdown_story(story_of(table))
+        lines += [] if table.is_front else _markdown_story(story_of(table))
         lines += [line for warning in table.warnings for line in (f"> {_escaped(warning)}", "")]
         for grid in grids_of(table):
             lines += _markdown(grid)
@@ -66,6 +68,8 @@ def to_markdown(comparison: Comparison) -> str:
             lines += _markdown(front_grid(front))
     if comparison.failures:
         lines += _markdown(failure_grid(comparison.failures))
+    if note := method_note(comparison):
+        lines += [_escaped(note), ""]
     for title, items in (
         ("Warnings", comparison.warnings),
         ("Still to come", comparison.missing),
@@ -81,7 +85,12 @@ def to_json(comparison: Comparison) -> str:
         {"title": story.title, "headline": story.headline, "details": list(story.details)}
         for story in stories(comparison)
     ]
-    return json.dumps({**comparison.to_json(), "verdicts": told}, indent=2, default=str) + "\n"
+    return (
+        json.dumps(
+            {**comparison.to_json(), "verdicts": told, "method": method_note(comparison)}, indent=2
+        )
+        + "\n"
+    )
 
 
 def to_html(comparison: Comparison) -> str:
@@ -98,6 +107,7 @@ def to_html(comparison: Comparison) -> str:
         comparison=comparison,
         facts=_facts(comparison),
         stories=stories(comparison),
+        method=method_note(comparison),
         overview=[
             Markup(figure)
             for figure in (
@@ -118,13 +128,19 @@ def _section(comparison: Comparison, number: int, table: Table) -> dict[str, Any
     """Gather what the page shows of one table."""
     cost, widths = (draw(comparison, table, number) for draw in (cost_figure, width_figure))
     return {
-        "title": target(table.axis, table.reduction, table.target),
+        "title": _heading(table),
         "warnings": table.warnings,
         "grids": grids_of(table),
         "cost": Markup(cost) if cost else None,
         "widths": Markup(widths) if widths else None,
         "width_grid": width_grid(table),
     }
+
+
+def _heading(table: Table) -> str:
+    if table.is_front:
+        return "Points of the fronts, re-run with fresh seeds"
+    return target(table.axis, table.reduction, table.target)
 
 
 def _facts(comparison: Comparison) -> list[tuple[str, str]]:

@@ -9,6 +9,8 @@ from tracking.comparison import Cost, Failure, Latency, Runs, SearchCost, Unifor
 from tracking.records import EntryRecord, TrialRecord, TrialState
 from tracking.statistics import Summary, summarise
 
+DIVERGED = "DivergedError"  #: Begins the cause of a failure by a loss that is not finite.
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Run:
@@ -44,14 +46,33 @@ class Run:
         return self.number(self.judged_by) is not None
 
     @property
-    def seconds(self) -> float:
-        """Device time charged to the run; of one that broke off, its last attempt's wall time."""
-        charged = (self.trial.result or {}).get("seconds_total")
-        if isinstance(charged, int | float) and math.isfinite(charged):
-            return float(charged)
+    def own_seconds(self) -> float:
+        """Device time of the run itself; of one that broke off, its last attempt's wall time."""
+        spent = (self.trial.result or {}).get("seconds_total")
+        if isinstance(spent, int | float) and math.isfinite(spent):
+            return float(spent)
         if self.trial.started_at is None or self.trial.ended_at is None:
             return 0.0
         return max(0.0, (self.trial.ended_at - self.trial.started_at).total_seconds())
+
+    @property
+    def borrowed_seconds(self) -> float:
+        """Cost of statistics the run relied on and another run had computed."""
+        if self.number("statistics_computed"):
+            return 0.0
+        return self.number("seconds_statistics") or 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Device time charged to the run: its own, and what it borrowed."""
+        return self.own_seconds + self.borrowed_seconds
+
+    @property
+    def is_diverged(self) -> bool:
+        """The run ended, one way or the other, with a number that is not finite."""
+        if self.trial.state is TrialState.FAILED:
+            return (self.trial.cause or "").startswith(DIVERGED)
+        return self.trial.state is TrialState.COMPLETED and not self.is_usable
 
     @property
     def epochs(self) -> float | None:
@@ -63,7 +84,7 @@ class Run:
     def is_over_budget(self) -> bool:
         """The run trained for more epochs than its recipe allows."""
         budget = self.trial.spec.get("recipe", {}).get("epochs")
-        return self.epochs is not None and budget is not None and self.epochs > budget
+        return self.epochs is not None and budget is not None and self.epochs > budget + 1e-6
 
     @property
     def is_collapsed(self) -> bool:
@@ -82,11 +103,10 @@ def count(runs: Sequence[Run]) -> Runs:
     """Say what became of the runs that were asked for."""
     states = [run.trial.state for run in runs]
     back = [run for run in runs if run.result]
-    completed = len(usable(runs))
     return Runs(
         asked=len(runs),
-        completed=completed,
-        not_finite=states.count(TrialState.COMPLETED) - completed,
+        completed=len(usable(runs)),
+        not_finite=sum(run.is_diverged for run in runs),
         stopped=states.count(TrialState.STOPPED),
         failed=states.count(TrialState.FAILED),
         cancelled=states.count(TrialState.CANCELLED),
@@ -136,12 +156,15 @@ def reduction_of(run: Run, axis: str) -> float | None:
 
 
 def search_cost(runs: Sequence[Run]) -> SearchCost:
-    """Add up a study, whatever became of its trials; one that served twice is paid once."""
+    """Add up a study, whatever became of its trials; what served twice is paid once."""
     trials = {run.trial.id: run for run in runs}
+    own = math.fsum(run.own_seconds for run in trials.values())
+    computed = any(run.number("statistics_computed") for run in runs)
+    borrowed = max((run.borrowed_seconds for run in runs), default=0.0)
     return SearchCost(
         proposals=len(runs),
         trials=len(trials),
-        seconds=math.fsum(run.seconds for run in trials.values()),
+        seconds=own if computed else own + borrowed,
         runs=count(runs),
     )
 
@@ -208,7 +231,8 @@ def failure_of(run: Run) -> Failure | None:
         cause, error = "not finite", f"{run.judged_by} is {run.result.get(run.judged_by)!r}"
     else:
         lines = (trial.error or "").strip().splitlines()
-        cause, error = trial.cause or "", lines[-1] if lines else ""
+        cause, last = trial.cause or "", lines[-1] if lines else ""
+        error = "" if last in cause else last
     entry = run.entry
     return Failure(
         role=entry.role,

@@ -18,10 +18,24 @@ class Story:
 
 def stories(comparison: Comparison) -> tuple[Story, ...]:
     """Tell every table, then the fronts."""
-    told = [story_of(table) for table in comparison.tables]
+    told = [story_of(table) for table in comparison.tables if not table.is_front]
     if comparison.fronts:
         told.append(front_story(comparison.fronts))
     return tuple(told)
+
+
+def method_note(comparison: Comparison) -> str:
+    """Name the tests that were made and how their p-values were corrected; empty without one."""
+    made = [row.test for table in comparison.tables for row in table.rows if row.test is not None]
+    if not made:
+        return ""
+    tests = listed(sorted({test.test for test in made}))
+    seeds = listed([str(n) for n in sorted({test.seeds for test in made})])
+    return (
+        f"Tested with the {tests}, two-sided, over {seeds} shared seeds. p-values are corrected by "
+        "Holm's method for every pair of rows that could have been compared; from "
+        f"{SIGNIFICANCE} up, rows are tied. Intervals are 95 % by Student's t."
+    )
 
 
 def story_of(table: Table) -> Story:
@@ -35,7 +49,7 @@ def story_of(table: Table) -> Story:
             if off
             else "No arm has a fresh-seed result yet."
         )
-        return Story(title=title, headline=why, details=tuple(_search(table)))
+        return Story(title=title, headline=why, details=(*_search(table), *_left_out(table)))
     details = [*_others(table, lead), *_drops(table, lead), *_controls(table, lead)]
     return Story(
         title=title,
@@ -55,7 +69,8 @@ def _headline(table: Table, lead: Row) -> str:
         what = "the difference" if len(ties) == 1 else "their differences"
         much = f"of {gap:.2f} points is" if len(ties) == 1 else f"of up to {gap:.2f} points are"
         sure = equals(least) if len(ties) == 1 else f"smallest {equals(least)}"
-        return f"{names} tie: {what} {much} within noise ({sure})."
+        top = percent(_mean(lead))
+        return f"{names} tie at up to {top} %: {what} {much} within noise ({sure})."
     if untested:
         return (
             f"{lead.name} has the highest mean ({mean}), but there are too few shared seeds to "
@@ -74,14 +89,6 @@ def _others(table: Table, lead: Row) -> list[str]:
     ]
     if lead.accuracy is not None and lead.accuracy.n == 1:
         sentences.append(f"{lead.name} has one seed (n=1, no spread): its mean may be chance.")
-    tests = {row.test.test for row in table.rows if row.test is not None}
-    if tests:
-        seeds = sorted({row.test.seeds for row in table.rows if row.test is not None})
-        sentences.append(
-            f"Tested with the {listed(sorted(tests))}, by seed "
-            f"({listed([str(n) for n in seeds])} shared seeds); p-values are corrected by Holm's "
-            "method for every pair that could have been compared."
-        )
     return sentences
 
 
@@ -104,30 +111,23 @@ def _change(drop: float) -> str:
 
 
 def _controls(table: Table, lead: Row) -> list[str]:
-    sentences = []
+    """Hold the leader against the controls, in one sentence."""
+    if not table.controls:
+        return ["There is no control to hold this against."]
+    parts = []
     for row in table.controls:
         if row.accuracy is None or row.on_target is False or row.name == "dense":
             continue
-        ahead = _mean(lead) - _mean(row)
-        name = _control_name(row.name)
+        ahead, name = _mean(lead) - _mean(row), _control_name(row.name)
         if row.p is None:
-            sentences.append(
-                f"{lead.name} stands {points(ahead)} points from {name}, untested: too few seeds."
-            )
+            parts.append(f"is {points(ahead)} points from {name} (too few seeds to test)")
         elif row.p >= SIGNIFICANCE:
-            sentences.append(
-                f"{lead.name} cannot be told from {name} ({points(ahead)} points, {equals(row.p)})."
-            )
+            parts.append(f"cannot be told from {name} ({points(ahead)} points, {equals(row.p)})")
         elif ahead > 0:
-            sentences.append(f"{lead.name} beats {name} by {ahead:.2f} points ({equals(row.p)}).")
+            parts.append(f"beats {name} by {ahead:.2f} points ({equals(row.p)})")
         else:
-            sentences.append(
-                f"{name[0].upper()}{name[1:]} beats {lead.name} by {-ahead:.2f} points "
-                f"({equals(row.p)}): the control wins."
-            )
-    if not table.controls:
-        sentences.append("There is no control to hold this against.")
-    return sentences
+            parts.append(f"is beaten by {name} by {-ahead:.2f} points ({equals(row.p)})")
+    return [f"Against the controls, {lead.name} {listed(parts)}."] if parts else []
 
 
 def _control_name(name: str) -> str:
@@ -154,7 +154,9 @@ def _search(table: Table) -> list[str]:
 
 def _left_out(table: Table) -> list[str]:
     off = [row.name for row in table.arms if row.verdict is Verdict.OFF_TARGET]
-    missing = [row.name for row in table.arms if row.verdict is Verdict.MISSING]
+    missing = [row for row in table.arms if row.verdict is Verdict.MISSING]
+    gone = [row.name for row in missing if row.runs.asked and not row.runs.waiting]
+    coming = [row.name for row in missing if row.name not in gone]
     short = [row.name for row in table.rows if row.accuracy and row.runs.completed < row.runs.asked]
     sentences = []
     if off:
@@ -162,8 +164,10 @@ def _left_out(table: Table) -> list[str]:
             f"{listed(off)} missed the target by more than {share(table.tolerance)} of the dense "
             "cost and was left out of the ranking."
         )
-    if missing:
-        sentences.append(f"{listed(missing)} has no usable result.")
+    if gone:
+        sentences.append(f"Every fresh-seed run of {listed(gone)} ended without a usable result.")
+    if coming:
+        sentences.append(f"Fresh-seed results of {listed(coming)} are still to come.")
     if short:
         sentences.append(f"Not every run of {listed(short)} gave a result; see the runs table.")
     return sentences

@@ -27,12 +27,12 @@ def points(value: float | None) -> str:
 
 
 def amount(value: float | None) -> str:
-    """Write a count with a metric prefix and three or four digits: ``41.3 M``."""
+    """Write a count with a metric prefix and three digits: ``41.3 M``."""
     if value is None:
         return NOTHING
     for size, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= size:
-            return f"{value / size:.3g} {prefix}" if value < 1000 * size else f"{value:.3g}"
+        if value >= 0.9995 * size:  # what would be rounded to 1000 of the smaller prefix
+            return f"{value / size:.3g} {prefix}"
     return f"{value:.0f}"
 
 

@@ -45,7 +45,9 @@ def specification(
     }
 
 
-def result(test: float | None, val: float = 90.0, macs: int = 500_000, **more: Any) -> dict[str, Any]:
+def result(
+    test: float | None, val: float = 90.0, macs: int = 500_000, **more: Any
+) -> dict[str, Any]:
     """Write what a trial brings back; its network has half the MACs unless told otherwise."""
     params = more.pop("params", 12_000)
     kept = more.pop("kept", {"stage1.0.conv1": 8, "stage2.0.conv1": 16})
@@ -63,7 +65,8 @@ def result(test: float | None, val: float = 90.0, macs: int = 500_000, **more: A
         "epochs_select": 0,
         "epochs_recover": 10,
         "samples_seen": 1000,
-        "seconds_statistics": 0.5,
+        "seconds_statistics": 0.0,
+        "statistics_computed": 0,
         "seconds_total": 20.0,
         "weights": "w-trial",
         "kept": kept,
@@ -100,7 +103,7 @@ class HandMadeSweep:
         index: int = 0,
         *,
         state: TrialState = TrialState.COMPLETED,
-        cause: str = "DivergedError",
+        cause: str = "DivergedError: The training loss stopped being finite.",
         spec: Mapping[str, Any] | None = None,
         uid: str | None = None,
         **result_of: Any,
@@ -118,12 +121,13 @@ class HandMadeSweep:
         elif state is TrialState.STOPPED:
             self.writer.stop(trial.id, attempt, None, "not promising")
         elif state is TrialState.FAILED:
-            self.writer.fail(trial.id, attempt, "Traceback\nDivergedError: loss is nan", cause)
+            self.writer.fail(trial.id, attempt, f"Traceback\n{cause}", cause)
 
     def baseline(self, test: float = 92.0, **more: Any) -> None:
         """Add the dense baseline."""
         given = {"macs": DENSE["macs"], "params": DENSE["params"], "weights": "w-dense"}
-        self.add("baseline", target="", test=test, base_weights=None, plan=None, **given, **more)
+        own = {**given, "base_weights": None, "plan": None, **more}
+        self.add("baseline", target="", test=test, **own)
 
     def seeds(
         self,
