@@ -137,7 +137,7 @@ def start_server(
     *,
     host: str = "127.0.0.1",
     port: int | None = None,
-    timeout_s: float = 90.0,
+    timeout_s: float = 180.0,
 ) -> Iterator[MlflowServer]:
     """Run an MLflow server for as long as the context lasts.
 

@@ -41,7 +41,7 @@ POLL_S = 1.0  #: Between looks at a ledger in which nothing changes.
 PASS_S = 5.0  #: After which a pass through a backlog ends, to see whether to go on.
 BATCH = 50  #: Trials read from the ledger at a time.
 MAX_BACK_OFF_S = 60.0
-GRACE_S = 20.0  #: For what is left when publishing is to end.
+GRACE_S = 60.0  #: For what is left when publishing is to end.
 TWIN_DELAY_S = 30.0  #: By then a server has carried out the call it was too slow to answer.
 
 log = logging.getLogger(__name__)

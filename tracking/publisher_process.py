@@ -31,6 +31,7 @@ def start_publisher(
     sweep: str,
     log_file: str | os.PathLike[str],
     weights_artifacts: bool = False,
+    grace_s: float = GRACE_S,
 ) -> "subprocess.Popen[bytes]":
     """Start publishing a sweep beside the calling process, which it outlives by seconds.
 
@@ -45,9 +46,10 @@ def start_publisher(
         sweep: Name of the sweep.
         log_file: What it has to say is added to this file.
         weights_artifacts: Copy pruned weights into MLflow.
+        grace_s: How long it may go on after SIGTERM, or after the caller's end.
     """
     command = [sys.executable, "-m", "tracking.publisher", "--sweep", sweep]
-    command += ["--parent-pid", str(os.getpid())]
+    command += ["--parent-pid", str(os.getpid()), "--grace-s", str(grace_s)]
     command += ["--weights-artifacts"] if weights_artifacts else []
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     urls = {LEDGER: ledger_url, MLFLOW: tracking_uri, ARTIFACTS: artifacts_url}
