@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from methods.cost import Axis, CostModel, CostTarget
@@ -50,6 +50,7 @@ def problems(
     return space, model, target, dict(zip(space.dimensions, draw(numbers), strict=True))
 
 
+@settings(deadline=None)
 @given(problems())
 def test_every_proposal_meets_the_target_within_its_limits(
     problem: tuple[RatioSpace, CostModel, CostTarget, dict[str, float]],
@@ -66,6 +67,7 @@ def test_every_proposal_meets_the_target_within_its_limits(
     assert (kept <= space.max_kept).all()
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0.05, 1.0), min_size=27, max_size=27), st.floats(0.2, 0.6))
 def test_a_group_proposed_more_loses_no_smaller_share(
     numbers: list[float], reduction: float
@@ -82,6 +84,7 @@ def test_a_group_proposed_more_loses_no_smaller_share(
         assert ratios[large] >= ratios[small] - 1 / first.width - 1e-9
 
 
+@settings(deadline=None)
 @given(st.floats(0.2, 0.6), st.floats(0.05, 0.2))
 def test_a_harder_target_leaves_fewer_filters(reduction: float, more: float) -> None:
     groups, model = NETWORKS["vgg16"]
