@@ -1,13 +1,16 @@
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from workers.data import load
 from workers.errors import ModelError
 from workers.models import build_model, list_models
-from workers.settings import ModelSettings
+from workers.settings import DataSettings, ModelSettings
 
 
 def tiny(num_classes: int, width: int = 2) -> nn.Module:
@@ -155,3 +158,21 @@ def test_an_unusable_name_says_what_to_write_instead(name: str, hint: str) -> No
 def test_wrong_arguments_are_named(name: str, arguments: dict[str, Any], hint: str) -> None:
     with pytest.raises(ModelError, match=hint):
         build(name, **arguments)
+
+
+@pytest.mark.slow
+def test_the_digits_network_learns_the_digits(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    data = load(DataSettings(), "cpu", tmp_path)
+    network, generator = build("digits_net", channels=1), torch.Generator().manual_seed(0)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9)
+    for _ in range(6):
+        for images, labels in data.train_batches(64, generator, "shift"):
+            optimizer.zero_grad()
+            F.cross_entropy(network(images), labels).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+    test, correct = data.take_test(), 0
+    with torch.no_grad():
+        for images, labels in data.eval_batches(test, 500):
+            correct += int((network.eval()(images).argmax(dim=1) == labels).sum())
+    assert correct / len(test) > 0.97
