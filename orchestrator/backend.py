@@ -71,8 +71,11 @@ class Backend(Protocol):
     def free_slots(self) -> list[Slot]:
         """Return the workers that could start a trial now."""
 
-    def start(self, slot: Slot, task: Task, spec: TrialSpec) -> None:
-        """Begin a trial on a free worker; never waits for it."""
+    def start(self, slot: Slot, task: Task, spec: TrialSpec, *, alone: bool = False) -> None:
+        """Begin a trial on a free worker; never waits for it.
+
+        ``alone`` promises that nothing else is started until the trial has ended.
+        """
 
     def wait(self, timeout_s: float) -> list[Event]:
         """Return what happened, waiting up to ``timeout_s`` for the first event."""
@@ -109,7 +112,7 @@ class InlineBackend:
         """One worker, free unless its trial has yet to run."""
         return [] if self._queue else [Slot(node="inline", pid=os.getpid())]
 
-    def start(self, slot: Slot, task: Task, spec: TrialSpec) -> None:
+    def start(self, slot: Slot, task: Task, spec: TrialSpec, *, alone: bool = False) -> None:
         """Remember the trial until :meth:`wait`."""
         self._queue.append((task, spec))
 

@@ -197,7 +197,7 @@ class Driver:
         for trial_id, slot in begun:
             work = self._work[trial_id]
             assert work.task is not None
-            self._backend.start(slot, work.task, work.spec)
+            self._backend.start(slot, work.task, work.spec, alone=work.is_exclusive)
 
     def _may_start(self, work: _Work) -> bool:
         if work.is_exclusive:

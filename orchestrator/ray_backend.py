@@ -126,12 +126,12 @@ class RayBackend:
         """Trials that have begun and not ended."""
         return sum(seat.task is not None for seat in self._seats)
 
-    def start(self, slot: Slot, task: Task, spec: TrialSpec) -> None:
+    def start(self, slot: Slot, task: Task, spec: TrialSpec, *, alone: bool = False) -> None:
         """Begin a trial on the free worker at ``slot``."""
         seat = next(s for s in self._seats if s.slot == slot and s.task is None)
         seat.task = task
         seat.stream = seat.actor.run.options(num_returns="streaming").remote(
-            spec.model_dump(mode="json")
+            spec.model_dump(mode="json"), alone
         )
 
     def wait(self, timeout_s: float) -> list[Event]:

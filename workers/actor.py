@@ -5,6 +5,7 @@ import os
 import queue
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -51,8 +52,10 @@ class Worker:
             "device": device_name(self._node.device),
         }
 
-    def run(self, spec: dict[str, Any]) -> Iterator[Message]:
+    def run(self, spec: dict[str, Any], alone: bool) -> Iterator[Message]:
         """Run one trial, yielding each report as it is made and the result at the end.
+
+        ``alone`` promises that nothing else runs on the device meanwhile.
 
         The trial runs in a thread of its own, because methods train from deep inside calls that
         cannot yield. What it raises is raised here.
@@ -62,8 +65,9 @@ class Worker:
         def work() -> None:
             try:
                 trial = TrialSpec.model_validate(spec)
+                node = replace(self._node, is_shared=not alone)
                 result = self._run(
-                    trial, self._node, lambda step, values: messages.put(("report", step, values))
+                    trial, node, lambda step, values: messages.put(("report", step, values))
                 )
                 messages.put(("result", dict(result)))
             except BaseException as error:

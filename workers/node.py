@@ -97,6 +97,7 @@ class Node:
     device: torch.device
     cache_dir: Path  #: Of this machine: decoded data sets, statistics.
     artifacts: ArtifactStore
+    is_shared: bool = True  #: Something else may run on the device; matters to latency.
     _data: Recent[DataSet] = field(default_factory=lambda: Recent(2), repr=False, compare=False)
     _weights: Recent[Mapping[str, Tensor]] = field(
         default_factory=lambda: Recent(2), repr=False, compare=False

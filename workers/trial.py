@@ -77,16 +77,13 @@ class MaskedDifferenceError(WorkerError, ArithmeticError):
         )
 
 
-def run_trial(
-    spec: TrialSpec, node: Node, report: Report, *, shared_device: bool = True
-) -> dict[str, Any]:
+def run_trial(spec: TrialSpec, node: Node, report: Report) -> dict[str, Any]:
     """Run one trial; the same specification gives the same numbers, bit for bit on a CPU.
 
     Args:
         spec: What to run.
         node: Where, with its caches and the artifact store.
         report: Called after each epoch; what it raises ends the trial.
-        shared_device: Whether anything else may run on the device meanwhile; matters to latency.
 
     Returns:
         A :class:`TrialResult`, or a :class:`LatencyResult` for kind ``latency``; JSON-able.
@@ -110,7 +107,7 @@ def run_trial(
         fit(network, node.weights(spec.weights))
     network.to(node.device)
     if spec.kind == "latency":
-        result: dict[str, Any] = dict(_time_forward(spec, node, network, data, shared_device))
+        result: dict[str, Any] = dict(_time_forward(spec, node, network, data))
     else:
         result = dict(_train(spec, node, network, data, report))
     result["seconds_total"] = time.perf_counter() - started
@@ -240,9 +237,7 @@ def _shape_result(
     )
 
 
-def _time_forward(
-    spec: TrialSpec, node: Node, network: nn.Module, data: DataSet, shared_device: bool
-) -> LatencyResult:
+def _time_forward(spec: TrialSpec, node: Node, network: nn.Module, data: DataSet) -> LatencyResult:
     """Time the dense network and the plan's; weights do not matter to that."""
     plan = PruningPlan.from_json(spec.plan or {})
     base = count_cost(network, data.info.input_shape)
@@ -259,5 +254,5 @@ def _time_forward(
     return LatencyResult(
         **_shape_result(spec, node, pruned, data, base, plan),
         latency=records,
-        shared_device=shared_device,
+        shared_device=node.is_shared,
     )

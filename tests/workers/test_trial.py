@@ -257,7 +257,7 @@ class TestLatency:
     def test_times_the_plan_beside_the_dense_network(self, bench: Bench) -> None:
         plan = bench.run(recipe={"epochs": 0})["plan"]
         spec = bench.spec(kind="latency", plan=plan, method=None)
-        result = run_trial(spec, bench.node, nothing, shared_device=False)
+        result = run_trial(spec, replace(bench.node, is_shared=False), nothing)
         small, large = result["latency"]
         assert (small["batch_size"], large["batch_size"]) == (1, 32)
         assert small["repetitions"] >= 30
