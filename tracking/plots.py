@@ -21,7 +21,7 @@ from tracking.wording import AXES, target
 INK, LINE, MUTED = "#010203", "#020304", "#030405"
 COLOURS: Final = tuple(f"#0a0b{number:02x}" for number in range(8))
 MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X", "h")
-CONTROL_MARKERS: Final = ("*", "p", "<", ">", "8", "d")
+CONTROL_MARKERS: Final = ("d", "p", "<", ">", "8", "H")
 STYLE: Final[Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "prunesweep",
@@ -60,15 +60,16 @@ def accuracy_figure(comparison: Comparison, axis: str) -> str | None:
         figure = Figure(figsize=(8.6, 4.6), layout="constrained")
         axes = figure.add_subplot()
         colours = _colours(comparison)
+        step = 0.0 if comparison.fronts else 0.5  # points of fronts do not share a place
         arms = list(dict.fromkeys(row.arm for row in rows if row.role == "arm"))
         controls = list(dict.fromkeys(_family(row) for row in rows if row.role == "control"))
         for place, name in enumerate(arms):
             points = [row for row in rows if row.arm == name and row.role == "arm"]
-            nudge = 0.5 * (place - (len(arms) - 1) / 2)
+            nudge = step * (place - (len(arms) - 1) / 2)
             _draw_curve(axes, points, axis, nudge, colours[name], name)
         for place, name in enumerate(controls):
             found = [row for row in rows if row.role == "control" and _family(row) == name]
-            nudge = 0.5 * (len(arms) / 2 + 1 + place) if name != "dense" else 0.0
+            nudge = step * (len(arms) / 2 + 1 + place) if name != "dense" else 0.0
             _draw_control(axes, found[:1] if name == "dense" else found, axis, nudge, place, name)
         if comparison.dense is not None:
             accuracy = comparison.dense.test_accuracy
@@ -91,15 +92,17 @@ def cost_figure(comparison: Comparison, table: Table, number: int) -> str | None
         axes = figure.add_subplot()
         colours = _colours(comparison)
         unit, size = _time_unit(max(row.total_seconds or 0.0 for row in rows))
-        for place, row in enumerate(rows):
+        controls = [row.name for row in rows if row.role == "control"]
+        for row in rows:
             if row.accuracy is None or row.total_seconds is None:
                 continue
             is_arm = row.role == "arm"
+            mark = "" if is_arm else CONTROL_MARKERS[controls.index(row.name) % 6]
             axes.errorbar(
                 [row.total_seconds / size],
                 [row.accuracy.mean],
                 yerr=row.accuracy.std,
-                fmt=_marker(colours[row.arm]) if is_arm else CONTROL_MARKERS[place % 6],
+                fmt=mark or _marker(colours[row.arm]),
                 color=colours[row.arm] if is_arm else MUTED,
                 markerfacecolor=None if is_arm else "none",
                 capsize=3,

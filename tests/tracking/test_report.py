@@ -94,6 +94,11 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
     return whole_sweep(tmp_path_factory.mktemp("ledger"))
 
 
+@pytest.fixture(scope="module")
+def page(whole: Comparison) -> str:
+    return to_html(whole)
+
+
 class TestEveryForm:
     def test_the_page_is_whole_and_asks_for_nothing_from_elsewhere(
         self, comparison: Comparison
@@ -128,10 +133,9 @@ class TestEveryForm:
 
 class TestPage:
     def test_it_shows_curves_costs_widths_failures_and_where_numbers_come_from(
-        self, whole: Comparison
+        self, page: str
     ) -> None:
-        text = to_html(whole)
-        assert text.count("<svg") == 1 + 2 * 2  # the curves; per target costs and widths
+        assert page.count("<svg") == 1 + 2 * 2  # the curves; per target costs and widths
         for words in (
             "50 % fewer MACs",
             "stage1.0.conv1",
@@ -141,13 +145,12 @@ class TestPage:
             "commit 0123abc",
             "shared device",
         ):
-            assert words in text
+            assert words in page
 
     def test_figures_take_their_colours_from_the_page_and_keep_text_as_text(
-        self, whole: Comparison
+        self, page: str
     ) -> None:
-        text = to_html(whole)
-        figures = "".join(re.findall(r"<svg.*?</svg>", text, flags=re.DOTALL))
+        figures = "".join(re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL))
         assert re.findall(r"#[0-9a-f]{6}\b", figures) == []
         assert "var(--c0)" in figures
         assert ">dense baseline</text>" in figures
