@@ -83,8 +83,6 @@ class Database:
             raise
         except kinds as error:
             cause = str(getattr(error, "orig", None) or error).strip()
-            if self._engine.url.password:
-                cause = cause.replace(self._engine.url.password, "***")
             raise LedgerUnreachableError(self.url, cause) from None
 
     def _enter_wal(self) -> None:

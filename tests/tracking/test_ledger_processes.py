@@ -1,5 +1,6 @@
 """Several processes at one ledger, and processes that die in the middle of a write."""
 
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -101,6 +102,22 @@ def test_processes_that_open_a_new_ledger_at_once_all_succeed(ledger_url: str) -
     with Ledger.open(ledger_url) as ledger:
         assert sorted(sweep.name for sweep in ledger.sweeps()) == names
         assert [len(ledger.trials(sweep.id)) for sweep in ledger.sweeps()] == [10] * 5
+
+
+def test_an_opener_waits_for_another_that_is_setting_the_file_up(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/ledger.db"
+    faster = sqlite3.connect(tmp_path / "ledger.db", isolation_level=None)
+    faster.execute("BEGIN IMMEDIATE")  # before the journal mode changes, SQLite refuses at once
+    opened: list[Ledger] = []
+    opener = threading.Thread(target=lambda: opened.append(Ledger.open(url)))
+    opener.start()
+    opener.join(timeout=0.3)
+    assert not opened
+    faster.execute("ROLLBACK")
+    faster.close()
+    opener.join(timeout=30)
+    with opened[0] as ledger:
+        assert ledger.sweeps() == []
 
 
 def test_a_writer_killed_anywhere_leaves_whole_trials_only(
