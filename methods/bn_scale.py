@@ -33,6 +33,14 @@ class BatchNormScale(PruningMethod):
     sparsity: Annotated[float, Field(ge=0.0)] = 0.0  #: Weight of the sum of scales in the loss.
     sparse_share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5  #: Epochs trained sparsely.
 
+    def check(self, network: nn.Module, layout: Layout) -> None:
+        """Refuse a network in which a prunable convolution has no batch norm with a scale.
+
+        Raises:
+            MethodError: Which convolution it is.
+        """
+        _scales(network, layout)
+
     def score(self, filters: Filters) -> Tensor:
         """Return the absolute scale of each filter, ``[C_out]``; the lowest is pruned first."""
         if filters.scale is None:

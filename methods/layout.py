@@ -99,11 +99,12 @@ def find_layout(network: nn.Module, input_shape: Shape, policy: LayerPolicy) -> 
     """Find the groups of ``network`` that ``policy`` lets shrink, in the order they run.
 
     Raises:
-        LayoutError: Nothing may be pruned, a protected pattern matches no layer, or, under
-            ``coupled``, the residual streams do not carry their channels one to one.
+        LayoutError: The network does not run on such images, nothing may be pruned, a protected
+            pattern matches no layer, or, under ``coupled``, the residual streams do not carry
+            their channels one to one.
     """
-    positions = output_positions(network, input_shape)
     graph = trace(network, input_shape)
+    positions = output_positions(network, input_shape)
     convolutions = [n for n in positions if isinstance(network.get_submodule(n), nn.Conv2d)]
     protected = _protected(convolutions, policy)
     order = {name: i for i, name in enumerate(positions)}

@@ -60,9 +60,13 @@ class Schedule:
         return round(self.selection * budget)
 
     def selected_share(self, t: int, epochs: int) -> float:
-        """Return P after epoch ``t`` of ``epochs``: the share of the filters to go, in [0, 1]."""
+        """Return P after epoch ``t`` of ``epochs``: the share of the filters to go, in [0, 1].
+
+        Before any training ``t`` is -1; there the smooth curves stand where epoch 0 leaves them.
+        """
         if self.share == "stairs":
             return min(1.0, (math.floor((t + 1) * self.rounds / epochs) + 1) / self.rounds)
+        t = max(t, 0)
         if self.share == "constant" or _settled(t, epochs):
             return 1.0
         if self.share == "exponential":
@@ -71,6 +75,7 @@ class Schedule:
 
     def soft_factor(self, t: int, epochs: int) -> float:
         """Return alpha after epoch ``t``: what selected filters are multiplied by, in [0, 1]."""
+        t = max(t, 0)
         if self.softness == 0.0 or _settled(t, epochs):
             return 0.0
         end = self.softness_end
@@ -80,6 +85,7 @@ class Schedule:
         """Return lambda after epoch ``t``: the hard share of the selected filters, in [0, 1]."""
         if self.hardness in ("none", "all"):
             return float(self.hardness == "all")
+        t = max(t, 0)
         if self.hardness == "step":
             return float((t + 1) / epochs > self.harden_at)
         return 1.0 if _settled(t, epochs) else _cubic(t, epochs)
@@ -109,7 +115,7 @@ class Schedule:
             update(t)
             masks.clear_momentum(optimizer)
 
-        update(0)
+        update(-1)
         session.train(
             network,
             epochs,

@@ -45,7 +45,11 @@ TOLERANCE = 1e-5  #: Between the masked and the shrunk network, relative to the 
 
 
 class PruningMethodContract:
-    """What every pruning method keeps. Subclasses name a ``method``; tests may be overridden."""
+    """What every pruning method keeps.
+
+    Subclasses name a ``method``, narrow the ``examples`` to networks it accepts, and may override
+    a test whose question does not make sense for it.
+    """
 
     method: ClassVar[PruningMethod]
     examples: ClassVar[Mapping[str, Example]] = EXAMPLES
@@ -78,6 +82,12 @@ class PruningMethodContract:
     def test_it_is_built_from_its_name_and_settings(self) -> None:
         settings = {f.name: getattr(self.method, f.name) for f in fields(self.method) if f.init}
         assert create(self.method.name, settings) == self.method
+
+    def test_it_accepts_the_network(self, example: Example) -> None:
+        network = example.network()
+        before = copy.deepcopy(network.state_dict())
+        self.method.check(network, example.layout())
+        assert all(torch.equal(before[name], v) for name, v in network.state_dict().items())
 
     def test_every_filter_has_one_finite_score(self, example: Example) -> None:
         network = example.network()
