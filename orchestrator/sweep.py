@@ -26,7 +26,7 @@ from orchestrator.surroundings import TrackingSettings
 from tracking.artifacts import ArtifactStore
 from tracking.compare import compare
 from tracking.comparison import Comparison
-from tracking.errors import UnknownSweepError
+from tracking.errors import TrackingError, UnknownSweepError
 from tracking.ledger import Ledger
 from tracking.publisher_process import start_publisher
 from tracking.records import SweepRecord, SweepState
@@ -71,13 +71,23 @@ class Sweep:
 
         Raises:
             UnknownSweepError: The ledger has none of this name.
+            SpecError: Its specification cannot be used here, or by this version.
         """
         with Ledger.open(tracking.ledger_url) as ledger:
             stored = ledger.sweep(name).spec
-        sweep = cls.__new__(cls)
-        sweep.spec = SweepSpec.model_validate(stored).model_copy(update={"tracking": tracking})
-        sweep._file = None
-        return sweep
+        return cls({**stored, "tracking": tracking.model_dump()})
+
+    def extended(self, *, trials: int | None = None, seeds: Sequence[int] = ()) -> "Sweep":
+        """Return the sweep with ``trials`` per search, and with ``seeds`` added to its own.
+
+        Raises:
+            SpecError: There is no such sweep: a seed is there already, say.
+        """
+        spec = self.spec
+        if trials is not None:
+            search = spec.search.model_copy(update={"trials": trials})
+            spec = spec.model_copy(update={"search": search})
+        return Sweep(spec.model_copy(update={"seeds": (*spec.seeds, *seeds)}))
 
     def survey(self) -> Ground:
         """Look at data, network and checkpoint; nothing is written.
@@ -122,10 +132,10 @@ class Sweep:
         tracking = self.spec.tracking
         with Ledger.open(tracking.ledger_url) as ledger:
             writer = self._open(ledger, extend=extend)
-            if retry:
-                writer.retry_failed()
-            self._store_weights(ground)
-            with self._publishing():
+            with self._publishing(), _left_in_order(writer):
+                if retry:
+                    writer.retry_failed()
+                self._store_weights(ground)
                 over = self._drive(ledger, writer, ground, console, runner)
                 comparison = self._conclude(ledger, writer, over)
         if not over:
@@ -245,6 +255,19 @@ def _stop_on_signals(driver: Driver) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def _left_in_order(writer: SweepWriter) -> Iterator[None]:
+    """Record that a sweep is interrupted when anything but its end or failure stops the driver."""
+    try:
+        yield
+    except SweepFailedError:
+        raise
+    except BaseException:
+        with suppress(TrackingError):
+            writer.set_state(SweepState.INTERRUPTED)
+        raise
 
 
 def _me() -> str:
