@@ -97,9 +97,8 @@ class Agenda:
             mine = [(e, t) for e, t in past if e.role == "search" and (e.arm, e.target) == key]
             study.restore(mine)
             self._open.update({place_of(e): t.uid for e, t in mine if not t.state.is_final})
-        if self._weights is None:
-            self._add(Place("baseline", "", "", self._spec.search.seed), self._baseline())
-        else:
+        self._add(Place("baseline", "", "", self._spec.search.seed), self._baseline())
+        if self._weights is not None:
             self._unlock()
         ended = {place_of(entry): trial for entry, trial in past if trial.state.is_final}
         while hits := [place for place in self._open if place in ended]:
@@ -132,7 +131,7 @@ class Agenda:
         if self._open.pop(place, None) is None:
             return
         done = result if state is TrialState.COMPLETED else None
-        if place.role == "baseline":
+        if place.role == "baseline" and self._weights is None:
             if done is None:
                 self.problem = "The dense baseline could not be trained, and all else needs it."
                 return
@@ -248,7 +247,11 @@ class Agenda:
         )
 
     def _baseline(self) -> TrialSpec:
-        return self._trial("baseline", self._spec.search.seed, recipe=self._spec.baseline_recipe)
+        """Train the dense network, or only measure it when its weights are given."""
+        recipe = self._spec.baseline_recipe
+        if self._weights is not None:
+            recipe = recipe.model_copy(update={"epochs": 0, "warmup_epochs": 0.0})
+        return self._trial("baseline", self._spec.search.seed, recipe=recipe)
 
     def _scratch(self, plan: PruningPlan, seed: int) -> TrialSpec:
         """As many epochs as the pruned network had in all: the baseline's and its own."""
@@ -275,7 +278,7 @@ class Agenda:
             recipe=recipe or spec.recipe,
             layers=spec.layers,
             seed=seed,
-            weights=self._weights if kind in {"prune", "dense"} else None,
+            weights=self._weights if kind in {"baseline", "prune", "dense"} else None,
             **fields,
         )
 

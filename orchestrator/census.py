@@ -36,7 +36,7 @@ def census(spec: SweepSpec) -> list[Line]:
             line = Line(role=role, arm=arm, target=target, trials=trials, epochs=epochs)
             lines.append(line)
 
-    add("baseline", "", "", int(spec.checkpoint is None), baseline)
+    add("baseline", "", "", 1, 0 if spec.checkpoint else baseline)
     for label in labels:
         for arm in spec.arms:
             add("search", arm.name, label, search, recipe)
