@@ -16,6 +16,7 @@ from methods.cost import CostTarget
 from orchestrator.errors import Problem, SpecError
 from orchestrator.spec import SweepSpec
 from search_spaces import (
+    Projected,
     RatioSpace,
     SearchSpaceError,
     SpaceSettings,
@@ -45,11 +46,15 @@ class Ground:
         """Content hash of the checkpoint's weights."""
         return weights_hash(self.weights) if self.weights is not None else None
 
-    def uniform(self, target: Target, tolerance: float) -> dict[str, float]:
+    def projected(self, target: Target, tolerance: float) -> Projected:
         """Return the same ratio for every group, as near as whole filters allow, at ``target``."""
         goal = CostTarget(axis=target.axis, reduction=target.reduction)
         same = dict.fromkeys(self.space.dimensions, 1.0)
-        return dict(project(same, self.space, self.layout.cost, goal, tolerance).ratios)
+        return project(same, self.space, self.layout.cost, goal, tolerance)
+
+    def uniform(self, target: Target, tolerance: float) -> dict[str, float]:
+        """Return the ratios of :meth:`projected`, by group."""
+        return dict(self.projected(target, tolerance).ratios)
 
 
 def survey(spec: SweepSpec) -> Ground:
