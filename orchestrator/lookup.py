@@ -11,6 +11,8 @@ from pydantic import ValidationError
 from sqlalchemy.exc import ArgumentError
 
 from orchestrator.errors import Problem, PrunesweepError, SpecError
+from orchestrator.messages import explain
+from orchestrator.spec import SweepSpec
 from orchestrator.surroundings import CHECK, TrackingSettings
 from tracking.ledger import Ledger
 from tracking.mlflow_server import sqlite_file
@@ -96,8 +98,6 @@ def _quoted(text: str) -> str:
 
 def _checked(settings: dict[str, Any], *, here: bool = False) -> TrackingSettings:
     """Validate ``settings``; with ``here`` also that every environment variable in it is set."""
-    from orchestrator.messages import explain
-
     try:
         return TrackingSettings.model_validate(settings, context=CHECK if here else None)
     except ValidationError as error:
@@ -153,6 +153,23 @@ def find_sweep(name: str, place: Place) -> Iterator[Found]:
         record = ledger.sweep(name)
         stored = TrackingSettings.model_validate(record.spec.get("tracking", {}))
         yield Found(ledger=ledger, record=record, tracking=place.tracking(stored))
+
+
+def spec_of(record: SweepRecord) -> SweepSpec:
+    """Return the specification a sweep has stored.
+
+    Raises:
+        SpecError: It was written by a version of prunesweep with other keys.
+    """
+    try:
+        return SweepSpec.model_validate(record.spec)
+    except ValidationError as error:
+        where = f"stored specification of {record.name}"
+        problems = [
+            Problem(f"{where}: {'.'.join(map(str, path))}", message)
+            for path, message in explain(error)
+        ]
+        raise SpecError(problems) from None
 
 
 def find_trial(found: Found, text: str) -> TrialRecord:

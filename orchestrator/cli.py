@@ -1,0 +1,261 @@
+"""The command line: every verb reads its input, calls one thing and shows what came of it.
+
+Facts go to standard output, progress and errors to standard error. What a verb needs is imported
+when it runs, so that help and shell completion answer at once.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+from typer.core import TyperGroup
+
+from orchestrator.errors import PrunesweepError
+from orchestrator.lookup import LEDGER, STORE, Place, find_sweep
+
+if TYPE_CHECKING:
+    from orchestrator.sweep import Sweep
+    from tracking.comparison import Comparison
+
+FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130  #: Exit codes.
+
+
+class ErrorsAsMessages(TyperGroup):
+    """Shows a known error as its message, and ends with the exit code of its kind."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that ``ctx`` holds."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            typer.echo("Stopped.", err=True)
+            raise typer.Exit(INTERRUPTED) from None
+        except Exception as error:
+            code = exit_code(error)
+            if code is None or ctx.params.get("debug"):
+                raise
+            typer.echo(str(error), err=True)
+            raise typer.Exit(code) from None
+
+
+def exit_code(error: Exception) -> int | None:
+    """Return what a known error ends the command with; None for a mistake of our own."""
+    from methods.errors import MethodError
+    from search_spaces.errors import SearchSpaceError
+    from tracking.errors import FencedError, TrackingError
+    from workers.errors import WorkerError
+
+    if isinstance(error, PrunesweepError):
+        return error.exit_code
+    if isinstance(error, FencedError):
+        return FAILED
+    known = isinstance(error, TrackingError | WorkerError | MethodError | SearchSpaceError)
+    return BAD_INPUT if known else None
+
+
+app = typer.Typer(
+    name="prunesweep",
+    cls=ErrorsAsMessages,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,  # they show local variables, and these may hold passwords
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Store = Annotated[
+    str | None,
+    typer.Option(envvar=STORE, help="Folder of records and artifacts.", metavar="DIR"),
+]
+Ledger = Annotated[
+    str | None,
+    typer.Option(envvar=LEDGER, help="Database URL of the ledger.", metavar="URL"),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
+Address = Annotated[
+    str | None, typer.Option(help="Ray cluster: auto, HOST:PORT or ray://HOST:PORT.")
+]
+Workers = Annotated[int | None, typer.Option(min=1, help="Trials at a time.")]
+Name = Annotated[str, typer.Argument(help="Name of the sweep.", metavar="NAME")]
+
+
+@app.callback()
+def prunesweep(
+    debug: Annotated[bool, typer.Option(help="Show where an error comes from.")] = False,
+) -> None:
+    """Find out which filter-pruning method works, on your network, at your budget."""
+
+
+@app.command()
+def run(
+    spec: Annotated[str, typer.Argument(help="YAML file.", metavar="SPEC")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Values in place of the file's, as in recipe.epochs=3.", metavar="[KEY=VALUE]..."
+        ),
+    ] = None,
+    address: Address = None,
+    workers: Workers = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would run and what it takes.")
+    ] = False,
+    store: Store = None,
+    ledger: Ledger = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run a sweep, or go on with it, and compare its arms."""
+    from orchestrator.sweep import Sweep
+
+    given = [*(overrides or ()), *Place(store=store, ledger=ledger).overrides]
+    given += [f"resources.address={address}"] if address is not None else []
+    given += [f"resources.workers={workers}"] if workers is not None else []
+    sweep = Sweep.from_file(spec, given)
+    if dry_run:
+        from orchestrator import forecast, views
+
+        views.show(forecast.forecast(sweep), forecast.view, as_json=as_json)
+    else:
+        _drive(sweep, quiet=quiet, as_json=as_json)
+
+
+@app.command()
+def resume(
+    name: Name,
+    address: Address = None,
+    workers: Workers = None,
+    store: Store = None,
+    ledger: Ledger = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Go on with a sweep that was interrupted."""
+    sweep = _stored(name, Place(store=store, ledger=ledger), address, workers)
+    _drive(sweep, quiet=quiet, as_json=as_json)
+
+
+@app.command()
+def extend(
+    name: Name,
+    trials: Annotated[
+        str | None,
+        typer.Option(help="Search trials per arm and target: N in all or +N more.", metavar="[+]N"),
+    ] = None,
+    seeds: Annotated[
+        str | None, typer.Option(help="Seeds to add, as in 4,5.", metavar="SEEDS")
+    ] = None,
+    address: Address = None,
+    workers: Workers = None,
+    store: Store = None,
+    ledger: Ledger = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Search longer, or re-run with more seeds; what has run is kept."""
+    more_seeds = [_whole(text, "--seeds") for text in seeds.split(",")] if seeds else []
+    if trials is None and not more_seeds:
+        raise typer.BadParameter("say what to add: --trials +N, --seeds 4,5, or both")
+    sweep = _stored(name, Place(store=store, ledger=ledger), address, workers)
+    count = None
+    if trials is not None:
+        count = _whole(trials.removeprefix("+"), "--trials")
+        count += sweep.spec.search.trials if trials.startswith("+") else 0
+    _drive(
+        sweep.extended(trials=count, seeds=more_seeds), quiet=quiet, as_json=as_json, extend=True
+    )
+
+
+@app.command()
+def retry(
+    name: Name,
+    address: Address = None,
+    workers: Workers = None,
+    store: Store = None,
+    ledger: Ledger = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run the failed trials of a sweep again, and go on with it."""
+    sweep = _stored(name, Place(store=store, ledger=ledger), address, workers)
+    _drive(sweep, quiet=quiet, as_json=as_json, retry=True)
+
+
+@app.command()
+def compare(
+    name: Name,
+    form: Annotated[
+        Literal["text", "md", "json", "html"], typer.Option("--format", help="How to write it.")
+    ] = "text",
+    to: Annotated[
+        Path | None, typer.Option(help="File to write; standard output without it.", metavar="FILE")
+    ] = None,
+    store: Store = None,
+    ledger: Ledger = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare the arms of a sweep by what is in the ledger, finished or not."""
+    from orchestrator import views
+    from tracking import report
+    from tracking.compare import compare as compare_arms
+
+    with find_sweep(name, Place(store=store, ledger=ledger)) as found:
+        comparison = compare_arms(found.ledger, found.record)
+    writers: dict[str, Callable[[Comparison], str]] = {
+        "text": report.to_text,
+        "md": report.to_markdown,
+        "json": report.to_json,
+        "html": report.to_html,
+    }
+    chosen = "json" if as_json else form
+    if to is not None:
+        views.write_file(to, writers[chosen](comparison))
+    elif chosen == "text":
+        views.stdout().print(report.to_renderable(comparison))
+    else:
+        typer.echo(writers[chosen](comparison), nl=False)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+def _stored(name: str, place: Place, address: str | None, workers: int | None) -> "Sweep":
+    """Take a sweep up from its ledger, on the machines the command line names."""
+    from orchestrator.sweep import Sweep
+
+    with find_sweep(name, place) as found:
+        tracking = found.tracking
+    sweep = Sweep.from_ledger(name, tracking)
+    changes = {"address": address, "workers": workers}
+    resources = sweep.spec.resources.model_copy(
+        update={key: value for key, value in changes.items() if value is not None}
+    )
+    return Sweep(sweep.spec.model_copy(update={"resources": resources}))
+
+
+def _drive(
+    sweep: "Sweep", *, quiet: bool, as_json: bool, extend: bool = False, retry: bool = False
+) -> None:
+    """Run a sweep to its end and show the comparison; after Ctrl-C say how to go on."""
+    from orchestrator import views
+
+    try:
+        console = Console(stderr=True, quiet=quiet)
+        comparison = sweep.run(extend=extend, retry=retry, console=console)
+    except KeyboardInterrupt:
+        typer.echo(views.stopped(sweep.spec), err=True)
+        raise typer.Exit(INTERRUPTED) from None
+    facts = views.end_facts(sweep.spec, comparison)
+    if as_json:
+        views.print_json(facts)
+    else:
+        views.print_end(facts, comparison)
+
+
+def _whole(text: str, option: str) -> int:
+    if not text.strip().isdecimal():
+        raise typer.BadParameter(f"{option}: {text!r} is not a whole number")
+    return int(text)
