@@ -4,9 +4,10 @@ Source: one update rule for the soft pruning family. He et al., "Soft Filter Pru
 arXiv:1808.06866 (SFP); He et al., arXiv:1808.07471 (ASFP); Cai et al., arXiv:2010.09498 (SRFP,
 ASRFP); Cai et al., arXiv:2011.03170 (GHFP). One-shot and iterative pruning are settings of it.
 
-Of the filters that a group is to lose, the share ``P`` is *selected* after epoch ``t``; selected
-filters are multiplied by the softness ``alpha`` and go on training; the share ``lambda`` of them
-is *hard*: zero, frozen and never taken back.
+Of the filters that a group is to lose, the share ``P`` is *selected* after epoch ``t``; weights of
+selected filters are multiplied by the softness ``alpha`` and go on training; the share ``lambda``
+of them is *hard*: zero with their batch norms, frozen and never taken back. After the last epoch
+all are hard, so that removing them changes nothing.
 """
 
 import math
@@ -22,7 +23,7 @@ from methods.base import PruningMethod, Session, Step, build, prune_lowest
 from methods.errors import SettingsError, nearest
 from methods.layout import Group
 from methods.plan import PruningPlan, Ratios, removed_count
-from methods.surgery import filter_parameters, scale_filters
+from methods.surgery import filter_parameters, scale_filters, soften_filters
 
 SETTLED = 0.9  #: Share of the selection after which all three curves have reached their end.
 
@@ -40,6 +41,13 @@ class Schedule:
     softness_end: Annotated[float, Field(gt=0.0, lt=1.0)] = 1e-5  #: alpha where it is cut to 0.
     hardness: Literal["none", "all", "cubic", "step"] = "all"  #: Curve of lambda.
     harden_at: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5  #: Where ``step`` jumps to 1.
+
+    def __post_init__(self) -> None:
+        if 0.0 < self.softness <= self.softness_end:
+            raise ValueError(
+                f"softness {self.softness} has to decay, so softness_end must lie below it; "
+                f"it is {self.softness_end}"
+            )
 
     @classmethod
     def create(cls, settings: Mapping[str, Any] | str | None = None) -> "Schedule":
@@ -108,6 +116,8 @@ class Schedule:
                 wanted = removed_count(group.name, group.width, ratios.get(group.name, 0.0))
                 selected = math.floor(wanted * share + 1e-6)
                 hard = math.floor(wanted * share * self.hard_share(t, epochs) + 1e-6)
+                if t + 1 == epochs:
+                    hard = selected  # whatever the curve, in the end they are gone
                 chosen = method.choose(group, scores[group.name], selected)
                 masks.apply(group, chosen, hard, self.soft_factor(t, epochs))
 
@@ -158,11 +168,11 @@ class SoftMasks:
         return ranked
 
     def apply(self, group: Group, selected: list[int], hard: int, factor: float) -> None:
-        """Scale the selected filters; the first ``hard`` of them become zero for good."""
+        """Scale the weights of the selected; the first ``hard`` filters are zero for good."""
         latched = self._hard[group.name]
         fresh = [index for index in selected if index not in latched]
         latched += fresh[: max(0, hard - len(latched))]
-        scale_filters(self._network, group, [i for i in fresh if i not in latched], factor)
+        soften_filters(self._network, group, [i for i in fresh if i not in latched], factor)
         scale_filters(self._network, group, latched, 0.0)
 
     @torch.no_grad()

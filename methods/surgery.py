@@ -40,6 +40,22 @@ def scale_filters(
         parameter[rows[list(filters)].flatten()] *= factor
 
 
+@torch.no_grad()
+def soften_filters(network: nn.Module, group: Group, filters: Sequence[int], factor: float) -> None:
+    """Multiply the weights of some filters by ``factor``, so that they can still grow back.
+
+    Batch norms and biases stay: were they zero as well, a rectifier would let no gradient through
+    and a filter at zero could never leave it.
+    """
+    if not filters:
+        return
+    for member in group.outputs:
+        if member.layer in group.producers:
+            weight = network.get_parameter(f"{member.layer}.weight")
+            rows = torch.tensor(member.channels)[list(filters)].flatten()
+            weight[rows.to(weight.device)] *= factor
+
+
 def shrink(network: nn.Module, plan: PruningPlan, layout: Layout) -> None:
     """Remove the filters that ``plan`` drops; ``network`` becomes smaller, in place.
 
