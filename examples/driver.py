@@ -1,6 +1,6 @@
 """The quickstart from Python: the same sweep, launched by a driver script.
 
-    python examples/driver.py [KEY=VALUE ...]
+python examples/driver.py [KEY=VALUE ...]
 """
 
 import sys
