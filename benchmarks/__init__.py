@@ -1,0 +1,1 @@
+"""What prunesweep costs, measured; README.md lists what there is and what it said last."""
