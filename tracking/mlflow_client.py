@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from tracking.artifacts import ArtifactNotFoundError, ArtifactStore
 from tracking.errors import TrackingError, redact
 from tracking.mirror import KEY, PARENT, Point, RunImage, Status
-from tracking.mlflow_server import prepare_store, quiet_mlflow
+from tracking.mlflow_server import import_store, prepare_store, quiet_mlflow
 
 TIMEOUT_S = 5
 _ENVIRONMENT: Mapping[str, str] = {
@@ -24,6 +24,7 @@ _ENVIRONMENT: Mapping[str, str] = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": str(TIMEOUT_S),
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # which costs a request for each run
 }
+_SCHEMA_LOCK = 7_305_113_265  # any number, as long as every publisher uses it
 _REFUSALS = frozenset(
     {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS", "INVALID_STATE"}
 )
@@ -227,16 +228,18 @@ class Mlflow:
     def _connect(self) -> Any:
         quiet_mlflow()
         os.environ.update(_ENVIRONMENT)
-        uri = self._raw_uri
         if self.is_direct:
-            prepare_store(uri)
-            if uri.startswith("postgresql"):
-                url = sa.make_url(uri).update_query_dict({"connect_timeout": str(TIMEOUT_S)})
-                sa.create_engine(url, poolclass=sa.NullPool).connect().close()  # MLflow tries 100 s
-                uri = url.render_as_string(hide_password=False)
+            import_store()
+            prepare_store(self._raw_uri)
         from mlflow import MlflowClient
 
-        return MlflowClient(uri)
+        if not self._raw_uri.startswith("postgresql"):
+            return MlflowClient(self._raw_uri)
+        url = sa.make_url(self._raw_uri).update_query_dict({"connect_timeout": str(TIMEOUT_S)})
+        with sa.create_engine(url, poolclass=sa.NullPool).connect() as connection:
+            # whoever comes first makes the tables; and MLflow itself tries to connect for 100 s
+            connection.execute(sa.select(sa.func.pg_advisory_lock(_SCHEMA_LOCK)))
+            return MlflowClient(url.render_as_string(hide_password=False))
 
     def _clean(self, error: Exception) -> str:
         text = str(error).replace(self._raw_uri, self.uri)

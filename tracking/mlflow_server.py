@@ -14,11 +14,12 @@ import sys
 import tempfile
 import time
 import urllib.request
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from sqlalchemy.engine import make_url
 
@@ -57,6 +58,15 @@ def quiet_mlflow() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
+def import_store() -> Any:
+    """Return MLflow's class for stores in a database, imported without its deprecation warnings."""
+    quiet_mlflow()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+    return SqlAlchemyStore
+
+
 def sqlite_file(uri: str) -> Path | None:
     """Return the file behind an SQLite URI; None for any other store."""
     if not uri.startswith("sqlite"):
@@ -80,14 +90,9 @@ def prepare_store(uri: str) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if file.exists() and file.stat().st_size > 0:
             return
-        quiet_mlflow()
-        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
         fresh = file.with_name(f"{file.name}.fresh")
         fresh.unlink(missing_ok=True)  # of a process that was killed here
-        store: Any = cast(Any, SqlAlchemyStore)(
-            f"sqlite:///{fresh.absolute()}", "mlflow-artifacts:/"
-        )
+        store = import_store()(f"sqlite:///{fresh.absolute()}", "mlflow-artifacts:/")
         store.engine.dispose()
         os.replace(fresh, file)
 

@@ -16,10 +16,11 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from tests.tracking.postgres import PostgresServer
 from tracking.artifacts import ArtifactStore
 from tracking.ledger import Ledger
 from tracking.mirror import KEY, sweep_key
-from tracking.mlflow_client import Mlflow, MlflowUnavailableError
+from tracking.mlflow_client import Mlflow, MlflowUnavailableError, RunHandle
 from tracking.mlflow_server import MlflowServer, default_uri, prepare_store, start_server
 from tracking.outbox import Outbox
 from tracking.publisher import Publisher
@@ -28,14 +29,7 @@ from tracking.records import NewEntry, SweepState, TrialState
 from tracking.sole_publisher import sole_publisher
 from tracking.writer import SweepWriter
 
-pytestmark = [
-    pytest.mark.integration,
-    # MLflow's own habits, met while it is imported or called
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = pytest.mark.integration
 
 SPEC = {
     "name": "first",
@@ -541,6 +535,34 @@ class TestOutage:
             time.sleep(1.0)
             assert len(children_of(bench, server.url)) == 1
 
+    def test_a_run_created_by_a_call_nobody_answered_is_dropped_again(
+        self, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        uri = default_uri(bench.folder)
+        publisher = bench.publisher(uri)
+        publisher.publish_all()
+        run_trial(bench.writer, 0)
+        mlflow = publisher._mlflow
+        create, lost = mlflow.create, []
+
+        def create_without_answer(*arguments: Any) -> RunHandle:
+            lost.append(create(*arguments))
+            raise MlflowUnavailableError(uri, "timed out")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(mlflow, "create", create_without_answer)
+            publisher.publish_once()
+        with monkeypatch.context() as patch:
+            patch.setattr(mlflow, "find", lambda *_: [])  # it shows up only later
+            publisher.publish_once()
+        assert len(children_of(bench, uri)) == 2
+        stop = Event()
+        stop.set()
+        assert publisher.run_forever(stop)
+        (child,) = children_of(bench, uri)
+        assert child.info.run_id != lost[0].id
+        assert child.data.metrics["test_accuracy"] == 91.5
+
 
 def environment_of(bench: Bench, uri: str) -> dict[str, Any]:
     return {
@@ -633,6 +655,7 @@ class TestPublisherProcess:
     def test_its_command_line_shows_no_password(self, bench: Bench) -> None:
         process = start_publisher(**environment_of(bench, "http://user:secret@127.0.0.1:9"))
         try:
+            wait_for(Path(f"/proc/{process.pid}/cmdline").read_bytes)
             shown = Path(f"/proc/{process.pid}/cmdline").read_bytes()
         finally:
             process.kill()
@@ -642,16 +665,16 @@ class TestPublisherProcess:
 
 
 class TestSolePublisher:
-    def test_the_second_waits_for_the_first(self, bench: Bench) -> None:
+    def test_the_second_waits_for_the_first(self, ledger: Ledger, ledger_url: str) -> None:
         stop = Event()
         stop.set()
-        with sole_publisher(bench.ledger_url, "first", Event()) as first:
+        with sole_publisher(ledger_url, "first", Event()) as first:
             assert first
-            with sole_publisher(bench.ledger_url, "first", stop) as second:
+            with sole_publisher(ledger_url, "first", stop) as second:
                 assert not second
-            with sole_publisher(bench.ledger_url, "other", stop) as other:
+            with sole_publisher(ledger_url, "other", stop) as other:
                 assert other
-        with sole_publisher(bench.ledger_url, "first", stop) as second:
+        with sole_publisher(ledger_url, "first", stop) as second:
             assert second
 
 
@@ -669,10 +692,22 @@ class TestMlflow:
                 stderr=subprocess.PIPE,
                 text=True,
             )
-            for number in range(3)
+            for number in range(2)
         ]
         outputs = [process.communicate(timeout=120) for process in processes]
-        assert sorted(int(out) for out, _ in outputs) == [1, 2, 3]
+        assert sorted(int(out) for out, _ in outputs) == [1, 2]
+
+    def test_publishes_to_a_database_of_its_own(
+        self, bench: Bench, postgres: PostgresServer
+    ) -> None:
+        run_trial(bench.writer, 0)
+        uri = postgres.new_database()
+        publisher = bench.publisher(uri)
+        publisher.publish_all()
+        assert publisher.trouble is None
+        (child,) = children_of(bench, uri)
+        assert child.data.metrics["test_accuracy"] == 91.5
+        assert child.info.artifact_uri.startswith((bench.folder / "artifacts").as_uri())
 
     def test_an_unreachable_database_is_noticed_within_seconds(self) -> None:
         began = time.monotonic()
