@@ -79,6 +79,7 @@ class Agenda:
         self._open: dict[Place, str] = {}  # places handed out or due, with the trial's uid
         self._confirmed: dict[Place, Mapping[str, Any] | None] = {}
         self._awaited: dict[str, set[Place]] = {}  # re-runs still out, by target
+        self._crowned: set[str] = set()  # targets whose winner is known
         self._studies = {
             (arm.name, study.label): study
             for target in (spec.cost_targets or (None,))
@@ -104,8 +105,7 @@ class Agenda:
         while hits := [place for place in self._open if place in ended]:
             for place in hits:
                 trial = ended[place]
-                if trial.uid == self._open[place]:
-                    self.ended(place, trial.state, trial.result)
+                self.ended(place, trial.uid, trial.state, trial.result)
                 del ended[place]
 
     def next(self, limit: int) -> list[Wanted]:
@@ -126,10 +126,13 @@ class Agenda:
         """Nothing is due, out, or still to come."""
         return self.problem is not None or not self._open
 
-    def ended(self, place: Place, state: TrialState, result: Mapping[str, Any] | None) -> None:
-        """Take in how the trial wanted at ``place`` ended."""
-        if self._open.pop(place, None) is None:
+    def ended(
+        self, place: Place, uid: str, state: TrialState, result: Mapping[str, Any] | None
+    ) -> None:
+        """Take in how a trial wanted at ``place`` ended; nothing if another is wanted by now."""
+        if self._open.get(place) != uid:
             return
+        del self._open[place]
         done = result if state is TrialState.COMPLETED else None
         if place.role == "baseline" and self._weights is None:
             if done is None:
@@ -188,19 +191,19 @@ class Agenda:
                 place = Place("confirm", arm_name, target_label, seed)
                 self._awaited.setdefault(target_label, set()).add(place)
                 self._add(place, self._prune(study.arm, study.target, ratios, seed))
-        self._crown_if_complete(label)
+        for awaited in list(self._awaited):
+            self._crown_if_complete(awaited)
 
     def _crown_if_complete(self, label: str) -> None:
         """Once all re-runs of a target are in: its winning shape from scratch, and latencies."""
+        searched = FRONT if label.startswith(FRONT) else label
         waiting = any(
-            key not in self._over for key, study in self._studies.items() if study.label == label
+            study == searched and (arm, study) not in self._over for arm, study in self._studies
         )
-        if waiting or self._awaited.get(label):
+        if label in self._crowned or waiting or self._awaited[label]:
             return
-        runs: dict[str, list[Mapping[str, Any]]] = {}
-        for place, result in self._confirmed.items():
-            if place.target == label and result is not None:
-                runs.setdefault(place.arm, []).append(result)
+        self._crowned.add(label)
+        runs = self._confirmed_runs(label)
         if not runs:
             return
         for arm, results in runs.items():
@@ -213,6 +216,16 @@ class Agenda:
             for seed in self._spec.seeds:
                 trial = self._scratch(self._shape(runs[winner][0]), seed)
                 self._add(Place("control", f"{SCRATCH}:{winner}", label, seed), trial)
+
+    def _confirmed_runs(self, label: str) -> dict[str, list[Mapping[str, Any]]]:
+        """Return the re-runs that came back, by arm; in an order that is the same on every run."""
+        found: dict[str, list[Mapping[str, Any]]] = {}
+        for arm in self._spec.arms:
+            places = [Place("confirm", arm.name, label, seed) for seed in self._spec.seeds]
+            results = [r for place in places if (r := self._confirmed.get(place)) is not None]
+            if results:
+                found[arm.name] = results
+        return found
 
     def _shape(self, result: Mapping[str, Any]) -> PruningPlan:
         """Return a plan of the same widths: which filters stay does not matter to a shape."""
@@ -235,6 +248,7 @@ class Agenda:
         counted = {
             group: removed_count(group, width, ratios[group]) / width
             for group, width in self._ground.layout.widths.items()
+            if ratios  # none: the method allocates
         }
         return self._trial(
             "prune",

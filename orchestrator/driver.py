@@ -27,6 +27,7 @@ class Ended:
     """A trial of the sweep that reached a final state."""
 
     trial_id: int
+    uid: str
     places: tuple[Place, ...]
     spec: TrialSpec
     state: TrialState
@@ -52,6 +53,7 @@ class Watcher(Protocol):
 class _Work:
     """A trial that is not final yet, and the places that wait for it."""
 
+    uid: str
     spec: TrialSpec
     places: list[Place] = field(default_factory=list)
     task: Task | None = None  #: Set while it runs.
@@ -129,7 +131,9 @@ class Driver:
     def _take_up(self, trial: TrialRecord, place: Place) -> None:
         work = self._work.get(trial.id)
         if work is None:
-            work = self._work[trial.id] = _Work(spec=TrialSpec.model_validate(trial.spec))
+            work = self._work[trial.id] = _Work(
+                uid=trial.uid, spec=TrialSpec.model_validate(trial.spec)
+            )
             self._waiting.append(trial.id)
         work.places.append(place)
 
@@ -169,6 +173,7 @@ class Driver:
                 self._tell(
                     Ended(
                         trial_id=trial.id,
+                        uid=trial.uid,
                         places=(item.place,),
                         spec=item.trial,
                         state=trial.state,
@@ -276,6 +281,7 @@ class Driver:
             self._tell(
                 Ended(
                     trial_id=trial_id,
+                    uid=work.uid,
                     places=tuple(work.places),
                     spec=work.spec,
                     state=state,
@@ -288,7 +294,9 @@ class Driver:
 
     def _tell(self, trial: Ended) -> None:
         for place in trial.places:
-            told = self._planner.submit(self._agenda.ended, place, trial.state, trial.result)
+            told = self._planner.submit(
+                self._agenda.ended, place, trial.uid, trial.state, trial.result
+            )
             self._told.append(told)
         self._watcher.ended(trial)
 
