@@ -92,8 +92,9 @@ class PruningMethod:
     """How filters are chosen. Settings are fields, so that a trial can be stored and rebuilt.
 
     A criterion overrides :meth:`score`; one that looks at data overrides :meth:`scores`; one with
-    its own way of choosing inside a group overrides :meth:`choose`; a method that must learn
-    overrides :meth:`select` and trains through the session.
+    its own way of choosing inside a group overrides :meth:`choose`; one that turns a cost target
+    into ratios overrides :meth:`allocate`; a method that must learn overrides :meth:`select` and
+    trains through the session.
     """
 
     name: ClassVar[str]
@@ -131,8 +132,29 @@ class PruningMethod:
         """Return the ``count`` filters of ``group`` to prune: the lowest scores, stable order."""
         return torch.argsort(scores, stable=True)[:count].tolist()
 
+    def allocate(self, network: nn.Module, target: CostTarget, session: Session) -> Ratios:
+        """Return the method's own ratios for a network that costs what ``target`` asks for.
+
+        Overridden by methods that say ``allocates``; those that override :meth:`select` too call
+        :meth:`settled` there.
+
+        Raises:
+            MethodError: The method does not allocate, or cannot meet the target.
+        """
+        raise MethodError(
+            f"The method {self.name!r} does not choose ratios by itself; name them, or leave the "
+            "arm's allocation to the search."
+        )
+
+    def settled(self, network: nn.Module, ratios: Ratios, session: Session) -> Ratios:
+        """Return ``ratios`` or, where a trial has a target and no ratios, the method's own."""
+        if ratios or session.target is None:
+            return ratios
+        return self.allocate(network, session.target, session)
+
     def select(self, network: nn.Module, ratios: Ratios, session: Session) -> PruningPlan:
         """Choose the filters that stay; ``network`` may be trained on the way, not shrunk."""
+        ratios = self.settled(network, ratios, session)
         return session.schedule.select(self, network, ratios, session)
 
 
