@@ -4,56 +4,32 @@ Facts go to standard output, progress and errors to standard error. What a verb 
 when it runs, so that help and shell completion answer at once.
 """
 
+import signal
+import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
-from typer.core import TyperGroup
 
-from orchestrator.errors import PrunesweepError
-from orchestrator.lookup import LEDGER, STORE, Place, find_sweep
+from orchestrator.exits import FAILED, INTERRUPTED, ErrorsAsMessages
+from orchestrator.lookup import (
+    LEDGER,
+    STORE,
+    NoMlflowError,
+    Place,
+    TrialChoiceError,
+    find_sweep,
+    find_trial,
+    open_existing,
+    require_variables,
+)
 
 if TYPE_CHECKING:
     from orchestrator.sweep import Sweep
     from tracking.comparison import Comparison
-
-FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130  #: Exit codes.
-
-
-class ErrorsAsMessages(TyperGroup):
-    """Shows a known error as its message, and ends with the exit code of its kind."""
-
-    def invoke(self, ctx: Any) -> Any:
-        """Run the command that ``ctx`` holds."""
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt:
-            typer.echo("Stopped.", err=True)
-            raise typer.Exit(INTERRUPTED) from None
-        except Exception as error:
-            code = exit_code(error)
-            if code is None or ctx.params.get("debug"):
-                raise
-            typer.echo(str(error), err=True)
-            raise typer.Exit(code) from None
-
-
-def exit_code(error: Exception) -> int | None:
-    """Return what a known error ends the command with; None for a mistake of our own."""
-    from methods.errors import MethodError
-    from search_spaces.errors import SearchSpaceError
-    from tracking.errors import FencedError, TrackingError
-    from workers.errors import WorkerError
-
-    if isinstance(error, PrunesweepError):
-        return error.exit_code
-    if isinstance(error, FencedError):
-        return FAILED
-    known = isinstance(error, TrackingError | WorkerError | MethodError | SearchSpaceError)
-    return BAD_INPUT if known else None
-
 
 app = typer.Typer(
     name="prunesweep",
@@ -63,6 +39,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+Spec = Annotated[str, typer.Argument(help="YAML file.", metavar="SPEC")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(help="In place of the file's, as in recipe.epochs=3.", metavar="[KEY=VALUE]..."),
+]
 Store = Annotated[
     str | None,
     typer.Option(envvar=STORE, help="Folder of records and artifacts.", metavar="DIR"),
@@ -89,13 +70,8 @@ def prunesweep(
 
 @app.command()
 def run(
-    spec: Annotated[str, typer.Argument(help="YAML file.", metavar="SPEC")],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Argument(
-            help="Values in place of the file's, as in recipe.epochs=3.", metavar="[KEY=VALUE]..."
-        ),
-    ] = None,
+    spec: Spec,
+    overrides: Overrides = None,
     address: Address = None,
     workers: Workers = None,
     dry_run: Annotated[
@@ -215,6 +191,140 @@ def compare(
         views.stdout().print(report.to_renderable(comparison))
     else:
         typer.echo(writers[chosen](comparison), nl=False)
+
+
+@app.command()
+def status(
+    name: Annotated[
+        str | None, typer.Argument(help="Name of the sweep; all of them without.", metavar="[NAME]")
+    ] = None,
+    store: Store = None,
+    ledger: Ledger = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show where sweeps stand: counts, the best so far, what runs, what failed."""
+    from orchestrator import status as stand
+    from orchestrator import views
+
+    place = Place(store=store, ledger=ledger)
+    if name is None:
+        with open_existing(require_variables(place.tracking()).ledger_url) as opened:
+            views.show(stand.sweeps_facts(opened), stand.sweeps_view, as_json=as_json)
+        return
+    with find_sweep(name, place) as found:
+        views.show(stand.status_facts(found), stand.status_view, as_json=as_json)
+
+
+@app.command()
+def export(
+    name: Name,
+    trial: Annotated[
+        str,
+        typer.Argument(
+            help="Its number, the first digits of its uid, or best:ARM:TARGET.", metavar="TRIAL"
+        ),
+    ],
+    to: Annotated[Path, typer.Option(help="Folder to write; must be empty.", metavar="DIR")],
+    store: Store = None,
+    ledger: Ledger = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a pruned network to a folder that anyone can load."""
+    from orchestrator import views
+    from tracking.artifacts import ArtifactStore
+    from workers.rebuild import export_trial
+    from workers.settings import TrialSpec
+
+    with find_sweep(name, Place(store=store, ledger=ledger)) as found:
+        chosen = find_trial(found, trial)
+        if chosen.result is None:
+            problem = f"it is {chosen.state} and has no network."
+            raise TrialChoiceError(name, trial, problem)
+        artifacts = ArtifactStore(require_variables(found.tracking).artifacts_url)
+    folder = export_trial(TrialSpec.model_validate(chosen.spec), chosen.result, artifacts, to)
+    files = sorted(file.name for file in folder.iterdir())
+    facts = {"trial": chosen.id, "uid": chosen.uid, "folder": str(folder), "files": files}
+    words = f"Trial {chosen.id} is in {folder}: {', '.join(files)}"
+    views.show(facts, lambda _: words, as_json=as_json)
+
+
+@app.command()
+def ui(
+    port: Annotated[int | None, typer.Option(help="Port to listen on; a free one without.")] = None,
+    store: Store = None,
+) -> None:
+    """Serve the MLflow UI of a store on this machine, until Ctrl-C."""
+    from tracking.mlflow_server import sqlite_file, start_server
+
+    tracking = Place(store=store).tracking()
+    uri = require_variables(tracking).mlflow_url or ""
+    file = sqlite_file(uri)
+    if file is not None and not file.exists():
+        raise NoMlflowError(str(file))
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # ends the server, too
+    with start_server(uri, tracking.artifacts_url, port=port) as server:
+        typer.echo(server.url)
+        typer.echo("MLflow answers at this address; Ctrl-C ends it.", err=True)
+        with suppress(KeyboardInterrupt):
+            server.wait()
+            typer.echo("MLflow ended by itself.", err=True)
+            raise typer.Exit(FAILED)
+
+
+@app.command()
+def publish(
+    name: Name, store: Store = None, ledger: Ledger = None, as_json: AsJson = False
+) -> None:
+    """Send to MLflow what it lacks of a sweep, as after an outage."""
+    from orchestrator import publishing, views
+
+    with find_sweep(name, Place(store=store, ledger=ledger)) as found:
+        facts = publishing.publish(found)
+    views.show(facts, publishing.view, as_json=as_json)
+    raise typer.Exit(FAILED if facts["left"] else 0)
+
+
+@app.command()
+def doctor(
+    spec: Spec,
+    overrides: Overrides = None,
+    store: Store = None,
+    ledger: Ledger = None,
+    as_json: AsJson = False,
+) -> None:
+    """Try the whole chain on a few images before anything is spent."""
+    from orchestrator import views
+    from orchestrator.doctor import examine
+    from orchestrator.sweep import Sweep
+
+    place = Place(store=store, ledger=ledger)
+    sweep = Sweep.from_file(spec, [*(overrides or ()), *place.overrides])
+    tell = (lambda _: None) if as_json else views.print_finding
+    findings = examine(sweep, tell)
+    if as_json:
+        views.print_json([finding.to_json() for finding in findings])
+    raise typer.Exit(0 if all(finding.ok for finding in findings) else FAILED)
+
+
+@app.command()
+def methods(
+    name: Annotated[
+        str | None, typer.Argument(help="A method, alias or schedule.", metavar="[NAME]")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List pruning methods and schedules with their settings."""
+    from orchestrator import catalog, views
+
+    views.show(catalog.methods_facts(name), catalog.methods_view, as_json=as_json)
+
+
+@app.command()
+def models(as_json: AsJson = False) -> None:
+    """List the networks that a specification can name."""
+    from orchestrator import catalog, views
+
+    views.show(catalog.models_facts(), catalog.models_view, as_json=as_json)
 
 
 def main() -> None:

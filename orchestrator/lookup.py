@@ -11,7 +11,6 @@ from pydantic import ValidationError
 from sqlalchemy.exc import ArgumentError
 
 from orchestrator.errors import Problem, PrunesweepError, SpecError
-from orchestrator.messages import explain
 from orchestrator.spec import SweepSpec
 from orchestrator.surroundings import CHECK, TrackingSettings
 from tracking.ledger import Ledger
@@ -39,6 +38,22 @@ class NoLedgerError(PrunesweepError, LookupError):
         return (
             f"There is no ledger at {self.file}. Name the folder the sweep was run with, --store "
             f"DIR or ${STORE}, or its database, --ledger URL or ${LEDGER}."
+        )
+
+
+class NoMlflowError(PrunesweepError, LookupError):
+    """There is no MLflow store where one was to be shown."""
+
+    exit_code = 2
+
+    def __init__(self, file: str) -> None:
+        super().__init__(file)
+        self.file = file
+
+    def __str__(self) -> str:
+        return (
+            f"There is no MLflow store at {self.file}. Name the folder a sweep was run with, "
+            f"--store DIR or ${STORE}; `prunesweep publish NAME` fills an empty one."
         )
 
 
@@ -101,11 +116,15 @@ def _checked(settings: dict[str, Any], *, here: bool = False) -> TrackingSetting
     try:
         return TrackingSettings.model_validate(settings, context=CHECK if here else None)
     except ValidationError as error:
-        problems = []
-        for path, message in explain(error, ("tracking",)):
-            key = ".".join(map(str, path))
-            problems.append(Problem(_OPTIONS.get(key, key), message))
-        raise SpecError(problems) from None
+        found = _mistakes(error, "tracking")
+        raise SpecError([Problem(_OPTIONS.get(key, key), why) for key, why in found]) from None
+
+
+def _mistakes(error: ValidationError, *prefix: str) -> list[tuple[str, str]]:
+    """Return key and message of every mistake."""
+    from orchestrator.messages import explain  # takes seconds to import, for it knows the methods
+
+    return [(".".join(map(str, path)), message) for path, message in explain(error, prefix)]
 
 
 def require_variables(tracking: TrackingSettings) -> TrackingSettings:
@@ -164,12 +183,8 @@ def spec_of(record: SweepRecord) -> SweepSpec:
     try:
         return SweepSpec.model_validate(record.spec)
     except ValidationError as error:
-        where = f"stored specification of {record.name}"
-        problems = [
-            Problem(f"{where}: {'.'.join(map(str, path))}", message)
-            for path, message in explain(error)
-        ]
-        raise SpecError(problems) from None
+        where = f"stored specification of {record.name}: "
+        raise SpecError([Problem(where + key, why) for key, why in _mistakes(error)]) from None
 
 
 def find_trial(found: Found, text: str) -> TrialRecord:

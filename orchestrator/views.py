@@ -1,11 +1,12 @@
 """What the command line shows: facts as JSON-able data, and the same for people."""
 
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.console import Console, RenderableType
 
@@ -17,6 +18,9 @@ from tracking.artifacts import ArtifactStore
 from tracking.comparison import Comparison
 from tracking.errors import redact
 from tracking.report import to_json, to_renderable
+
+if TYPE_CHECKING:
+    from orchestrator.doctor import Finding
 
 PIPE_WIDTH = 120  #: Columns of what is written to a pipe or a file.
 
@@ -52,7 +56,16 @@ def show(facts: Facts, view: Callable[[Facts], RenderableType], *, as_json: bool
 
 def print_json(facts: Any) -> None:
     """Print facts for a program."""
-    print(json.dumps(facts, indent=2))
+    print(json.dumps(_finite(facts), indent=2, allow_nan=False))
+
+
+def _finite(facts: Any) -> Any:
+    """Put null where a number is none, which JSON cannot say."""
+    if isinstance(facts, Mapping):
+        return {key: _finite(value) for key, value in facts.items()}
+    if isinstance(facts, list | tuple):
+        return [_finite(value) for value in facts]
+    return None if isinstance(facts, float) and not math.isfinite(facts) else facts
 
 
 def write_file(path: Path, text: str) -> None:
@@ -65,6 +78,12 @@ def write_file(path: Path, text: str) -> None:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise UnwritableFileError(str(path), error.strerror or str(error)) from error
+
+
+def print_finding(finding: "Finding") -> None:
+    """Show one link of the chain the doctor tries."""
+    mark = "ok    " if finding.ok else "BROKEN"
+    print(f"{mark} {finding.name} ({finding.seconds:.1f} s): {finding.detail}", flush=True)
 
 
 def end_facts(spec: SweepSpec, comparison: Comparison) -> dict[str, Any]:
