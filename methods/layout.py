@@ -15,6 +15,7 @@ from torch import nn
 
 from methods.cost import CostModel, Term, evaluation_mode, input_like, output_positions
 from methods.errors import LayoutError, nearest
+from methods.scatter import branch_ends, sole_norm, sole_readers
 
 Shape = tuple[int, int, int]
 #: Layers that may lose one channel and leave the rest as they were.
@@ -23,9 +24,14 @@ PER_CHANNEL = (nn.Conv2d, nn.Linear, nn.BatchNorm2d, nn.PReLU)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LayerPolicy:
-    """Which groups may lose filters."""
+    """Which groups may lose filters.
 
-    kind: Literal["inside_blocks", "coupled"] = "inside_blocks"
+    ``inside_blocks`` prunes convolutions whose outputs stay inside a residual block; ``scatter``
+    also the last one of each block (and the stem, unless protected), whose outputs are then added
+    into the stream by index; ``coupled`` also whole streams.
+    """
+
+    kind: Literal["inside_blocks", "scatter", "coupled"] = "inside_blocks"
     protect: tuple[str, ...] = ()  #: Patterns of layer names that keep all filters.
     protect_stem: bool = True  #: The first convolution keeps all filters.
 
@@ -51,6 +57,7 @@ class Group:
     ]  #: Everything that emits the group's channels: producers, norms, depthwise.
     inputs: tuple[Member, ...]  #: Layers that read them.
     fused: bool = False  #: Its channels pass a layer that mixes or scales them as one.
+    scattered: bool = False  #: The stream it feeds keeps its width, with zeros for what went.
 
     @property
     def stage(self) -> str:
@@ -100,8 +107,8 @@ def find_layout(network: nn.Module, input_shape: Shape, policy: LayerPolicy) -> 
 
     Raises:
         LayoutError: The network does not run on such images, nothing may be pruned, a protected
-            pattern matches no layer, or, under ``coupled``, the residual streams do not carry
-            their channels one to one.
+            pattern matches no layer, under ``coupled`` the residual streams do not carry their
+            channels one to one, or under ``scatter`` there is no residual block.
     """
     graph = trace(network, input_shape)
     positions = output_positions(network, input_shape)
@@ -109,9 +116,12 @@ def find_layout(network: nn.Module, input_shape: Shape, policy: LayerPolicy) -> 
     protected = _protected(convolutions, policy)
     order = {name: i for i, name in enumerate(positions)}
     names = {module: name for name, module in network.named_modules()}
+    found = list(_groups(network, graph, convolutions, names, policy))
+    if policy.kind == "scatter":
+        found += _scattered(network, graph, convolutions, names, found)
     groups = [
         group
-        for group in _groups(network, graph, convolutions, names, policy)
+        for group in found
         if not protected.intersection(group.producers) and not _reads_grouped(network, group)
     ]
     if not groups:
@@ -158,7 +168,7 @@ def _groups(
         seen.update(group.producers)
         if group.fused or not group.inputs:
             continue  # no filter of its own to remove, or the network's output
-        if policy.kind == "inside_blocks" and len(group.producers) > 1:
+        if policy.kind != "coupled" and len(group.producers) > 1:
             continue  # a residual stream
         problem = _not_one_to_one(network, group)
         if problem is None:
@@ -167,8 +177,42 @@ def _groups(
             raise LayoutError(
                 f"The group of {name!r} cannot be pruned as a whole: {problem}. This is so for "
                 "residual streams with zero-padded shortcuts; use projection shortcuts, or the "
-                "layer policy 'inside_blocks'."
+                "layer policy 'scatter' or 'inside_blocks'."
             )
+
+
+def _scattered(
+    network: nn.Module,
+    graph: tp.DependencyGraph,
+    convolutions: list[str],
+    names: Mapping[nn.Module, str],
+    found: list[Group],
+) -> Iterator[Group]:
+    """Yield groups for the ends of branches and the stem, where they feed a residual stream."""
+    ends = set(branch_ends(graph, names))
+    if not ends:
+        raise LayoutError(
+            f"{type(network).__name__} has no residual block whose last convolution the layer "
+            "policy 'scatter' could narrow. Use 'inside_blocks', which prunes the same layers here."
+        )
+    taken = {producer for group in found for producer in group.producers}
+    for name in convolutions:
+        conv = _conv(network, name)
+        if name in taken or conv.groups > 1 or (name not in ends and name != convolutions[0]):
+            continue
+        norm = sole_norm(graph, conv)
+        layers = [name] if norm is None else [name, names[norm]]
+        readers = [names[reader] for reader in sole_readers(graph, norm or conv)]
+        one_to_one = tuple((i,) for i in range(conv.out_channels))
+        yield Group(
+            name=name,
+            width=conv.out_channels,
+            producers=(name,),
+            norms=(names[norm] if norm else None,),
+            outputs=tuple(Member(layer=layer, channels=one_to_one) for layer in layers),
+            inputs=tuple(Member(layer=reader, channels=one_to_one) for reader in readers),
+            scattered=True,
+        )
 
 
 def _read_group(

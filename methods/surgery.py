@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from methods.errors import PlanError
 from methods.layout import Group, Layout, trace
 from methods.plan import PruningPlan
+from methods.scatter import narrow_and_scatter
 
 
 def filter_parameters(network: nn.Module, group: Group) -> list[tuple[nn.Parameter, Tensor]]:
@@ -64,11 +65,17 @@ def shrink(network: nn.Module, plan: PruningPlan, layout: Layout) -> None:
     """
     _check_fit(plan, layout)
     graph = trace(network, layout.input_shape)
-    for group in layout.groups:
-        dropped = plan.dropped(group.name)
-        if dropped:
+    smaller = [group for group in layout.groups if plan.dropped(group.name)]
+    for group in smaller:
+        if not group.scattered:
             conv = network.get_submodule(group.name)
+            dropped = plan.dropped(group.name)
             graph.get_pruning_group(conv, tp.prune_conv_out_channels, dropped).prune()
+    for group in smaller:
+        if group.scattered:
+            readers = [member.layer for member in group.inputs]
+            kept = plan.kept[group.name]
+            narrow_and_scatter(network, group.name, group.norms[0], readers, kept)
     network.zero_grad(set_to_none=True)
 
 

@@ -91,7 +91,7 @@ class Target(Settings):
 class LayerSettings(Settings):
     """Which layers may lose filters; the same for every method of a comparison."""
 
-    policy: Literal["inside_blocks", "coupled"] = "inside_blocks"
+    policy: Literal["inside_blocks", "scatter", "coupled"] = "inside_blocks"
     protect: tuple[str, ...] = ()  #: Patterns of layer names that keep all filters.
     protect_stem: bool = True  #: The first convolution keeps all filters.
 
