@@ -1,7 +1,7 @@
 """Filter ranking by distance to the geometric median of a layer.
 
 Source: He et al., "Filter Pruning via Geometric Median for Deep Convolutional Neural Networks
-Acceleration", CVPR 2019, arXiv:1811.00250 (FPGM), eq. 5 and sec. 4.1.
+Acceleration", CVPR 2019, arXiv:1811.00250 (FPGM).
 """
 
 import math

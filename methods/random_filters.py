@@ -1,7 +1,7 @@
 """Random ranking: the control that says how much a criterion adds.
 
 Source: as in Li et al., "Pruning Filters for Efficient ConvNets", ICLR 2017, arXiv:1608.08710,
-sec. 4.4, which compares with filters drawn at random.
+which compares with filters drawn at random.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class RandomPruning(PruningMethod):
     """Draw each filter's score, the same for the same trial seed and layer."""
 
     name: ClassVar[str] = "random"
-    source: ClassVar[str] = "control; Li et al., ICLR 2017, arXiv:1608.08710, sec. 4.4"
+    source: ClassVar[str] = "control; Li et al., ICLR 2017, arXiv:1608.08710"
 
     def score(self, filters: Filters) -> Tensor:
         """Return one score per filter, ``[C_out]``, uniform in [0, 1)."""
