@@ -1,7 +1,20 @@
 """The sweep: its specification, the loop that runs it, the command line."""
 
+from typing import TYPE_CHECKING, Any
+
 from orchestrator.errors import PrunesweepError, SpecError
 from orchestrator.spec import SweepSpec
-from orchestrator.sweep import Sweep
+
+if TYPE_CHECKING:
+    from orchestrator.sweep import Sweep
 
 __all__ = ["PrunesweepError", "SpecError", "Sweep", "SweepSpec"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what needs torch and Ray when it is used: reading records must not wait for them."""
+    if name == "Sweep":
+        from orchestrator.sweep import Sweep
+
+        return Sweep
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,7 +2,7 @@
 
 It is level-triggered: it shows the present state of whatever changed, with the ledger's own time
 stamps, so it may be killed, lag or begin again, and nothing is there twice. An outage of MLflow
-costs the sweep nothing. ``python -m tracking.publisher`` is `tracking.publisher_process`.
+costs the sweep nothing. `tracking.publisher_process` runs it beside a driver.
 """
 
 import logging
@@ -332,9 +332,3 @@ class Publisher:
 
 def _key(trial: TrialRecord) -> str:
     return f"trial {trial.id}"
-
-
-if __name__ == "__main__":
-    from tracking.publisher_process import main
-
-    raise SystemExit(main())

@@ -48,7 +48,7 @@ def start_publisher(
         weights_artifacts: Copy pruned weights into MLflow.
         grace_s: How long it may go on after SIGTERM, or after the caller's end.
     """
-    command = [sys.executable, "-m", "tracking.publisher", "--sweep", sweep]
+    command = [sys.executable, "-m", "tracking.publisher_process", "--sweep", sweep]
     command += ["--parent-pid", str(os.getpid()), "--grace-s", str(grace_s)]
     command += ["--weights-artifacts"] if weights_artifacts else []
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
@@ -95,7 +95,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m tracking.publisher", description="Show a sweep in MLflow while it runs."
+        prog="python -m tracking.publisher_process",
+        description="Show a sweep in MLflow while it runs.",
     )
     for option, variable, what in (
         ("--ledger", LEDGER, "database URL of the ledger"),
@@ -129,3 +130,7 @@ def _exists(pid: int) -> bool:
     except PermissionError:
         pass
     return True
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

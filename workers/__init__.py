@@ -1,5 +1,17 @@
 """One trial on one device: data, models, training, measuring."""
 
-from workers.rebuild import load_pruned
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from workers.rebuild import load_pruned
 
 __all__ = ["load_pruned"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what needs torch when it is used: the settings are read without it."""
+    if name == "load_pruned":
+        from workers.rebuild import load_pruned
+
+        return load_pruned
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
