@@ -86,6 +86,7 @@ class Agenda:
             for arm in spec.arms
             for study in [Study(arm, target, spec.search, ground.space, ground.layout)]
         }
+        self._ways: dict[str, dict[str, Any]] = {}
         self._over: set[tuple[str, str]] = set()
         self.problem: str | None = None  #: Why the sweep cannot go on.
 
@@ -244,21 +245,27 @@ class Agenda:
     def _prune(
         self, arm: ArmSettings, target: Target | None, ratios: Mapping[str, float], seed: int
     ) -> TrialSpec:
-        method = methods.create(arm.method, arm.settings)
         counted = {
             group: removed_count(group, width, ratios[group]) / width
             for group, width in self._ground.layout.widths.items()
             if ratios  # none: the method allocates
         }
-        return self._trial(
-            "prune",
-            seed,
-            method=method.name,
-            method_settings=asdict(method),
-            schedule=asdict(Schedule.create(arm.schedule)),
-            target=target,
-            ratios=counted,
-        )
+        return self._trial("prune", seed, target=target, ratios=counted, **self._way(arm))
+
+    def _way(self, arm: ArmSettings) -> dict[str, Any]:
+        """Return what an arm's trials say of method and schedule, with every setting filled in.
+
+        Checking settings takes milliseconds, so it happens once for each arm.
+        """
+        key = arm.model_dump_json()
+        if key not in self._ways:
+            method = methods.create(arm.method, arm.settings)
+            self._ways[key] = {
+                "method": method.name,
+                "method_settings": asdict(method),
+                "schedule": asdict(Schedule.create(arm.schedule)),
+            }
+        return self._ways[key]
 
     def _baseline(self) -> TrialSpec:
         """Train the dense network, or only measure it when its weights are given."""
