@@ -3,12 +3,11 @@
 import os
 import shlex
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
 from pydantic import ValidationError
-from sqlalchemy.exc import ArgumentError
 
 from orchestrator.errors import Problem, PrunesweepError, SpecError
 from orchestrator.spec import SweepSpec
@@ -143,9 +142,7 @@ def open_existing(url: str) -> Ledger:
         NoLedgerError: It is not.
         LedgerError: It cannot be used.
     """
-    file = None
-    with suppress(ArgumentError):  # Ledger.open says it better
-        file = sqlite_file(url)
+    file = sqlite_file(url)
     if file is not None and not (file.is_file() and file.stat().st_size):
         raise NoLedgerError(str(file))
     return Ledger.open(url)

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
 
 from tracking.errors import TrackingError, redact
 
@@ -68,10 +69,13 @@ def import_store() -> Any:
 
 
 def sqlite_file(uri: str) -> Path | None:
-    """Return the file behind an SQLite URI; None for any other store."""
+    """Return the file behind an SQLite URI; None for any other store, or for no URI at all."""
     if not uri.startswith("sqlite"):
         return None
-    database = make_url(uri).database
+    try:
+        database = make_url(uri).database
+    except ArgumentError:
+        return None
     return Path(database) if database and database != ":memory:" else None
 
 
