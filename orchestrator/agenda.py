@@ -75,7 +75,7 @@ class Agenda:
         self._weights = ground.weights_hash
         self._due: deque[Wanted] = deque()
         self._last: deque[Wanted] = deque()  # latency, once all else has ended
-        self._known: dict[Place, str] = {}  # places in the ledger, with the trial's uid
+        self._known: dict[Place, str] = {}  # places the ledger has, with the trial's uid: still out
         self._open: dict[Place, str] = {}  # places handed out or due, with the trial's uid
         self._confirmed: dict[Place, Mapping[str, Any] | None] = {}
         self._awaited: dict[str, set[Place]] = {}  # re-runs still out, by target
@@ -105,9 +105,10 @@ class Agenda:
         ended = {place_of(entry): trial for entry, trial in past if trial.state.is_final}
         while hits := [place for place in self._open if place in ended]:
             for place in hits:
-                trial = ended[place]
+                trial = ended.pop(place)
                 self.ended(place, trial.uid, trial.state, trial.result)
-                del ended[place]
+        for place in ended:  # asked for again later on, it is found to have its result
+            del self._known[place]
 
     def next(self, limit: int) -> list[Wanted]:
         """Return up to ``limit`` trials that are due now and not in the ledger yet."""
@@ -125,12 +126,15 @@ class Agenda:
     @property
     def is_over(self) -> bool:
         """Nothing is due, out, or still to come."""
-        return self.problem is not None or not self._open
+        searching = any(not study.is_over for study in self._studies.values())
+        return self.problem is not None or not (self._open or searching)
 
     def ended(
         self, place: Place, uid: str, state: TrialState, result: Mapping[str, Any] | None
     ) -> None:
         """Take in how a trial wanted at ``place`` ended; nothing if another is wanted by now."""
+        if self._known.get(place) == uid:
+            del self._known[place]
         if self._open.get(place) != uid:
             return
         del self._open[place]

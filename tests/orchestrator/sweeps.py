@@ -113,9 +113,10 @@ class Driven:
 
 
 class Bench:
-    """A ledger in a folder, and drivers for the sweeps in it."""
+    """One sweep in a ledger in a folder, and drivers for it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, name: str = "sweep") -> None:
+        self.name = name
         self.ledger = Ledger.open(f"sqlite:///{folder}/ledger.db")
 
     def drive(
@@ -129,6 +130,7 @@ class Bench:
         device: str = DEVICE,
     ) -> Driven:
         """Run a sweep, or go on with it, by a driver of its own."""
+        spec = spec.model_copy(update={"name": self.name})
         stored = spec.model_dump(mode="json")
         try:
             self.ledger.sweep(spec.name)
@@ -150,12 +152,12 @@ class Bench:
 
     def entries(self, **where: Any) -> list[EntryRecord]:
         """Return the entries with these fields, in the order they were wanted."""
-        found = self.ledger.entries(self.ledger.sweep("sweep").id)
+        found = self.ledger.entries(self.ledger.sweep(self.name).id)
         return [e for e in found if all(getattr(e, key) == value for key, value in where.items())]
 
     def trials(self) -> list[TrialRecord]:
         """Return all trials, in the order they were first wanted."""
-        return self.ledger.trials(self.ledger.sweep("sweep").id)
+        return self.ledger.trials(self.ledger.sweep(self.name).id)
 
     def trial(self, entry: EntryRecord) -> TrialRecord:
         """Return the trial an entry points at."""
@@ -185,14 +187,14 @@ class Bench:
 
     def table(self) -> dict[str, Any]:
         """Return the comparison as JSON, without its date."""
-        comparison = compare(self.ledger, self.ledger.sweep("sweep"))
+        comparison = compare(self.ledger, self.ledger.sweep(self.name))
         return timeless(comparison.to_json())
 
 
 def timeless(comparison: dict[str, Any]) -> dict[str, Any]:
-    """Return a comparison, as JSON, without when it was made and where its files are."""
-    spec = {k: v for k, v in comparison["spec"].items() if k not in {"tracking", "resources"}}
-    found = json.loads(json.dumps({**comparison, "spec": spec}))
-    del found["last_change"]
-    assert isinstance(found, dict)
+    """Return a comparison, as JSON, without its date, its name and what surrounds it."""
+    surroundings = {"name", "tracking", "resources"}
+    spec = {key: value for key, value in comparison["spec"].items() if key not in surroundings}
+    found: dict[str, Any] = json.loads(json.dumps({**comparison, "spec": spec}))
+    del found["last_change"], found["sweep"]
     return found

@@ -219,6 +219,16 @@ class TestSearch:
         play.end(first)
         assert [w.place.index for w in play.take()] == [3]
 
+    def test_between_two_proposals_the_sweep_is_not_over(self) -> None:
+        spec = specification(arms=["l1"], search={"trials": 3, "window": 1}, controls=OFF)
+        play = Play.of(spec)
+        play.baseline()
+        for number in range(3):
+            assert not play.agenda.is_over
+            (wanted,) = play.take()
+            assert wanted.place == Place("search", "l1", AT_HALF, number)
+            play.end(wanted)
+
     def test_what_is_proposed_does_not_depend_on_the_order_of_results(self) -> None:
         spec = specification(search={"trials": 8, "window": 3})
         seen = [

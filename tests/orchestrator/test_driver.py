@@ -1,0 +1,407 @@
+import random
+from collections import Counter
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.census import census
+from orchestrator.spec import SweepSpec
+from tests.orchestrator.backends import Report, Runner, SeededBackend
+from tests.orchestrator.simulation import simulate
+from tests.orchestrator.sweeps import OFF, Bench, Fuse, KilledError, Log, ground, specification
+from tracking.errors import FencedError
+from tracking.records import Outcome, TrialState
+from workers.settings import TrialSpec
+
+AT_HALF = "macs-50%"
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+@cache
+def _undisturbed(folder: Path, spec: str) -> dict[str, Any]:
+    bench = Bench(folder)
+    assert bench.drive(SweepSpec.model_validate_json(spec)).over
+    return bench.content()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[[SweepSpec], dict[str, Any]]:
+    """What a sweep comes to when nothing happens to it, one trial after another."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    return lambda spec: _undisturbed(folder / spec.spec_hash, spec.model_dump_json())
+
+
+def failing(when: Callable[[TrialSpec], bool]) -> Runner:
+    def run(spec: TrialSpec, report: Report) -> dict[str, Any]:
+        if when(spec):
+            report(0, {"train_loss": 9.0})
+            raise ArithmeticError("the loss is no number")
+        return simulate(spec, report)
+
+    return run
+
+
+def best_when_uniform(spec: TrialSpec, report: Report) -> dict[str, Any]:
+    """Of all proposals the first is the best."""
+    uniform = ground().uniform(specification().cost_targets[0], 0.01)
+    result = simulate(spec, report)
+    return {**result, "val_accuracy": 99.0} if spec.ratios == uniform else result
+
+
+class TestASweep:
+    def test_it_runs_everything_the_census_says_and_nothing_else(self, bench: Bench) -> None:
+        backend = SeededBackend()
+        assert bench.drive(specification(), backend).over
+        assert len(bench.entries()) == sum(line.trials for line in census(specification()))
+        assert Counter(spec.uid for spec in backend.started) == {t.uid: 1 for t in bench.trials()}
+        assert {trial.state for trial in bench.trials()} == {TrialState.COMPLETED}
+        assert bench.table()["missing"] == []
+
+    def test_run_again_it_finds_everything_there(self, bench: Bench) -> None:
+        bench.drive(specification())
+        before, backend = bench.content(), SeededBackend()
+        assert bench.drive(specification(), backend).over
+        assert backend.started == []
+        assert bench.content() == before
+
+    def test_content_wanted_at_two_places_runs_once(self, bench: Bench) -> None:
+        backend = SeededBackend(slots=4)
+        bench.drive(specification(arms=["l1"], search={"trials": 1}), backend)
+        for seed in (1, 2):
+            (confirm,) = bench.entries(role="confirm", index=seed)
+            (control,) = bench.entries(role="control", arm="uniform_l1", index=seed)
+            assert confirm.trial_id == control.trial_id
+        assert max(Counter(spec.uid for spec in backend.started).values()) == 1
+        assert bench.table()["missing"] == []
+
+    def test_content_known_from_another_sweep_is_not_run_again(self, tmp_path: Path) -> None:
+        first, second = Bench(tmp_path, "first"), Bench(tmp_path, "second")
+        first.drive(specification())
+        backend = SeededBackend(slots=2)
+        done = second.drive(specification(), backend)
+        assert backend.started == []
+        assert all(trial.reused for trial in done.log.trials)
+        assert second.table() == first.table()
+
+    def test_another_device_measures_its_own_latency_and_nothing_else(self, bench: Bench) -> None:
+        bench.drive(specification())
+        before, backend = bench.entries(role="latency"), SeededBackend()
+        bench.drive(specification(), backend, device="another machine")
+        assert [spec.kind for spec in backend.started] == ["latency", "latency"]
+        after = bench.entries(role="latency")
+        assert [e.arm for e in after] == [e.arm for e in before]
+        assert not {e.trial_id for e in after} & {e.trial_id for e in before}
+
+    @pytest.mark.parametrize("seed", range(3))
+    def test_a_latency_has_the_machine_to_itself(self, bench: Bench, seed: int) -> None:
+        backend = SeededBackend(slots=4, seed=seed)  # which refuses a latency beside a trial
+        bench.drive(specification(), backend)
+        assert backend.alone == [spec.kind == "latency" for spec in backend.started]
+        assert sum(backend.alone) == 2
+
+
+class TestAnyOrder:
+    @pytest.mark.parametrize("seed", range(8))
+    def test_results_in_any_order_give_one_table(
+        self, bench: Bench, undisturbed: Callable[[SweepSpec], dict[str, Any]], seed: int
+    ) -> None:
+        spec = specification(search={"trials": 6, "window": 3})
+        assert bench.drive(spec, SeededBackend(slots=1 + seed % 5, seed=seed)).over
+        assert bench.content() == undisturbed(spec)
+
+    @pytest.mark.parametrize("seed", range(4))
+    def test_a_front_does_not_depend_on_the_order_either(
+        self, bench: Bench, undisturbed: Callable[[SweepSpec], dict[str, Any]], seed: int
+    ) -> None:
+        spec = specification(targets=None, search={"trials": 8, "window": 4}, controls=OFF)
+        assert bench.drive(spec, SeededBackend(slots=1 + seed, seed=seed)).over
+        assert bench.content() == undisturbed(spec)
+
+
+class TestFailedTrials:
+    def test_a_failed_proposal_is_recorded_and_the_sweep_goes_on(self, bench: Bench) -> None:
+        uids: list[str] = []
+
+        def first_of_a_search(spec: TrialSpec) -> bool:
+            if spec.kind == "prune" and spec.seed == 0:
+                uids.append(spec.uid)
+            return spec.uid == uids[0] if uids else False
+
+        assert bench.drive(specification(), SeededBackend(runner=failing(first_of_a_search))).over
+        (failed,) = [trial for trial in bench.trials() if trial.state is TrialState.FAILED]
+        assert "the loss is no number" in (failed.cause or "")
+        assert [p.value for p in bench.ledger.metrics(failed.id)] == [9.0]
+        assert bench.table()["missing"] == []
+        assert len(bench.table()["failures"]) == 1
+
+    def test_a_failed_re_run_leaves_the_others(self, bench: Bench) -> None:
+        wrong = failing(lambda s: s.kind == "prune" and s.method == "l1" and s.seed == 1)
+        assert bench.drive(specification(arms=["l2"]), SeededBackend(runner=wrong)).over
+        (row,) = [row for row in bench.table()["tables"][0]["rows"] if row["name"] == "uniform_l1"]
+        assert row["runs"]["failed"] + row["runs"]["completed"] == 2
+
+    def test_an_arm_whose_trials_all_fail_does_not_hold_up_the_rest(self, bench: Bench) -> None:
+        wrong = failing(lambda spec: spec.method == "geometric_median")
+        assert bench.drive(specification(), SeededBackend(slots=2, runner=wrong)).over
+        assert bench.entries(role="confirm", arm="geometric_median") == []
+        assert len(bench.entries(role="control", arm="scratch:l1")) == 2
+        assert len(bench.table()["failures"]) == 3
+
+    def test_without_a_baseline_the_driver_stops_at_once(self, bench: Bench) -> None:
+        wrong = failing(lambda spec: spec.kind == "baseline")
+        done = bench.drive(specification(), SeededBackend(runner=wrong))
+        assert done.over
+        assert done.agenda.problem is not None
+        assert len(bench.trials()) == 1
+
+    def test_a_failed_baseline_fails_again_until_it_is_retried(
+        self, bench: Bench, undisturbed: Callable[[SweepSpec], dict[str, Any]]
+    ) -> None:
+        wrong = failing(lambda spec: spec.kind == "baseline")
+        bench.drive(specification(), SeededBackend(runner=wrong))
+        assert bench.drive(specification()).agenda.problem is not None
+        assert bench.drive(specification(), retry=True).agenda.problem is None
+        assert bench.content() == undisturbed(specification())
+
+    def test_retried_trials_may_change_who_wins(self, bench: Bench) -> None:
+        spec = specification(arms=["l1"])
+        best = self.winner(bench, spec)
+        again = Bench(Path(bench.ledger.url.removeprefix("sqlite:///")).parent / "again")
+        again.drive(spec, SeededBackend(runner=failing(lambda s: s.uid == best)))
+        before = again.entries(role="confirm")
+        backend = SeededBackend()
+        assert again.drive(spec, backend, retry=True).over
+        assert best in {trial.uid for trial in backend.started}
+        after = again.entries(role="confirm")
+        assert not {e.trial_id for e in after} & {e.trial_id for e in before}
+        assert again.table() == bench.table()
+
+    @staticmethod
+    def winner(bench: Bench, spec: SweepSpec) -> str:
+        bench.drive(spec)
+        found = bench.trials_of(role="search")
+        return max(found, key=lambda trial: ((trial.result or {})["val_accuracy"], -trial.id)).uid
+
+    def test_a_result_that_is_no_json_fails_its_trial_only(self, bench: Bench) -> None:
+        def odd(spec: TrialSpec, report: Report) -> dict[str, Any]:
+            result = simulate(spec, report)
+            return {**result, "odd": {1, 2}} if spec.kind == "dense" else result
+
+        assert bench.drive(specification(), SeededBackend(runner=odd)).over
+        failed = [trial for trial in bench.trials() if trial.state is TrialState.FAILED]
+        assert [trial.spec["kind"] for trial in failed] == ["dense", "dense"]
+        assert {trial.cause for trial in failed} == {"the result is not JSON"}
+
+
+class TestExtension:
+    def test_more_trials_give_what_as_many_at_once_would_have(
+        self, bench: Bench, undisturbed: Callable[[SweepSpec], dict[str, Any]]
+    ) -> None:
+        small = specification(search={"trials": 3, "window": 2}, controls=OFF)
+        large = specification(search={"trials": 12, "window": 2}, controls=OFF)
+        bench.drive(small)
+        before = bench.entries(role="confirm")
+        assert bench.drive(large, SeededBackend(slots=3)).over
+        after = bench.entries(role="confirm")
+        assert not {e.trial_id for e in before} & {e.trial_id for e in after}  # a new winner
+        expected = undisturbed(large)
+        assert bench.content()["entries"] == expected["entries"]
+        assert bench.table() == expected["table"]
+
+    def test_seeds_can_be_added(
+        self, bench: Bench, undisturbed: Callable[[SweepSpec], dict[str, Any]]
+    ) -> None:
+        bench.drive(specification())
+        backend = SeededBackend(slots=2)
+        more = specification(seeds=[1, 2, 7])
+        assert bench.drive(more, backend).over
+        assert {spec.seed for spec in backend.started} == {7}
+        assert bench.content() == undisturbed(more)
+
+    @pytest.mark.parametrize("seed", range(8))
+    def test_re_runs_of_a_former_winner_do_not_stand_for_the_new_one(
+        self, bench: Bench, undisturbed: Callable[[SweepSpec], dict[str, Any]], seed: int
+    ) -> None:
+        small = specification(search={"trials": 3, "window": 2}, controls=OFF, arms=["l1"])
+        large = specification(search={"trials": 6, "window": 2}, controls=OFF, arms=["l1"])
+        stopped = bench.drive(small, SeededBackend(), stop_when=self.re_runs_have_begun(bench))
+        assert not stopped.over
+        old = {entry.trial_id for entry in bench.entries(role="confirm")}
+        assert len(old) == 2
+        assert bench.drive(large, Slow(old, seed=seed)).over
+        assert not old & {entry.trial_id for entry in bench.entries(role="confirm")}
+        assert bench.table() == undisturbed(large)["table"]
+
+    @pytest.mark.parametrize("interrupted", [False, True])
+    def test_an_extension_that_finds_nothing_better_keeps_its_re_runs(
+        self, bench: Bench, interrupted: bool
+    ) -> None:
+        small = specification(search={"trials": 3, "window": 2}, arms=["l1"])
+        large = specification(search={"trials": 6, "window": 2}, arms=["l1"])
+        stop = self.re_runs_have_begun(bench) if interrupted else None
+        bench.drive(small, SeededBackend(runner=best_when_uniform), stop_when=stop)
+        before = bench.entries(role="confirm")
+        backend = SeededBackend(slots=3, runner=best_when_uniform)
+        assert bench.drive(large, backend).over
+        assert bench.entries(role="confirm") == before
+        assert bench.table()["missing"] == []
+        assert {spec.kind for spec in backend.started} >= {"prune"}
+        assert not [t for t in bench.trials() if t.state is not TrialState.COMPLETED]
+
+    @staticmethod
+    def re_runs_have_begun(bench: Bench) -> Callable[[Log], bool]:
+        return lambda _log: bool(bench.entries(role="confirm"))
+
+
+class Slow(SeededBackend):
+    """Has two workers, and is slow with some trials: another one ends before they do."""
+
+    def __init__(self, trials: set[int], seed: int) -> None:
+        super().__init__(slots=2 + len(trials), seed=seed)
+        self._trials, self._patience = trials, 40
+
+    def wait(self, timeout_s: float) -> list[Any]:
+        slow = {
+            slot: self._busy.pop(slot)
+            for slot, queue in list(self._busy.items())
+            if queue[0].task.trial_id in self._trials
+        }
+        events = super().wait(timeout_s)
+        self._patience -= 1
+        if self._patience < 0 and not self._busy:
+            for queue in slow.values():
+                events += queue
+            self._free += slow
+            return events
+        self._busy |= slow
+        return events
+
+
+class TestKilledDrivers:
+    """A driver is gone at some moment; the next one has nothing but the ledger."""
+
+    spec = specification(
+        controls={**OFF, "scratch": True}, search={"trials": 3, "window": 2}, arms=["l1", "random"]
+    )
+
+    @pytest.mark.slow
+    def test_killed_at_any_moment_the_sweep_comes_to_the_same_end(
+        self, tmp_path: Path, undisturbed: Callable[[SweepSpec], dict[str, Any]]
+    ) -> None:
+        expected = undisturbed(self.spec)
+        for steps in range(1, 1000):
+            bench = Bench(tmp_path / str(steps))
+            try:
+                bench.drive(self.spec, SeededBackend(slots=2, seed=steps), fuse=Fuse(steps))
+            except KilledError:
+                pass
+            else:
+                break  # there are no more moments
+            assert bench.drive(self.spec, SeededBackend(slots=2, seed=-steps)).over
+            assert bench.content() == expected, f"killed at step {steps}"
+        assert steps > 60
+
+    @pytest.mark.parametrize("seed", range(6))
+    def test_killed_again_and_again_the_sweep_comes_to_the_same_end(
+        self, bench: Bench, undisturbed: Callable[[SweepSpec], dict[str, Any]], seed: int
+    ) -> None:
+        draw, kills, executed = random.Random(seed), 0, Counter[str]()
+        while True:
+            backend = SeededBackend(slots=draw.randint(1, 3), seed=draw.randrange(1000))
+            fuse = Fuse(draw.randint(5, 30))
+            try:
+                bench.drive(self.spec, backend, fuse=fuse)
+            except KilledError:
+                kills += 1
+            else:
+                break
+            finally:
+                executed.update(spec.uid for spec in backend.started)
+        assert kills >= 2
+        assert bench.content() == undisturbed(self.spec)
+        for trial in bench.trials():
+            assert trial.attempt >= executed[trial.uid] >= 1
+            assert trial.losses == trial.takeovers == trial.attempt - 1
+
+    def test_what_had_ended_is_not_run_again(self, bench: Bench) -> None:
+        with pytest.raises(KilledError):
+            bench.drive(self.spec, fuse=Fuse(60))
+        ended = {trial.uid for trial in bench.trials() if trial.state is TrialState.COMPLETED}
+        assert len(ended) > 3
+        backend = SeededBackend()
+        bench.drive(self.spec, backend)
+        assert not ended & {spec.uid for spec in backend.started}
+
+    def test_a_driver_that_was_replaced_writes_nothing_more(self, bench: Bench) -> None:
+        def replace(log: Log) -> bool:
+            if len(log.trials) == 5:
+                bench.ledger.take_over(bench.name, "another driver")
+            return False
+
+        with pytest.raises(FencedError):
+            bench.drive(self.spec, SeededBackend(slots=2), stop_when=replace)
+        states = Counter(trial.state for trial in bench.trials())
+        assert states[TrialState.RUNNING] == 0
+        assert states[TrialState.COMPLETED] == 5
+
+
+class TestStopping:
+    @pytest.mark.parametrize("trials", [0, 1, 4, 9, 14])
+    def test_a_driver_that_is_stopped_gives_back_what_it_runs(
+        self, bench: Bench, undisturbed: Callable[[SweepSpec], dict[str, Any]], trials: int
+    ) -> None:
+        stopped = bench.drive(
+            specification(),
+            SeededBackend(slots=3, seed=trials),
+            stop_when=lambda log: len(log.trials) >= trials,
+        )
+        assert not stopped.over
+        assert not [trial for trial in bench.trials() if trial.state is TrialState.RUNNING]
+        assert {trial.losses for trial in bench.trials()} <= {0}
+        assert bench.drive(specification(), SeededBackend(slots=2)).over
+        assert bench.content() == undisturbed(specification())
+
+
+class TestLostWorkers:
+    @pytest.mark.parametrize("seed", range(4))
+    def test_a_lost_trial_runs_again_and_what_its_ghost_says_is_not_heard(
+        self, bench: Bench, undisturbed: Callable[[SweepSpec], dict[str, Any]], seed: int
+    ) -> None:
+        def once(spec: TrialSpec, attempt: int) -> bool:
+            return attempt == 1 and int(spec.uid, 16) % 2 == 0
+
+        backend = SeededBackend(slots=1 + seed, seed=seed, loses=once)
+        done = bench.drive(specification(), backend)
+        assert done.over
+        lost = [trial for trial in bench.trials() if trial.losses]
+        assert {trial.id for trial in lost} == set(done.log.losses)
+        assert len(lost) > 3
+        assert {(trial.attempt, trial.takeovers) for trial in lost} == {(2, 0)}
+        outcomes = [a.outcome for a in bench.ledger.attempts(lost[0].sweep_id)]
+        assert outcomes.count(Outcome.LOST) == len(lost)
+        assert bench.content() == undisturbed(specification())
+
+    def test_a_trial_that_is_lost_too_often_is_given_up(self, bench: Bench) -> None:
+        backend = SeededBackend(slots=2, loses=lambda spec, _attempt: spec.kind == "dense")
+        assert bench.drive(specification(), backend).over
+        failed = [trial for trial in bench.trials() if trial.state is TrialState.FAILED]
+        assert [trial.spec["kind"] for trial in failed] == ["dense", "dense"]
+        assert {(trial.cause, trial.attempt, trial.losses) for trial in failed} == {("lost", 3, 3)}
+        assert bench.table()["missing"] == []
+
+    def test_given_up_trials_can_be_retried(
+        self, bench: Bench, undisturbed: Callable[[SweepSpec], dict[str, Any]]
+    ) -> None:
+        backend = SeededBackend(loses=lambda spec, attempt: spec.kind == "dense" and attempt <= 3)
+        bench.drive(specification(), backend)
+        assert bench.drive(specification(), SeededBackend(), retry=True).over
+        assert bench.content() == undisturbed(specification())
