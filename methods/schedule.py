@@ -54,18 +54,28 @@ class Schedule:
         """Build a schedule from a preset's name and the settings that differ from it.
 
         Raises:
-            SettingsError: The preset or a setting is unknown, or a value is impossible.
+            SettingsError: The preset or a setting is unknown, a value is impossible, or a schedule
+                that trains is given no epochs.
         """
         given = {"name": settings} if isinstance(settings, str) else dict(settings or {})
         name = given.setdefault("name", "one_shot")
         if name not in PRESETS:
             hint = nearest(str(name), list(PRESETS))
             raise SettingsError("schedule", "name", f"is {name!r}, which is unknown; {hint}")
-        return build(cls, f"schedule {name!r}", {**PRESETS[name], **given})
+        schedule = build(cls, f"schedule {name!r}", {**PRESETS[name], **given})
+        if schedule.selection == 0.0 and PRESETS[name]:
+            raise SettingsError(
+                f"schedule {name!r}",
+                "selection",
+                "is 0: it chooses while it trains. Give it a share of the epochs, or use one_shot.",
+            )
+        return schedule
 
     def epochs(self, budget: int) -> int:
-        """Return how many of ``budget`` epochs selection takes."""
-        return round(self.selection * budget)
+        """Return how many of ``budget`` epochs selection takes: one at least, if it takes any."""
+        if self.selection == 0.0:
+            return 0
+        return min(budget, max(1, round(self.selection * budget)))
 
     def selected_share(self, t: int, epochs: int) -> float:
         """Return P after epoch ``t`` of ``epochs``: the share of the filters to go, in [0, 1].
@@ -98,6 +108,17 @@ class Schedule:
             return float((t + 1) / epochs > self.harden_at)
         return 1.0 if _settled(t, epochs) else _cubic(t, epochs)
 
+    def counts(self, t: int, epochs: int, wanted: int) -> tuple[int, int]:
+        """Return how many of ``wanted`` filters are selected after epoch ``t``, and hard of those.
+
+        Whatever the curves, after the last epoch all are hard: what is chosen then is gone.
+        """
+        share = self.selected_share(t, epochs)
+        selected = math.floor(wanted * share + 1e-6)
+        if t + 1 == epochs:
+            return selected, selected
+        return selected, math.floor(wanted * share * self.hard_share(t, epochs) + 1e-6)
+
     def select(
         self, method: PruningMethod, network: nn.Module, ratios: Ratios, session: Session
     ) -> PruningPlan:
@@ -111,13 +132,9 @@ class Schedule:
 
         def update(t: int) -> None:
             scores.update(masks.rank(method.scores(network, session)))
-            share = self.selected_share(t, epochs)
             for group in layout.groups:
                 wanted = removed_count(group.name, group.width, ratios.get(group.name, 0.0))
-                selected = math.floor(wanted * share + 1e-6)
-                hard = math.floor(wanted * share * self.hard_share(t, epochs) + 1e-6)
-                if t + 1 == epochs:
-                    hard = selected  # whatever the curve, in the end they are gone
+                selected, hard = self.counts(t, epochs, wanted)
                 chosen = method.choose(group, scores[group.name], selected)
                 masks.apply(group, chosen, hard, self.soft_factor(t, epochs))
 
@@ -144,10 +161,21 @@ def _cubic(t: int, epochs: int) -> float:
     return 1.0 - (1.0 - (t + 1) / epochs) ** 3
 
 
-#: Settings a schedule's name stands for.
+_SOFT: dict[str, Any] = {"selection": 0.9, "hardness": "none"}  # 0.1 is left to recover
+_ASYMPTOTIC: dict[str, Any] = {"share": "exponential"}
+_SOFTER: dict[str, Any] = {"softness": 1.0}
+
+#: Settings a schedule's name stands for. All but ``one_shot`` choose for the first time before they
+#: train: trials start from trained weights, so that even what is hard at once is no blind choice.
 PRESETS: dict[str, dict[str, Any]] = {
     "one_shot": {},
     "iterative": {"selection": 0.5, "share": "stairs", "rounds": 3},
+    "hfp": {**_SOFT, "hardness": "all"},
+    "sfp": _SOFT,
+    "asfp": {**_SOFT, **_ASYMPTOTIC},
+    "srfp": {**_SOFT, **_SOFTER},
+    "asrfp": {**_SOFT, **_ASYMPTOTIC, **_SOFTER},
+    "ghfp": {**_SOFT, **_ASYMPTOTIC, **_SOFTER, "hardness": "cubic"},
 }
 
 
