@@ -75,9 +75,10 @@ class Search:
         _check_settings(dimensions, seed, objectives, window)
         check_sampler(sampler, objectives)
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        self._space: dict[str, BaseDistribution] = {
-            name: FloatDistribution(0.0, 1.0) for name in dimensions
-        }
+        # One object for all dimensions: Optuna copies a trial deeply at every turn.
+        self._space: dict[str, BaseDistribution] = dict.fromkeys(
+            dimensions, FloatDistribution(0.0, 1.0)
+        )
         self._sampler, self._seed, self._window = sampler, seed, window
         self._objectives = objectives
         self._storage = optuna.storages.InMemoryStorage()
