@@ -83,6 +83,7 @@ class TrainingSession:
         self._report = report
         self._steps = 0
         self._reported = 0
+        self._paid: dict[str, Mapping[str, Tensor]] = {}  # shared statistics this trial has
 
     @property
     def steps_left(self) -> int:
@@ -235,8 +236,9 @@ class TrainingSession:
         That is every trial with the same starting weights, data, recipe, layers, method settings
         and seed: ratios, target and schedule must not matter to ``compute``, which draws from
         ``generator`` and ``batches`` only and leaves the network as found. Steps and images are
-        charged alike, and seconds reported alike, whether it ran here or elsewhere. Once this
-        trial has changed the network, its statistics are its own and nothing is shared.
+        charged alike, and seconds reported alike, whether it ran here or elsewhere; a trial that
+        asks twice pays once. Once this trial has changed the network, its statistics are its own
+        and nothing is shared.
 
         Args:
             network: Network the statistics are about.
@@ -248,11 +250,14 @@ class TrainingSession:
         """
         name = self._statistics_name(key)
         shared = self._steps == 0 and weights_hash(network.state_dict()) == self.spec.weights
+        if shared and name in self._paid:
+            return self._paid[name]
         if shared and (found := load_statistics(self._cache, name)):
             stored, cost = found
             self._pay(cost)
             self.statistics_reused += 1
-            return {key: value.to(self.device) for key, value in stored.items()}
+            self._paid[name] = {key: value.to(self.device) for key, value in stored.items()}
+            return self._paid[name]
         before = self._spent()
         with self.meter.act("statistics"):
             tensors = {key: value.detach().to(self.device) for key, value in compute().items()}
@@ -266,6 +271,7 @@ class TrainingSession:
         self.seconds_statistics += cost.seconds
         if shared:
             store_statistics(self._cache, name, tensors, cost)
+            self._paid[name] = tensors
         return tensors
 
     def _statistics_name(self, key: str) -> str:

@@ -1,6 +1,7 @@
 import math
 import pickle
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -325,6 +326,20 @@ class TestStatistics:
         self.learn(sessions.new(RECIPE), calls)
         self.learn(sessions.new(**{"recipe": RECIPE, **change}), calls)  # type: ignore[arg-type]
         assert len(calls) == 2
+
+    def test_a_trial_that_asks_twice_pays_once(self, sessions: Sessions) -> None:
+        def mean(session: TrainingSession) -> dict[str, Tensor]:
+            (batch,) = session.batches(20)
+            return {"mean": batch[0].mean(dim=0)}
+
+        for reused in (0, 1):
+            session = sessions.new(RECIPE)
+            with session.meter.act("select"):
+                compute = partial(mean, session)
+                one, other = (session.statistics(network(), "key", compute) for _ in range(2))
+            assert torch.equal(one["mean"], other["mean"])
+            assert session.meter.images == {"statistics": 20}
+            assert (session.statistics_computed, session.statistics_reused) == (1 - reused, reused)
 
     def test_a_changed_network_shares_nothing(self, sessions: Sessions) -> None:
         def ones() -> dict[str, Tensor]:
