@@ -119,7 +119,7 @@ def test_cifar_networks_save_what_soft_filter_pruning_counts(
         pytest.param("resnet101", 0.35, 46.8, 48.6, marks=pytest.mark.slow),
     ],
 )
-def test_imagenet_networks_save_what_scop_reports(
+def test_imagenet_networks_save_what_scop_counts(
     name: str, ratio: float, params: float, macs: float
 ) -> None:
     layout = find_layout(models.get_model(name), IMAGENET, POLICY)
