@@ -39,7 +39,8 @@ def census(spec: SweepSpec) -> list[Line]:
     add("baseline", "", "", 1, 0 if spec.checkpoint else baseline)
     for label in labels:
         for arm in spec.arms:
-            add("search", arm.name, label, search, recipe)
+            searched = arm.allocation == "search"
+            add("search", arm.name, label, search * searched, recipe)
             add("confirm", arm.name, label, seeds * winners, recipe)
     controls = spec.controls
     add("control", DENSE, "", seeds * controls.dense, recipe)

@@ -76,6 +76,8 @@ class ArmSettings(Settings):
     schedule: Annotated[dict[str, Any], _shorthand("schedule")] = Field(
         default={"name": "one_shot"}
     )
+    #: Who chooses the ratios: a search, or the method itself, which is given the target.
+    allocation: Literal["search", "method"] = "search"
 
     @model_validator(mode="before")
     @classmethod
@@ -85,6 +87,7 @@ class ArmSettings(Settings):
         schedule = data.get("schedule", "one_shot")
         schedule = schedule.get("name", "one_shot") if isinstance(schedule, dict) else schedule
         parts = [data.get("method", "arm")] + ([] if schedule == "one_shot" else [schedule])
+        parts += ["allocated"] if data.get("allocation") == "method" else []
         return {**data, "name": re.sub(r"[^A-Za-z0-9._+-]+", "_", "-".join(map(str, parts)))}
 
     @field_validator("method")
@@ -123,6 +126,20 @@ class ArmSettings(Settings):
             if known is not None and not known.schedulable and schedule["name"] != "one_shot":
                 raise ValueError(f"cannot be combined with {known.name}; leave it out")
         return schedule
+
+    @field_validator("allocation")
+    @classmethod
+    def _method_allocates(cls, allocation: str, info: ValidationInfo) -> str:
+        if allocation == "method" and checking(info) and {"method", "settings"} <= info.data.keys():
+            import methods
+
+            method = methods.create(info.data["method"], info.data["settings"])
+            if not method.allocates:
+                raise ValueError(
+                    f"is 'method', but {method.name} does not choose ratios by itself; leave it "
+                    "out, or name a method that does ('prunesweep methods' tells)"
+                )
+        return allocation
 
 
 class TargetSettings(Settings):
@@ -276,6 +293,17 @@ class SweepSpec(Settings):
             raise ValueError("a front needs more than search.trials = 1; raise it, or name targets")
         if self.targets is None and self.search.sampler == "cmaes":
             raise ValueError("cmaes has one objective and cannot search a front; use tpe or nsga2")
+        return self
+
+    @model_validator(mode="after")
+    def _allocation_has_a_target(self) -> Self:
+        if self.targets is None:
+            for arm in self.arms:
+                if arm.allocation == "method":
+                    raise ValueError(
+                        f"the arm {arm.name!r} chooses its own ratios and needs a cost to meet; "
+                        "name targets, or leave its allocation out"
+                    )
         return self
 
     @property

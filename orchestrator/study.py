@@ -32,7 +32,9 @@ _OUTCOMES: dict[TrialState, Outcome] = {
 
 
 class Study:
-    """The search for one arm's ratios at one target. With one trial there is nothing to search.
+    """The search for one arm's ratios at one target.
+
+    With one trial, or a method that allocates for itself, there is nothing to search.
 
     Args:
         arm: What is searched for.
@@ -52,7 +54,8 @@ class Study:
     ) -> None:
         self.arm, self.target = arm, target
         self.label = target.label if target else FRONT
-        self.trials = settings.trials if settings.trials > 1 else 0
+        searches = settings.trials > 1 and arm.allocation == "search"
+        self.trials = settings.trials if searches else 0
         self._space, self._layout, self._tolerance = space, layout, settings.tolerance
         self._search = Search(
             space.dimensions,
@@ -113,9 +116,11 @@ class Study:
     def winners(self) -> list[tuple[str, dict[str, float]]]:
         """Return target labels and ratios of the trials to re-run with fresh seeds.
 
-        One at a target: the best by validation accuracy, the earliest of equals. Several on a
-        front. None when every trial failed.
+        One at a target: the best by validation accuracy, the earliest of equals; no ratios where
+        the method allocates. Several on a front. None when every trial failed.
         """
+        if self.arm.allocation == "method":
+            return [(self.label, {})]
         if self.trials == 0:
             uniform = dict.fromkeys(self._space.dimensions, 1.0)
             return [(self.label, self.ratios_of(uniform))]

@@ -25,7 +25,12 @@ def missing_from(spec: Mapping[str, Any], runs: Sequence[Run]) -> tuple[str, ...
                 for at in (targets if targets != [FRONT] else _seen(runs, "control", name))
             ]
     pairs = [(arm, at) for at in targets for arm in arms]
-    lines += [_line(f"search of {a} at {t}", _of(runs, "search", a, t), trials) for a, t in pairs]
+    alone = {arm["name"] for arm in spec.get("arms", ()) if arm.get("allocation") == "method"}
+    lines += [
+        _line(f"search of {a} at {t}", _of(runs, "search", a, t), trials)
+        for a, t in pairs
+        if a not in alone  # the method chooses the ratios itself
+    ]
     if targets == [FRONT]:
         pairs = [(arm, at) for arm in arms for at in _seen(runs, "confirm", arm)]
     lines += [

@@ -217,6 +217,25 @@ CASES = {
         says="sweep.yaml:6: arms.1.schedule: needs the name of a schedule, as in {name: "
         "iterative, rounds: 3}",
     ),
+    "own ratios of a method that has none": Bad(
+        old="- l1",
+        new="- {method: l1, allocation: method}",
+        says="sweep.yaml:5: arms.0.allocation: is 'method', but filter_norm does not choose ratios "
+        "by itself; leave it out, or name a method that does ('prunesweep methods' tells)",
+    ),
+    "own ratios without a target": Bad(
+        old="- l1",
+        new="- {method: provable, allocation: method}",
+        overrides=("targets=null",),
+        says="sweep.yaml: the arm 'provable-allocated' chooses its own ratios and needs a cost to "
+        "meet; name targets, or leave its allocation out",
+    ),
+    "own ratios of nobody": Bad(
+        old="- l1",
+        new="- {method: l1, allocation: methods}",
+        says="sweep.yaml:5: arms.0.allocation: is \"methods\"; must be 'search' or 'method'; did "
+        "you mean 'method'?",
+    ),
     "no arms": Bad(
         old="arms:\n  - l1\n  - {method: geometric_median, schedule: {name: iterative, rounds: 3}}",
         new="arms: []",

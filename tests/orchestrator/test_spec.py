@@ -113,7 +113,7 @@ class TestChanges:
         assert differences(make(), new) == [
             "arms.geometric_median-iterative.schedule.rounds: not set -> 5",
             'arms.l2: not set -> {"method": "l2", "settings": {}, '
-            '"schedule": {"name": "one_shot"}}',
+            '"schedule": {"name": "one_shot"}, "allocation": "search"}',
             "recipe.epochs: 10 -> 8",
         ]
 

@@ -1,0 +1,113 @@
+"""From one number that says how much stays to filters per group that meet a cost target."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from methods.cost import CostModel, CostTarget, Counts
+from methods.errors import MethodError
+
+CLOSE = 0.005  #: Distance from the target, as a share of the dense cost, that needs no repair.
+
+_WIDEST = 690.0  # exp of it is a little below the largest float
+_HALVINGS = 80  # leave 1e-21 of the range
+
+
+def meet_target(
+    model: CostModel, target: CostTarget, counts: Callable[[float], Counts]
+) -> dict[str, float]:
+    """Bisect the one scale at which ``counts`` costs what ``target`` asks for.
+
+    Where several groups change at the same scale, filters come back one by one until the cost is
+    nearest; if that is not close, one or two groups are stepped by a filter. A target above what
+    the largest scale keeps is met by filters that ``counts`` never keeps.
+
+    Args:
+        model: Cost of every width.
+        target: Axis and the share of the dense cost to remove.
+        counts: Filters that stay at a scale in (0, inf), in the order of ``model.groups``: at
+            least one each, and never fewer at a larger scale.
+
+    Returns:
+        Share of filters removed, by group.
+
+    Raises:
+        MethodError: The target removes more than pruning every group to one filter does.
+    """
+    goal = _Goal(model, target)
+    widths = np.array(model.widths, dtype=np.int64)
+    least, most = counts(math.exp(-_WIDEST)), counts(math.exp(_WIDEST))
+    if goal.gap(np.ones_like(widths)) > CLOSE:
+        goal.refuse()
+    if goal.gap(least) > 0:
+        cheap, costly = np.ones_like(widths), least
+    elif goal.gap(most) <= 0:
+        cheap, costly = most, widths
+    else:
+        cheap, costly = _bracket(goal, counts, least, most)
+    kept = _repaired(goal, _nearest_between(goal, cheap, costly, widths), widths)
+    removed = (widths - kept) / widths
+    return dict(zip(model.groups, removed.tolist(), strict=True))
+
+
+class _Goal:
+    def __init__(self, model: CostModel, target: CostTarget) -> None:
+        self._model, self._target = model, target
+        self._dense = model.dense(target.axis)
+
+    def gap(self, kept: Counts) -> float:
+        """Return how far above the target ``kept`` is, as a share of the dense cost."""
+        return self._model.cost(self._target.axis, kept) / self._dense - (
+            1.0 - self._target.reduction
+        )
+
+    def refuse(self) -> None:
+        ones = np.ones(len(self._model.groups), dtype=np.int64)
+        most = 1.0 - self._model.cost(self._target.axis, ones) / self._dense
+        raise MethodError(
+            f"The target removes {self._target.reduction:.1%} of the {self._target.axis}, and one "
+            f"filter per group removes {most:.1%}. Lower the target, or let more layers be pruned."
+        )
+
+
+def _bracket(
+    goal: _Goal, counts: Callable[[float], Counts], cheap: Counts, costly: Counts
+) -> tuple[Counts, Counts]:
+    """Return counts at two neighbouring scales, below the goal and above it."""
+    low, high = -_WIDEST, _WIDEST
+    for _ in range(_HALVINGS):
+        if int((costly - cheap).sum()) <= 1:
+            break
+        middle = (low + high) / 2
+        kept = counts(math.exp(middle))
+        if goal.gap(kept) > 0:
+            high, costly = middle, kept
+        else:
+            low, cheap = middle, kept
+    return cheap, costly
+
+
+def _nearest_between(goal: _Goal, cheap: Counts, costly: Counts, widths: Counts) -> Counts:
+    """Bring filters back one at a time, from the group with the smallest share, to the goal."""
+    kept = before = cheap
+    while goal.gap(kept) < 0 and (kept < costly).any():
+        shares = np.where(kept < costly, kept / widths, np.inf)
+        before, kept = kept, kept.copy()
+        kept[int(shares.argmin())] += 1
+    return min(before, kept, key=lambda counts: abs(goal.gap(counts)))
+
+
+def _repaired(goal: _Goal, kept: Counts, widths: Counts) -> Counts:
+    """Step one or two groups by one filter while that comes nearer to a goal that is not close."""
+    while abs(goal.gap(kept)) > CLOSE:
+        steps = np.concatenate([np.eye(len(kept), dtype=np.int64), -np.eye(len(kept), dtype=int)])
+        singles = kept + steps
+        pairs = (singles[:, None] + steps).reshape(-1, len(kept))
+        near = np.concatenate([singles, pairs])
+        near = near[(near >= 1).all(axis=1) & (near <= widths).all(axis=1)]
+        best: Counts = min(near, key=lambda counts: abs(goal.gap(counts)))
+        if abs(goal.gap(best)) >= abs(goal.gap(kept)):
+            return kept
+        kept = best
+    return kept
