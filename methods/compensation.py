@@ -16,7 +16,7 @@ from methods.layout import Group, Layout, Member
 from methods.plan import PruningPlan
 
 TINY = torch.finfo(torch.float64).tiny
-ROUNDING = 1e-9  #: A variance below this share of the mean square is none.
+ROUNDING = 1e-6  #: A variance below this share of the mean square is none.
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,7 +58,7 @@ def read_moments(
 
     Returns:
         By :func:`moments_key`, sums over images and positions of the products of each two
-        channels, and of each channel with 1: ``[filters + 1, filters + 1]``, double precision.
+        channels, and of each channel with 1: ``[filters + 1, filters + 1]``.
     """
     totals: dict[str, Tensor] = {}
     handles = [
@@ -75,7 +75,7 @@ def read_moments(
     finally:
         for handle in handles:
             handle.remove()
-    return totals
+    return {key: total.float() for key, total in totals.items()}  # added up in double precision
 
 
 def moments_key(group: Group, member: Member) -> str:
@@ -150,6 +150,7 @@ def regressions(moments: Tensor) -> tuple[list[list[float]], list[list[float]]]:
         The multiple, and R squared against the filter's mean: row ``i``, column ``r`` explains
         filter ``i`` by filter ``r``. A filter that never changes is explained by none.
     """
+    moments = moments.cpu().double()
     products, sums, count = moments[:-1, :-1], moments[:-1, -1], moments[-1, -1]
     squares = products.diagonal()
     slopes = products / squares.clamp(min=TINY)
