@@ -168,17 +168,22 @@ class RayBackend:
         task = seat.task
         assert task is not None
         try:
-            message = ray.get(next(seat.stream))
+            messages = ray.get(next(seat.stream))
         except RayTaskError as error:
             seat.task = seat.stream = None
             return [Failed(task=task, error=str(error), cause=one_line(_cause(error)))]
         except (RayError, StopIteration) as error:
             self._replace(seat)
             return [Lost(task=task, reason=one_line(error))]
-        if message[0] == "report":
-            return [Reported(task=task, step=message[1], values=message[2], at=datetime.now(UTC))]
-        seat.task = seat.stream = None
-        return [Finished(task=task, result=message[1])]
+        now = datetime.now(UTC)
+        events: list[Event] = []
+        for message in messages:
+            if message[0] == "report":
+                events.append(Reported(task=task, step=message[1], values=message[2], at=now))
+            else:
+                seat.task = seat.stream = None
+                events.append(Finished(task=task, result=message[1]))
+        return events
 
     def _replace(self, seat: _Seat) -> None:
         ray.kill(seat.actor)

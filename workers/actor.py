@@ -52,10 +52,11 @@ class Worker:
             "device": device_name(self._node.device),
         }
 
-    def run(self, spec: dict[str, Any], alone: bool) -> Iterator[Message]:
-        """Run one trial, yielding each report as it is made and the result at the end.
+    def run(self, spec: dict[str, Any], alone: bool) -> Iterator[list[Message]]:
+        """Run one trial, yielding reports as they are made and the result at the end.
 
-        ``alone`` promises that nothing else runs on the device meanwhile.
+        Messages made while the ones before were sent travel together. ``alone`` promises that
+        nothing else runs on the device meanwhile.
 
         The trial runs in a thread of its own, because methods train from deep inside calls that
         cannot yield. What it raises is raised here.
@@ -75,9 +76,23 @@ class Worker:
 
         threading.Thread(target=work, name="trial", daemon=True).start()
         while True:
-            message = messages.get()
-            if isinstance(message, BaseException):
-                raise message
-            yield message
-            if message[0] == "result":
+            ready, error = _take(messages)
+            if ready:
+                yield ready
+            if error is not None:
+                raise error
+            if ready[-1][0] == "result":
                 return
+
+
+def _take(
+    messages: "queue.SimpleQueue[Message | BaseException]",
+) -> tuple[list[Message], BaseException | None]:
+    """Wait for a message, and take along what else is there by then."""
+    ready: list[Message] = []
+    while not ready or not messages.empty():
+        message = messages.get()
+        if isinstance(message, BaseException):
+            return ready, message
+        ready.append(message)
+    return ready, None
