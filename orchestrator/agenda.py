@@ -233,10 +233,12 @@ class Agenda:
         return found
 
     def _shape(self, result: Mapping[str, Any]) -> PruningPlan:
-        """Return a plan of the same widths: which filters stay does not matter to a shape."""
-        widths = self._ground.layout.widths
+        """Return a plan of the same shape: which filters stay matters to it only if scattered."""
+        widths, policy = self._ground.layout.widths, self._ground.layout.policy
+        if policy.kind == "scatter":
+            return PruningPlan.from_json(result["plan"])
         return PruningPlan(
-            policy=self._ground.layout.policy.kind,
+            policy=policy.kind,
             widths=widths,
             kept={group: tuple(range(result["kept"][group])) for group in widths},
         )
