@@ -20,7 +20,7 @@ from orchestrator.errors import SpecChangeError, SpecError, SweepBusyError, Swee
 from orchestrator.ground import Ground, survey
 from orchestrator.loading import load_spec, locate, parse_spec
 from orchestrator.progress import Progress
-from orchestrator.ray_backend import RayBackend, connect
+from orchestrator.ray_backend import ClusterUnreachableError, RayBackend, connect
 from orchestrator.spec import SweepSpec, forbidden_changes
 from orchestrator.surroundings import TrackingSettings
 from tracking.artifacts import ArtifactStore
@@ -36,6 +36,7 @@ from workers.actor import TRIAL_RUNNER
 from workers.checkpoints import to_safetensors
 from workers.node import weights_path
 
+REACH_S = 10.0  #: How long a cluster may take to accept a connection.
 FLUSH_S = 120.0  #: How long the end of a sweep waits for MLflow to show everything.
 
 
@@ -122,12 +123,14 @@ class Sweep:
         Raises:
             SpecError: Something in the specification does not fit; nothing was written.
             SpecChangeError: The name belongs to a sweep that would give other results.
+            ClusterUnreachableError: Nothing answers at the cluster's address.
             SweepBusyError: Another process on this machine runs it now.
             SweepFailedError: The baseline could not be trained.
             KeyboardInterrupt: Stopped by hand; what ran goes back, and the ledger is in order.
         """
         console = console or Console(stderr=True)
         ground = self.survey()
+        _check_reachable(self.spec.resources.address)
         connect(self.spec.resources)
         tracking = self.spec.tracking
         with Ledger.open(tracking.ledger_url) as ledger:
@@ -272,6 +275,17 @@ def _left_in_order(writer: SweepWriter) -> Iterator[None]:
 
 def _me() -> str:
     return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def _check_reachable(address: str | None) -> None:
+    """Refuse an address at which nobody listens; Ray would try it for many minutes."""
+    if address in {None, "auto", "local"}:
+        return
+    host, _, port = str(address).removeprefix("ray://").rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_S).close()
+    except OSError as error:
+        raise ClusterUnreachableError(str(address), error.strerror or str(error)) from error
 
 
 def _check_free(record: SweepRecord) -> None:
