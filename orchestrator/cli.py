@@ -42,7 +42,7 @@ app = typer.Typer(
 Spec = Annotated[str, typer.Argument(help="YAML file.", metavar="SPEC")]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(help="In place of the file's, as in recipe.epochs=3.", metavar="[KEY=VALUE]..."),
+    typer.Argument(help="In place of the file's, as in recipe.epochs=3.", metavar="KEY=VALUE"),
 ]
 Store = Annotated[
     str | None,
@@ -63,7 +63,7 @@ Name = Annotated[str, typer.Argument(help="Name of the sweep.", metavar="NAME")]
 
 @app.callback()
 def prunesweep(
-    debug: Annotated[bool, typer.Option(help="Show where an error comes from.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show where an error comes from.")] = False,
 ) -> None:
     """Find out which filter-pruning method works, on your network, at your budget."""
 
@@ -196,7 +196,7 @@ def compare(
 @app.command()
 def status(
     name: Annotated[
-        str | None, typer.Argument(help="Name of the sweep; all of them without.", metavar="[NAME]")
+        str | None, typer.Argument(help="Name of the sweep; all of them without.", metavar="NAME")
     ] = None,
     store: Store = None,
     ledger: Ledger = None,
@@ -309,7 +309,7 @@ def doctor(
 @app.command()
 def methods(
     name: Annotated[
-        str | None, typer.Argument(help="A method, alias or schedule.", metavar="[NAME]")
+        str | None, typer.Argument(help="A method, alias or schedule.", metavar="NAME")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
