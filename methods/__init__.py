@@ -6,6 +6,7 @@ from methods import functionality as _functionality  # noqa: F401
 from methods import geometric_median as _geometric_median  # noqa: F401
 from methods import provable as _provable  # noqa: F401
 from methods import random_filters as _random_filters  # noqa: F401
+from methods import scop as _scop  # noqa: F401
 from methods import taylor as _taylor  # noqa: F401
 from methods.base import (
     Filters,
