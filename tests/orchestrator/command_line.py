@@ -1,0 +1,79 @@
+"""The command line as tests use it: in this process for reading, as a real one for running."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from typer.testing import CliRunner, Result
+
+from orchestrator.cli import app
+
+ROOT = Path(__file__).parents[2]
+
+#: One arm, one target, no search, no controls: baseline, two re-runs and a latency.
+TINY: dict[str, Any] = {
+    "name": "tiny",
+    "model": "digits_net",
+    "data": {"name": "digits", "train_images": 200, "test_images": 100},
+    "arms": ["l1"],
+    "targets": {"macs_reduction": 0.5},
+    "search": {"trials": 1},
+    "recipe": {"epochs": 1, "batch_size": 64},
+    "seeds": [1, 2],
+    "controls": {"dense": False, "random": False, "uniform_l1": False, "scratch": False},
+    "resources": {"workers": 1, "device": "cpu"},
+}
+
+
+def write_spec(folder: Path, **changes: Any) -> Path:
+    """Write the tiny specification, with changes, as a file."""
+    path = folder / "sweep.yaml"
+    path.write_text(json.dumps({**TINY, **changes}))  # JSON is YAML
+    return path
+
+
+def call(*arguments: str | Path, **environment: str | None) -> Result:
+    """Run the command line in this process; never in the store of the folder tests run in."""
+    nowhere: dict[str, str | None] = {"PRUNESWEEP_STORE": None, "PRUNESWEEP_LEDGER": None}
+    return CliRunner().invoke(app, [str(a) for a in arguments], env={**nowhere, **environment})
+
+
+def facts(*arguments: str | Path) -> Any:
+    """Return what a verb prints as JSON."""
+    result = call(*arguments, "--json")
+    assert result.exit_code == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+def start(folder: Path, *arguments: str | Path) -> "subprocess.Popen[str]":
+    """Start the command line as a process, in ``folder``, as from a terminal of its own."""
+    environment = {key: v for key, v in os.environ.items() if not key.startswith("PRUNESWEEP_")}
+    environment["PYTHONPATH"] = str(ROOT)
+    return subprocess.Popen(
+        [sys.executable, "-m", "orchestrator", *map(str, arguments)],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finish(process: "subprocess.Popen[str]", timeout_s: float = 240.0) -> tuple[int, str, str]:
+    """Return exit code, standard output and standard error."""
+    try:
+        out, err = process.communicate(timeout=timeout_s)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
+    return process.returncode, out, err
+
+
+def press_ctrl_c(process: "subprocess.Popen[str]") -> None:
+    """Interrupt as a terminal does: the process and everything it started in its group."""
+    os.killpg(process.pid, signal.SIGINT)
