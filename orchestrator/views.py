@@ -92,6 +92,7 @@ def end_facts(spec: SweepSpec, comparison: Comparison) -> dict[str, Any]:
     return {
         "sweep": spec.name,
         "state": comparison.state,
+        "compare": command("compare", spec.name, spec.tracking),
         "report": f"{store.folder or store.url}/sweeps/{spec.name}/report.html",
         "ui": ui_hint(spec.tracking),
         "comparison": json.loads(to_json(comparison)),
@@ -99,9 +100,10 @@ def end_facts(spec: SweepSpec, comparison: Comparison) -> dict[str, Any]:
 
 
 def print_end(facts: Mapping[str, Any], comparison: Comparison) -> None:
-    """Show the comparison, where the report is and how to open the UI."""
-    stdout().print(to_renderable(comparison))
-    print(f"\nReport: {facts['report']}")
+    """Show the comparison in brief, where the report is and how to open the UI."""
+    stdout().print(to_renderable(comparison, brief=True))
+    print(f"\nLatency, effort and failures: {facts['compare']}")
+    print(f"Report: {facts['report']}")
     if facts["ui"]:
         print(f"MLflow: {facts['ui']}")
 

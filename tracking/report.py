@@ -25,13 +25,13 @@ STYLES = {"lead": "bold", "arm": "", "control": "dim", "aside": "dim italic"}
 TEXT_WIDTH = 120  #: Columns of the plain text.
 
 
-def to_renderable(comparison: Comparison) -> RenderableType:
-    """Return what ``rich`` prints: the verdicts, then the tables."""
+def to_renderable(comparison: Comparison, *, brief: bool = False) -> RenderableType:
+    """Return what ``rich`` prints: the verdicts, then the tables; of accuracy and cost if brief."""
     parts: list[RenderableType] = [Text(_title(comparison), style="bold")]
     for table in comparison.tables:
         parts += [] if table.is_front else _told(story_of(table))
         parts += [Text(f"  Warning: {line}", style="yellow") for line in table.warnings]
-        parts += [_rich(grid) for grid in grids_of(table)]
+        parts += [_rich(grid) for grid in grids_of(table)[: 2 if brief else None]]
     if comparison.fronts:
         parts += _told(front_story(comparison.fronts))
         parts += [_rich(front_grid(front)) for front in comparison.fronts]
