@@ -64,7 +64,7 @@ def start(folder: Path, *arguments: str | Path) -> "subprocess.Popen[str]":
     )
 
 
-def finish(process: "subprocess.Popen[str]", timeout_s: float = 240.0) -> tuple[int, str, str]:
+def finish(process: "subprocess.Popen[str]", timeout_s: float = 500.0) -> tuple[int, str, str]:
     """Return exit code, standard output and standard error."""
     try:
         out, err = process.communicate(timeout=timeout_s)
