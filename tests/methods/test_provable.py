@@ -28,6 +28,7 @@ from methods.testing import (
     TinySession,
 )
 from tests.methods.helpers import logits, norm_of, same_ratio
+from tests.methods.test_digits import accuracy_after, trained  # noqa: F401  (a fixture)
 
 AS_PUBLISHED = Rule(kernel="max", patches="max", sample=None, negligible=0.0)
 HALF = CostTarget(axis="macs", reduction=0.5)
@@ -581,3 +582,13 @@ def test_groups_say_their_largest_reader() -> None:
     logs = complexities(network, layout)
     group: Group = next(g for g in layout.groups if len(g.inputs) > 1)
     assert logs[group.name] == pytest.approx(math.log(8 * (4 * 4 + 1) * 9 / 1e-16))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("settings", [{}, {"kernel": "sum", "patches": "mean"}])
+def test_it_beats_chance_on_real_images(
+    trained: list[tuple[nn.Module, Layout]],  # noqa: F811
+    settings: dict[str, str],
+) -> None:
+    chance = accuracy_after(trained, "random", {}, draws=5)
+    assert accuracy_after(trained, "provable", settings) > chance + 0.05

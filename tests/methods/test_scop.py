@@ -1,6 +1,7 @@
 import copy
 import inspect
 from itertools import pairwise
+from statistics import mean
 from typing import ClassVar, get_type_hints
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods import CostTarget, LayerPolicy, Layout, MethodError, find_layout
+from methods import CostTarget, LayerPolicy, Layout, MethodError, create, find_layout, shrink
 from methods import knockoffs as knockoffs_module
 from methods.knockoffs import make_knockoff, pca_gaussian, permuted, white_noise
 from methods.scop import Scop, TwoStreams
@@ -21,6 +22,13 @@ from methods.testing import (
     TinySession,
 )
 from tests.methods.helpers import logits, norm_of, same_ratio
+from tests.methods.test_digits import (  # noqa: F401  (a fixture)
+    RATIO,
+    TRAINING,
+    DigitsSession,
+    digits,
+    trained,
+)
 
 SHORT = {"share": 0.25}  # one of the tiny session's four epochs, four steps
 
@@ -448,3 +456,19 @@ class TestGaussianControls(PruningMethodContract):
 class TestNoiseControls(TestGaussianControls):
     method = Scop(share=0.25, knockoff="white_noise")
     examples: ClassVar = {"plain": EXAMPLES["plain"]}
+
+
+@pytest.mark.slow
+def test_it_beats_chance_on_real_images(
+    trained: list[tuple[nn.Module, Layout]],  # noqa: F811
+) -> None:
+    images, labels = digits()
+    found: dict[str, list[float]] = {"scop": [], "random": []}
+    for seed, (network, layout) in enumerate(trained):
+        for name, draw in [("scop", 0), *(("random", draw) for draw in range(5))]:
+            small = copy.deepcopy(network)
+            session = DigitsSession(layout, seed=seed + 100 * draw, epochs=1)
+            shrink(small, create(name).select(small, same_ratio(layout, RATIO), session), layout)
+            right = logits(small, images[TRAINING:]).argmax(dim=1) == labels[TRAINING:]
+            found[name].append(float(right.float().mean()))
+    assert mean(found["scop"]) > mean(found["random"]) + 0.05
