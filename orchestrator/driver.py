@@ -91,7 +91,7 @@ class Driver:
         self._planner = futures.ThreadPoolExecutor(1, thread_name_prefix="planner")
         self._planned: futures.Future[list[Wanted]] | None = None
         self._told: deque[futures.Future[None]] = deque()
-        self._idle_turns = 0
+        self._asks = True  # the agenda may want something it did not want when last asked
         self._stopping = False
 
     def stop(self) -> None:
@@ -144,16 +144,12 @@ class Driver:
         if self._planned is not None and self._planned.done():
             wanted, self._planned = self._planned.result(), None
             self._store(wanted)
-            self._check_progress(wanted)
+            self._asks = self._asks or bool(wanted)
         workers = len(self._backend.free_slots()) + len(self._running)
         room = 2 * max(1, workers) - len(self._waiting)
-        if self._planned is None and room > 0 and not self._is_over():
-            self._planned = self._planner.submit(self._agenda.next, room)
-
-    def _check_progress(self, wanted: list[Wanted]) -> None:
-        idle = not wanted and not self._work and not self._told and not self._agenda.is_over
-        self._idle_turns = self._idle_turns + 1 if idle else 0
-        if self._idle_turns > 2:  # one turn may have been asked before the last result was told
+        if self._planned is None and self._asks and room > 0 and not self._is_over():
+            self._planned, self._asks = self._planner.submit(self._agenda.next, room), False
+        if not (self._planned or self._told or self._work or self._agenda.is_over):
             raise RuntimeError("The agenda wants nothing, waits for nothing and is not over.")
 
     def _store(self, wanted: list[Wanted]) -> None:
@@ -298,6 +294,7 @@ class Driver:
                 self._agenda.ended, place, trial.uid, trial.state, trial.result
             )
             self._told.append(told)
+            self._asks = True
         self._watcher.ended(trial)
 
     def _give_back(self) -> None:
