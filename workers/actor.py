@@ -1,5 +1,6 @@
 """A worker: one long-lived Ray actor that runs trials, one after another, and streams reports."""
 
+import ctypes
 import importlib
 import os
 import queue
@@ -43,6 +44,14 @@ class Worker:
             cache_dir=Path(cache_dir),
             artifacts=ArtifactStore(artifacts),
         )
+        # One thread for all trials: each new one would keep a heap of its own.
+        self._trials: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        threading.Thread(target=self._run_trials, name="trials", daemon=True).start()
+
+    def _run_trials(self) -> None:
+        while True:
+            self._trials.get()()
+            _give_memory_back()
 
     def hello(self) -> dict[str, Any]:
         """Say where this worker lives."""
@@ -58,8 +67,8 @@ class Worker:
         Messages made while the ones before were sent travel together. ``alone`` promises that
         nothing else runs on the device meanwhile.
 
-        The trial runs in a thread of its own, because methods train from deep inside calls that
-        cannot yield. What it raises is raised here.
+        The trial runs in another thread, because methods train from deep inside calls that cannot
+        yield. What it raises is raised here.
         """
         messages: queue.SimpleQueue[Message | BaseException] = queue.SimpleQueue()
 
@@ -74,7 +83,7 @@ class Worker:
             except BaseException as error:
                 messages.put(error)
 
-        threading.Thread(target=work, name="trial", daemon=True).start()
+        self._trials.put(work)
         while True:
             ready, error = _take(messages)
             if ready:
@@ -96,3 +105,14 @@ def _take(
             return ready, message
         ready.append(message)
     return ready, None
+
+
+def _give_memory_back() -> None:
+    """Return freed memory to the system, where the C library keeps it (glibc).
+
+    Networks of ever new shapes leave its heap full of holes: without this a worker grows to
+    several times what a trial needs.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

@@ -1,0 +1,90 @@
+"""A worker process: streams reports, raises what a trial raises, gives memory back."""
+
+import ctypes
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from workers.actor import Message, Worker, _give_memory_back
+from workers.node import Node
+from workers.settings import DataSettings, ModelSettings, Recipe, TrialSpec
+
+SPEC = TrialSpec(
+    kind="baseline",
+    model=ModelSettings(name="digits_net"),
+    data=DataSettings(),
+    data_hash="none",
+    recipe=Recipe(),
+    seed=0,
+).model_dump(mode="json")
+
+threads: list[threading.Thread] = []
+
+
+def reporting(spec: TrialSpec, node: Node, report: Any) -> dict[str, Any]:
+    threads.append(threading.current_thread())
+    report(1, {"loss": 0.5})
+    report(2, {"loss": 0.25})
+    return {"shared": node.is_shared}
+
+
+def failing(spec: TrialSpec, node: Node, report: Any) -> dict[str, Any]:
+    report(1, {"loss": 0.5})
+    raise ValueError("no such luck")
+
+
+def worker(tmp_path: Path, runner: str) -> Worker:
+    return Worker("cpu", str(tmp_path), str(tmp_path), f"{__name__}:{runner}")
+
+
+def flat(batches: Iterator[list[Message]]) -> list[Message]:
+    return [message for batch in batches for message in batch]
+
+
+def test_reports_come_in_order_and_the_result_last(tmp_path: Path) -> None:
+    assert flat(worker(tmp_path, "reporting").run(SPEC, alone=False)) == [
+        ("report", 1, {"loss": 0.5}),
+        ("report", 2, {"loss": 0.25}),
+        ("result", {"shared": True}),
+    ]
+
+
+def test_a_trial_is_told_when_it_has_the_device_to_itself(tmp_path: Path) -> None:
+    *_, last = flat(worker(tmp_path, "reporting").run(SPEC, alone=True))
+    assert last == ("result", {"shared": False})
+
+
+def test_what_a_trial_raises_is_raised_after_its_reports(tmp_path: Path) -> None:
+    stream = worker(tmp_path, "failing").run(SPEC, alone=False)
+    assert next(stream) == [("report", 1, {"loss": 0.5})]
+    with pytest.raises(ValueError, match="no such luck"):
+        next(stream)
+
+
+def test_all_trials_of_a_worker_run_in_one_thread(tmp_path: Path) -> None:
+    threads.clear()
+    one = worker(tmp_path, "reporting")
+    for _ in range(3):
+        flat(one.run(SPEC, alone=False))
+    assert len(threads) == 3
+    assert len(set(threads)) == 1
+
+
+@pytest.mark.skipif(
+    not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="only glibc keeps freed memory"
+)
+def test_memory_full_of_holes_is_given_back() -> None:
+    pages = [bytearray(64_000) for _ in range(4000)]  # below the size glibc maps by itself
+    keep = pages[::40]  # the heap cannot shrink from its end
+    before = resident()
+    pages.clear()
+    _give_memory_back()
+    assert len(keep) == 100
+    assert resident() < before - 128_000_000
+
+
+def resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
