@@ -76,6 +76,8 @@ def to_markdown(comparison: Comparison) -> str:
     ):
         if items:
             lines += [f"## {title}", "", *(f"- {_escaped(item)}" for item in items), ""]
+    facts = [*_facts(comparison), *_provenance(comparison)]
+    lines += ["## Provenance", "", *(f"- {what}: {_escaped(text)}" for what, text in facts), ""]
     return "\n".join(lines)
 
 
