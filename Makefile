@@ -4,13 +4,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 STORE ?= prunesweep-data
 
-.PHONY: demo test test-quick lint install lock clean
+.PHONY: demo test test-quick test-slow lint install lock clean
 
 demo: install  ## Run the quickstart sweep and print the comparison.
 	$(BIN)/prunesweep run examples/quickstart.yaml tracking.store=$(STORE)
 
-test: lint  ## Everything: style, types, all tests.
-	$(BIN)/pytest
+test: lint  ## Style, types, and all tests but those that train for long.
+	$(BIN)/pytest -m "not slow"
+
+test-slow: install  ## The tests that train: methods against chance, samplers at length.
+	$(BIN)/pytest -m slow
 
 test-quick: install  ## Without the tests that start servers, kill processes or train.
 	$(BIN)/pytest -m "not slow and not integration"
