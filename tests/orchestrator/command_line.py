@@ -5,6 +5,8 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from typer.testing import CliRunner, Result
 from orchestrator.cli import app
 
 ROOT = Path(__file__).parents[2]
+PATIENCE_S = 600.0  #: For a sweep of seconds; the machine may be busy with other things.
 
 #: One arm, one target, no search, no controls: baseline, two re-runs and a latency.
 TINY: dict[str, Any] = {
@@ -49,11 +52,12 @@ def facts(*arguments: str | Path) -> Any:
     return json.loads(result.stdout)
 
 
-def start(folder: Path, *arguments: str | Path) -> "subprocess.Popen[str]":
-    """Start the command line as a process, in ``folder``, as from a terminal of its own."""
+@contextmanager
+def started(folder: Path, *arguments: str | Path) -> Iterator["subprocess.Popen[str]"]:
+    """Start the command line in ``folder``, as from a terminal of its own, until the block ends."""
     environment = {key: v for key, v in os.environ.items() if not key.startswith("PRUNESWEEP_")}
     environment["PYTHONPATH"] = str(ROOT)
-    return subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-m", "orchestrator", *map(str, arguments)],
         cwd=folder,
         env=environment,
@@ -61,17 +65,24 @@ def start(folder: Path, *arguments: str | Path) -> "subprocess.Popen[str]":
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-    )
+    ) as process:
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
 
 
-def finish(process: "subprocess.Popen[str]", timeout_s: float = 500.0) -> tuple[int, str, str]:
+def finish(process: "subprocess.Popen[str]") -> tuple[int, str, str]:
     """Return exit code, standard output and standard error."""
-    try:
-        out, err = process.communicate(timeout=timeout_s)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        raise
+    out, err = process.communicate(timeout=PATIENCE_S)
     return process.returncode, out, err
+
+
+def ended(folder: Path, *arguments: str | Path) -> tuple[int, str, str]:
+    """Run the command line as a process of its own, to its end."""
+    with started(folder, *arguments) as process:
+        return finish(process)
 
 
 def press_ctrl_c(process: "subprocess.Popen[str]") -> None:
