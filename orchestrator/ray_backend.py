@@ -11,7 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import (
+    ActorUnschedulableError,
+    RayActorError,
+    RayError,
+    RayTaskError,
+    RuntimeEnvSetupError,
+)
 
 from orchestrator.backend import Event, Failed, Finished, Lost, Reported, Slot, Task, one_line
 from orchestrator.errors import PrunesweepError
@@ -37,24 +43,42 @@ class ClusterUnreachableError(PrunesweepError):
         )
 
 
+class RayStartError(PrunesweepError):
+    """Ray did not come up on this machine."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return (
+            f"Ray could not start on this machine: {self.reason} Other work may keep it too busy; "
+            "run the same command again, and nothing that has ended is run twice."
+        )
+
+
 def connect(resources: ResourceSettings) -> None:
     """Join the cluster that ``resources`` names, or start Ray on this machine.
 
     Raises:
         ClusterUnreachableError: Nothing answers at the address.
+        RayStartError: Ray does not come up on this machine, or takes too long.
     """
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # 0 GPUs must see none
     code = {"env_vars": {"PYTHONPATH": _code_path()}}
     if resources.address in (None, "local"):
         cpus = max(os.cpu_count() or 1, round(resources.workers * resources.cpus_per_worker))
-        ray.init(
-            num_cpus=cpus,
-            include_dashboard=False,
-            log_to_driver=False,
-            runtime_env=code,
-            logging_level=logging.ERROR,
-            configure_logging=True,
-        )
+        try:
+            ray.init(
+                num_cpus=cpus,
+                include_dashboard=False,
+                log_to_driver=False,
+                runtime_env=code,
+                logging_level=logging.ERROR,
+                configure_logging=True,
+            )
+        except Exception as error:  # bare, when its processes are not there within 30 s
+            raise RayStartError(one_line(error)) from error
         return
     try:
         ray.init(
@@ -154,9 +178,9 @@ class RayBackend:
     def _welcome(self, seat: _Seat) -> list[Event]:
         try:
             hello = ray.get(seat.greeting)
-        except RayTaskError as error:  # the worker's own set-up is wrong: say so, do not loop
-            raise WorkerStartError(one_line(_cause(error))) from error
-        except RayError:
+        except RayError as error:
+            if _will_happen_again(error):
+                raise WorkerStartError(str(error).strip().splitlines()[-1]) from error
             self._replace(seat)
             return []
         seat.greeting = None
@@ -210,6 +234,13 @@ class WorkerStartError(PrunesweepError):
 def _cause(error: RayTaskError) -> BaseException:
     """Return what was raised in the worker, without Ray's wrapping."""
     return error.cause if isinstance(error.cause, BaseException) else error
+
+
+def _will_happen_again(error: RayError) -> bool:
+    """Say whether a worker failed by its own set-up, not by losing its machine."""
+    if isinstance(error, RayActorError):
+        return error.actor_init_failed
+    return isinstance(error, RayTaskError | RuntimeEnvSetupError | ActorUnschedulableError)
 
 
 def _actor_options(resources: ResourceSettings) -> dict[str, Any]:
