@@ -16,6 +16,7 @@ from orchestrator.cli import app
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 600.0  #: For a sweep of seconds; the machine may be busy with other things.
+TRIES = 5
 
 #: One arm, one target, no search, no controls: baseline, two re-runs and a latency.
 TINY: dict[str, Any] = {
@@ -80,9 +81,17 @@ def finish(process: "subprocess.Popen[str]") -> tuple[int, str, str]:
 
 
 def ended(folder: Path, *arguments: str | Path) -> tuple[int, str, str]:
-    """Run the command line as a process of its own, to its end."""
-    with started(folder, *arguments) as process:
-        return finish(process)
+    """Run the command line as a process of its own, to its end.
+
+    Ray's own start-up gives up on a machine that is too busy; then the command says to run it
+    again, and that is done here.
+    """
+    for _ in range(TRIES):
+        with started(folder, *arguments) as process:
+            code, out, err = finish(process)
+        if not err.startswith("Ray could not start on this machine"):
+            break
+    return code, out, err
 
 
 def press_ctrl_c(process: "subprocess.Popen[str]") -> None:

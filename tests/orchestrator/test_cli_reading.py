@@ -17,7 +17,7 @@ from orchestrator.lookup import Place, command
 from orchestrator.ray_backend import ClusterUnreachableError
 from orchestrator.surroundings import TrackingSettings
 from search_spaces import TargetInfeasibleError
-from tests.orchestrator.command_line import call, facts
+from tests.orchestrator.command_line import call, facts, write_spec
 from tests.tracking.hand_made import HandMadeSweep, specification
 from tracking import FencedError, NewEntry, TrialState
 from workers.errors import DataError
@@ -275,6 +275,19 @@ class TestMethods:
         assert "digits_net" in lines
         assert "torchvision/resnet18" in lines
         assert facts("models")["models"][: len(lines) - 1] == lines[:-1]
+
+
+class TestDoctor:
+    def test_a_link_that_does_not_hold_ends_with_1(self, tmp_path: Path) -> None:
+        (tmp_path / "empty").mkdir()
+        data = {"name": "image_folder", "path": str(tmp_path / "empty")}
+        arguments = ("doctor", write_spec(tmp_path, data=data), "--store", tmp_path / "store")
+        text, found = call(*arguments), call(*arguments, "--json")
+        assert (text.exit_code, found.exit_code) == (1, 1)
+        assert text.stdout.startswith("BROKEN data, network, checkpoint")
+        broken, *others = json.loads(found.stdout)
+        assert (broken["ok"], str(tmp_path / "empty") in broken["detail"]) == (False, True)
+        assert [other["name"] for other in others if not other["ok"]] == []
 
 
 class TestExits:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 import time
 import urllib.request
 from contextlib import suppress
@@ -126,7 +127,7 @@ def test_ctrl_c_leaves_a_sweep_that_resumes(tmp_path: Path) -> None:
     spec = write_spec(tmp_path, search={"trials": 12}, tracking={"mlflow": "off"})
     store = tmp_path / "prunesweep-data"
     with started(tmp_path, "run", spec) as process:
-        _until_completed(store, 3)
+        _until_completed(3, store, process)
         press_ctrl_c(process)
         code, out, err = finish(process)
     assert (code, out) == (130, "")
@@ -174,10 +175,11 @@ def test_a_cluster_that_is_not_there_ends_with_2_and_nothing_written(tmp_path: P
     assert os.listdir(tmp_path) == ["sweep.yaml"]
 
 
-def _until_completed(store: Path, count: int) -> None:
-    """Wait until ``count`` trials have completed."""
+def _until_completed(count: int, store: Path, process: "subprocess.Popen[str]") -> None:
+    """Wait until ``count`` trials have completed, and ``process`` still runs."""
     deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:
+        assert process.poll() is None, finish(process)
         with suppress(NoLedgerError), open_existing(f"sqlite:///{store}/ledger.db") as ledger:
             found = ledger.sweeps()
             if found and ledger.counts(found[0].id)[TrialState.COMPLETED] >= count:
