@@ -156,7 +156,8 @@ class RealSweep:
 
     def publish(self) -> None:
         """Have MLflow shown whatever it lacks, once the publishers of killed drivers have ended."""
-        command = [sys.executable, "-m", "orchestrator", "publish", "sweep", "--store", self.store]
+        command = [sys.executable, "-m", "orchestrator", "publish", "sweep"]
+        command += ["--store", str(self.store)]
         while True:
             done = subprocess.run(
                 command,
