@@ -73,7 +73,7 @@ class Progress:
             self._live.update(self._view(), refresh=True)
         elif now - self._said >= LINE_EVERY_S:
             self._said = now
-            self._console.print(self.summary(), highlight=False)
+            self._console.print(self.summary(), highlight=False, soft_wrap=True)
 
     def summary(self) -> str:
         """Return where things stand, in one line."""

@@ -192,7 +192,7 @@ class Sweep:
                 driver = Driver(agenda, backend, ledger, writer, progress)
                 with _stop_on_signals(driver):
                     over = driver.run()
-                console.print(progress.summary(), highlight=False)
+                console.print(progress.summary(), highlight=False, soft_wrap=True)
             if agenda.problem is not None:
                 writer.set_state(SweepState.FAILED)
                 raise SweepFailedError(spec.name, agenda.problem)
