@@ -9,10 +9,10 @@ STORE ?= prunesweep-data
 demo: install  ## Run the quickstart sweep and print the comparison.
 	$(BIN)/prunesweep run examples/quickstart.yaml tracking.store=$(STORE)
 
-test: lint  ## Style, types, and all tests but those that train for long.
+test: lint  ## Style, types, and all tests but those that take minutes.
 	$(BIN)/pytest -m "not slow"
 
-test-slow: install  ## The tests that train: methods against chance, samplers at length.
+test-slow: install  ## The tests that take minutes: real kills, methods against chance.
 	$(BIN)/pytest -m slow
 
 test-quick: install  ## Without the tests that start servers, kill processes or train.

@@ -23,6 +23,7 @@ from workers.actor import TRIAL_RUNNER
 
 pytestmark = [
     pytest.mark.integration,
+    pytest.mark.slow,  # minutes of real drivers, workers and servers
     pytest.mark.timeout(3000),
     # MLflow's own habits, met while it is imported or called
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
