@@ -117,10 +117,19 @@ class TestFinishedSweep:
         assert json.loads(out)["comparison"]["seeds"] == [1, 2, 7]
         assert facts("status", "tiny", "--store", store)["trials"]["completed"] == 5
 
-    def test_what_would_change_results_is_no_extension(self, folder: Path) -> None:
-        code, out, err = ended(folder, "extend", "tiny", "--trials", "0")
-        assert (code, out) == (2, "")
-        assert "search.trials: must be at least 1" in err
+    @pytest.mark.parametrize(
+        ("option", "value", "says"),
+        [
+            ("--trials", "0", "search.trials: is 0; must be at least 1"),
+            ("--seeds", "2", "seeds: names a seed twice"),
+        ],
+    )
+    def test_what_cannot_be_added_is_refused(
+        self, store: Path, option: str, value: str, says: str
+    ) -> None:
+        result = call("extend", "tiny", option, value, "--store", store)
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert says in result.stderr
 
 
 def test_ctrl_c_leaves_a_sweep_that_resumes(tmp_path: Path) -> None:
