@@ -67,6 +67,9 @@ class Session(Protocol):
     ) -> Mapping[str, Tensor]:
         """Return what ``compute`` gives for this network, data, seed and key, computed once."""
 
+    def note(self, name: str, value: float) -> None:
+        """Record a number about the choice in the trial's result; the last one of a name counts."""
+
 
 class PruningSchedule(Protocol):
     """When and how hard filters go."""

@@ -5,7 +5,6 @@ Sources: Qin et al., "Functionality-Oriented Convolutional Filter Pruning", arXi
 and there is no official code, so the details here are ours.
 """
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
@@ -28,8 +27,6 @@ from methods.random_filters import RandomPruning
 from methods.schedule import Schedule
 
 Clusters = Mapping[str, Sequence[int]]  #: Cluster of each filter, by group.
-
-log = logging.getLogger(__name__)
 
 
 @register()
@@ -115,7 +112,7 @@ class Functionality(PruningMethod):
         clusters = self.clusters(network, session)
         clustered = Clustered(method=self, clusters=clusters)
         plan = session.schedule.select(clustered, network, ratios, session)
-        log.info("%.0f %% of removals took whole clusters", 100 * whole_share(plan, clusters))
+        session.note("whole_cluster_share", whole_share(plan, clusters))
         if self.merge:
             moments = session.statistics(
                 network,
@@ -125,7 +122,8 @@ class Functionality(PruningMethod):
                 ),
             )
             folding = fold(network, session.layout, plan, clusters, moments, self.merge_fit)
-            log.info("%d removals merged, %d not", folding.folded, folding.refused)
+            session.note("removals_merged", folding.folded)
+            session.note("removals_not_merged", folding.refused)
         return plan
 
     def clusters(self, network: nn.Module, session: Session) -> Clusters:

@@ -47,6 +47,7 @@ class TinySession:
         self.schedule: PruningSchedule = Schedule.create(schedule)
         self.images, self.labels = _images(layout.input_shape, classes, self.generator("images"))
         self.epochs_left = epochs
+        self.notes: dict[str, float] = {}
         self.epochs_trained = 0
 
     def generator(self, purpose: str) -> torch.Generator:
@@ -118,6 +119,10 @@ class TinySession:
     ) -> Mapping[str, Tensor]:
         """Return what ``compute`` gives; nothing is shared between tests."""
         return compute()
+
+    def note(self, name: str, value: float) -> None:
+        """Keep the number in ``notes``."""
+        self.notes[name] = float(value)
 
 
 def _images(

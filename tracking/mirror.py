@@ -244,6 +244,8 @@ def _numbers(result: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
         yield _name(key), float(value)
         if key in {"macs", "base_macs"}:
             yield key.replace("macs", "flops"), 2.0 * value
+    for key, value in (result.get("notes") or {}).items():
+        yield _name(f"note.{key}"), float(value)
     for record in result.get("latency") or ():
         for key, value in record.items():
             if key != "batch_size" and isinstance(value, int | float):

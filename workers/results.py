@@ -59,6 +59,7 @@ class TrialResult(ShapeResult):
     seconds_statistics: float  #: Cost of statistics this trial relied on, even when reused.
     statistics_computed: int  #: Statistics this trial computed itself.
     statistics_reused: int  #: Statistics taken from the machine's cache.
+    notes: dict[str, float]  #: What the method recorded of its choice, by name.
     weights: str  #: Content hash of the final weights.
     artifacts: dict[str, str]  #: Name -> path under the artifact store.
 

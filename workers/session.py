@@ -74,6 +74,7 @@ class TrainingSession:
         self.seed = spec.seed
         self.meter = Meter(device)
         self.best: dict[Act, float] = {}  #: Best validation accuracy after an epoch, by act.
+        self.notes: dict[str, float] = {}  #: What the method recorded of its choice.
         self.statistics_computed = 0
         self.statistics_reused = 0
         self.seconds_statistics = 0.0  #: What they cost when they were computed.
@@ -194,6 +195,16 @@ class TrainingSession:
                 self._report_epoch(network, outcome.train_loss, outcome.learning_rate)
                 if outcome.ended_early:
                     return
+
+    def note(self, name: str, value: float) -> None:
+        """Record a number about the choice in the trial's result; the last one of a name counts.
+
+        Raises:
+            ValueError: The number is not finite.
+        """
+        if not math.isfinite(value):
+            raise ValueError(f"The note {name!r} must be a finite number; it is {value}.")
+        self.notes[name] = float(value)
 
     def validate(self, network: nn.Module) -> Evaluation:
         """Evaluate ``network`` on the validation split; charged to measuring."""

@@ -167,6 +167,7 @@ def _train(
         seconds_statistics=session.seconds_statistics,
         statistics_computed=session.statistics_computed,
         statistics_reused=session.statistics_reused,
+        notes=session.notes,
         weights=weights,
         artifacts=artifacts,
     )

@@ -1,6 +1,5 @@
 import copy
 import itertools
-import logging
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -405,11 +404,11 @@ class TestQuotas:
         clusters = {"a": (0, 0, 0, 1, 1, 2), "b": (0, 0, 0, 1)}  # a spares 3 of the 5 removed
         assert whole_share(plan, clusters) == pytest.approx(2 / 6)
 
-    def test_the_share_of_whole_clusters_is_logged(self, caplog: pytest.LogCaptureFixture) -> None:
+    def test_the_share_of_whole_clusters_is_noted(self) -> None:
         network, layout = EXAMPLES["bottleneck"].network(), EXAMPLES["bottleneck"].layout()
-        with caplog.at_level(logging.INFO, logger="methods.functionality"):
-            select(replace(QUICK, kappa=1.0), network, layout, same_ratio(layout, 0.5))
-        assert "100 % of removals took whole clusters" in caplog.text
+        session = TinySession(layout, classes=CLASSES)
+        replace(QUICK, kappa=1.0).select(network, same_ratio(layout, 0.5), session)
+        assert session.notes["whole_cluster_share"] == 1.0
 
 
 class TestSelection:

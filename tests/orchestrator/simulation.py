@@ -183,6 +183,7 @@ def _trial_result(spec: TrialSpec, kept: Mapping[str, int], accuracy: float) -> 
         seconds_statistics=0.0,
         statistics_computed=0,
         statistics_reused=0,
+        notes={},
         weights=content_hash(["weights", spec.uid]),
         artifacts={},
     )

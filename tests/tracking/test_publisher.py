@@ -56,6 +56,7 @@ RESULT = {
     "plan": {"kept": {"layer1.conv1": [0, 2]}},
     "artifacts": {"weights": "trials/a/weights.safetensors"},
     "latency": [{"batch_size": 8, "median_ms": 1.25}],
+    "notes": {"whole_cluster_share": 0.125},
 }
 EPOCHS = 3
 
@@ -207,6 +208,7 @@ class TestPublisher:
         assert metrics["val_accuracy"] == 90.25
         assert (metrics["macs"], metrics["flops"]) == (1000, 2000)
         assert metrics["latency.batch_8.median_ms"] == 1.25
+        assert metrics["note.whole_cluster_share"] == 0.125
         with client_of(uri) as client:
             history = client.get_metric_history(child.info.run_id, "loss")
             plan = client.download_artifacts(child.info.run_id, "plan.json")

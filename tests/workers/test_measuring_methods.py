@@ -92,3 +92,11 @@ def test_a_trial_without_ratios_meets_its_target_by_the_methods_own(
     )
     assert result[f"{target.axis}_reduction"] == pytest.approx(target.reduction, abs=0.01)
     assert result["samples_seen"] == 4 * 160 + 40  # looked at once, for ratios and ranks
+
+
+def test_what_a_method_notes_is_in_the_result(bench: Bench) -> None:
+    settings = {"grouping": "weights_kmeans", "contribution": "l1", "kappa": 1.0}
+    result = bench.run(
+        kind="prune", method="functionality", method_settings=settings, ratios=UNIFORM
+    )
+    assert result["notes"] == {"whole_cluster_share": 1.0}  # every cluster has one filter

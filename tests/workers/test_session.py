@@ -226,6 +226,14 @@ class TestTraining:
         assert hashes[0] == hashes[1] != hashes[2]
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_note_is_a_finite_number(sessions: Sessions, value: float) -> None:
+    session = sessions.new(RECIPE)
+    with pytest.raises(ValueError, match="'gates_open' must be a finite number"):
+        session.note("gates_open", value)
+    assert session.notes == {}
+
+
 class TestLearningRate:
     def test_warm_up_rises_to_the_full_rate_and_cosine_ends_at_zero(self) -> None:
         recipe = Recipe(epochs=10, warmup_epochs=2.0, learning_rate=1.0)
