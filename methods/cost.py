@@ -7,11 +7,13 @@ input size; FLOPs are twice the MACs. Element-wise operations are left out.
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from methods.stripe_conv import StripeConv
 
 Axis = Literal["macs", "params"]
 Counts = np.ndarray[tuple[int], np.dtype[np.int64]]
@@ -64,7 +66,7 @@ def output_positions(network: nn.Module, input_shape: tuple[int, int, int]) -> d
     handles = [
         module.register_forward_hook(lambda _m, _i, out, name=name: record(name, out))
         for name, module in network.named_modules()
-        if isinstance(module, nn.Conv2d | nn.Linear)
+        if isinstance(module, nn.Conv2d | nn.Linear | StripeConv)
     ]
     try:
         with evaluation_mode(network), torch.no_grad():
@@ -111,15 +113,23 @@ class CostModel:
     """Exact cost of every width a network can be pruned to, without building it.
 
     Args:
-        widths: Dense filters by group.
+        widths: Dense filters by group, or stripes.
         terms: Cost of each layer.
+        striped: Dense filters by group, for groups of stripes whose filters go with their last
+            stripe; terms name them by :func:`filters_of`.
     """
 
-    def __init__(self, widths: Mapping[str, int], terms: list[Term]) -> None:
+    def __init__(
+        self, widths: Mapping[str, int], terms: list[Term], striped: Mapping[str, int] | None = None
+    ) -> None:
+        striped = striped or {}
         self.groups: tuple[str, ...] = tuple(widths)
         self.widths: tuple[int, ...] = tuple(widths.values())
-        self._out = _matrix(terms, self.groups, "out_by_group")
-        self._in = _matrix(terms, self.groups, "in_by_group")
+        self.striped: tuple[str, ...] = tuple(striped)
+        self._filters: Counts = np.array([*striped.values()], dtype=np.int64)
+        columns = (*self.groups, *map(filters_of, self.striped))
+        self._out = _matrix(terms, columns, "out_by_group")
+        self._in = _matrix(terms, columns, "in_by_group")
         self._out_fixed = np.array([t.out_fixed for t in terms], dtype=np.int64)
         self._in_fixed = np.array([t.in_fixed for t in terms], dtype=np.int64)
         self._unit = {
@@ -127,15 +137,43 @@ class CostModel:
             "params": np.array([t.params_unit for t in terms], dtype=np.int64),
         }
 
-    def cost(self, axis: Axis, kept: Counts) -> int:
-        """Return MACs or parameters when ``kept`` filters stay, in the order of ``groups``."""
+    def cost(self, axis: Axis, kept: Counts, alive: Counts | None = None) -> int:
+        """Return MACs or parameters of a pruned network.
+
+        Args:
+            axis: Which of the two.
+            kept: Filters or stripes that stay, in the order of ``groups``.
+            alive: Filters that have a stripe left, in the order of ``striped``; None: all.
+        """
+        if self.striped:
+            kept = np.concatenate([kept, self._filters if alive is None else alive])
         outs = self._out_fixed + self._out @ kept
         ins = self._in_fixed + self._in @ kept
         return int((self._unit[axis] * outs * ins).sum())
 
+    def soft_cost(self, axis: Axis, kept: Tensor) -> Tensor:
+        """Return the same cost in a form that can be differentiated by ``kept``.
+
+        Args:
+            axis: MACs or parameters.
+            kept: Filters that stay, ``[groups]``, floating; not necessarily whole.
+        """
+        outs = _constant(self._out_fixed, kept) + _constant(self._out, kept) @ kept
+        ins = _constant(self._in_fixed, kept) + _constant(self._in, kept) @ kept
+        return (_constant(self._unit[axis], kept) * outs * ins).sum()
+
     def dense(self, axis: Axis) -> int:
         """Return the cost of the unpruned network."""
         return self.cost(axis, np.array(self.widths, dtype=np.int64))
+
+
+def _constant(values: np.ndarray[Any, np.dtype[np.int64]], like: Tensor) -> Tensor:
+    return torch.as_tensor(values, dtype=like.dtype, device=like.device)
+
+
+def filters_of(group: str) -> str:
+    """Name the filters of a group of stripes, as terms do."""
+    return f"filters of {group}"
 
 
 def _matrix(

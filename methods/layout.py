@@ -5,79 +5,24 @@ pruned: the same for every method of a comparison.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch_pruning as tp
 from torch import nn
 
-from methods.cost import CostModel, Term, evaluation_mode, input_like, output_positions
+from methods.cost import evaluation_mode, input_like, output_positions
 from methods.errors import LayoutError, nearest
+from methods.groups import Group, LayerPolicy, Layout, Member, Shape
+from methods.predicted_cost import cost_model
 from methods.scatter import branch_ends, sole_norm, sole_readers
+from methods.stripes import by_stripe, can_lose_stripes
 
-Shape = tuple[int, int, int]
+__all__ = ["Group", "LayerPolicy", "Layout", "Member", "Shape", "find_layout", "trace"]
+
 #: Layers that may lose one channel and leave the rest as they were.
 PER_CHANNEL = (nn.Conv2d, nn.Linear, nn.BatchNorm2d, nn.PReLU)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LayerPolicy:
-    """Which groups may lose filters.
-
-    ``inside_blocks`` prunes convolutions whose outputs stay inside a residual block; ``scatter``
-    also the last one of each block (and the stem, unless protected), whose outputs are then added
-    into the stream by index; ``coupled`` also whole streams.
-    """
-
-    kind: Literal["inside_blocks", "scatter", "coupled"] = "inside_blocks"
-    protect: tuple[str, ...] = ()  #: Patterns of layer names that keep all filters.
-    protect_stem: bool = True  #: The first convolution keeps all filters.
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Member:
-    """One layer that shrinks with a group, and which of its channels belong to which filter."""
-
-    layer: str  #: Module name.
-    channels: tuple[tuple[int, ...], ...]  #: Channel indices, by filter of the group.
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Group:
-    """Layers that must lose the same filters together."""
-
-    name: str  #: Its first convolution.
-    width: int  #: Filters of the dense network.
-    producers: tuple[str, ...]  #: Convolutions whose filters these are.
-    norms: tuple[str | None, ...]  #: Batch norm behind each producer.
-    outputs: tuple[
-        Member, ...
-    ]  #: Everything that emits the group's channels: producers, norms, depthwise.
-    inputs: tuple[Member, ...]  #: Layers that read them.
-    fused: bool = False  #: Its channels pass a layer that mixes or scales them as one.
-    scattered: bool = False  #: The stream it feeds keeps its width, with zeros for what went.
-
-    @property
-    def stage(self) -> str:
-        """Name shared by the groups that take one ratio when a sweep searches per stage."""
-        return f"width{self.width}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Layout:
-    """The prunable structure of one network at one input size."""
-
-    groups: tuple[Group, ...]
-    cost: CostModel
-    policy: LayerPolicy
-    input_shape: Shape
-
-    @property
-    def widths(self) -> dict[str, int]:
-        """Dense filters, by group."""
-        return {group.name: group.width for group in self.groups}
 
 
 def trace(network: nn.Module, input_shape: Shape) -> tp.DependencyGraph:
@@ -108,7 +53,8 @@ def find_layout(network: nn.Module, input_shape: Shape, policy: LayerPolicy) -> 
     Raises:
         LayoutError: The network does not run on such images, nothing may be pruned, a protected
             pattern matches no layer, under ``coupled`` the residual streams do not carry their
-            channels one to one, or under ``scatter`` there is no residual block.
+            channels one to one, under ``scatter`` there is no residual block, or under ``stripes``
+            no spatial convolution may be pruned.
     """
     graph = trace(network, input_shape)
     positions = output_positions(network, input_shape)
@@ -124,6 +70,8 @@ def find_layout(network: nn.Module, input_shape: Shape, policy: LayerPolicy) -> 
         for group in found
         if not protected.intersection(group.producers) and not _reads_grouped(network, group)
     ]
+    if policy.kind == "stripes":
+        groups = list(_striped(network, graph, convolutions, names, protected, groups))
     if not groups:
         raise LayoutError(
             f"Under the layer policy {policy.kind!r} no layer of {type(network).__name__} may be "
@@ -132,7 +80,7 @@ def find_layout(network: nn.Module, input_shape: Shape, policy: LayerPolicy) -> 
     groups.sort(key=lambda group: order[group.name])
     return Layout(
         groups=tuple(groups),
-        cost=_cost_model(network, positions, groups),
+        cost=cost_model(network, positions, groups),
         policy=policy,
         input_shape=input_shape,
     )
@@ -213,6 +161,35 @@ def _scattered(
             inputs=tuple(Member(layer=reader, channels=one_to_one) for reader in readers),
             scattered=True,
         )
+
+
+def _striped(
+    network: nn.Module,
+    graph: tp.DependencyGraph,
+    convolutions: list[str],
+    names: Mapping[nn.Module, str],
+    protected: set[str],
+    inside: list[Group],
+) -> Iterator[Group]:
+    """Yield groups of stripes, and those of ``inside`` that have no stripes but whole filters.
+
+    Raises:
+        LayoutError: There are no stripes.
+    """
+    whole = {group.name: group for group in inside}
+    open_to = [n for n in convolutions if n not in protected]
+    if not any(can_lose_stripes(_conv(network, name)) for name in open_to):
+        raise LayoutError(
+            f"{type(network).__name__} has no convolution that may lose stripes: none of more than "
+            "one tap that is neither grouped nor protected. Protect fewer layers, the stem for "
+            "one, or use a method that prunes filters."
+        )
+    for name in open_to:
+        conv = _conv(network, name)
+        if can_lose_stripes(conv):
+            yield by_stripe(name, conv, _norm_behind(graph, conv, names), whole.get(name))
+        elif name in whole and conv.kernel_size == (1, 1):
+            yield whole[name]
 
 
 def _read_group(
@@ -299,59 +276,3 @@ def _reads_grouped(network: nn.Module, group: Group) -> bool:
     """Say whether the group feeds or holds a grouped convolution, which cannot lose one channel."""
     convs = [network.get_submodule(m.layer) for m in (*group.outputs, *group.inputs)]
     return any(isinstance(c, nn.Conv2d) and c.groups > 1 and not is_depthwise(c) for c in convs)
-
-
-def _cost_model(network: nn.Module, positions: Mapping[str, int], groups: list[Group]) -> CostModel:
-    emits: dict[str, dict[str, int]] = {}
-    reads: dict[str, dict[str, int]] = {}
-    for group in groups:
-        for member in group.outputs:
-            emits.setdefault(member.layer, {})[group.name] = len(member.channels[0])
-        for member in group.inputs:
-            reads.setdefault(member.layer, {})[group.name] = len(member.channels[0])
-    widths = {group.name: group.width for group in groups}
-    terms: list[Term] = []
-    for name, layer in network.named_modules():
-        parameters = list(layer.parameters(recurse=False))
-        if not parameters:
-            continue
-        own, channels = sum(p.numel() for p in parameters), parameters[0].shape[0]
-        out_by, in_by = emits.get(name, {}), reads.get(name, {})
-        if not isinstance(layer, nn.Conv2d | nn.Linear):
-            terms.append(_slope(own, 0, channels, widths, out_by))
-            continue
-        macs = layer.weight.numel() * positions.get(name, 0)
-        if isinstance(layer, nn.Conv2d) and layer.groups > 1:
-            terms.append(_slope(own, macs, channels, widths, out_by))
-            continue
-        outs, ins = layer.weight.shape[:2]
-        terms.append(
-            Term(
-                macs_unit=macs // (outs * ins),
-                params_unit=layer.weight.numel() // (outs * ins),
-                out_fixed=outs - sum(c * widths[g] for g, c in out_by.items()),
-                out_by_group=out_by,
-                in_fixed=ins - sum(c * widths[g] for g, c in in_by.items()),
-                in_by_group=in_by,
-            )
-        )
-        if layer.bias is not None:
-            terms.append(_slope(outs, 0, outs, widths, out_by))
-    return CostModel(widths, terms)
-
-
-def _slope(
-    params: int, macs: int, channels: int, widths: Mapping[str, int], by_group: Mapping[str, int]
-) -> Term:
-    """Describe a layer whose cost grows with its channels alone, given its dense cost."""
-    if not by_group:
-        return Term(
-            macs_unit=macs, params_unit=params, out_fixed=1, out_by_group={}, in_by_group={}
-        )
-    return Term(
-        macs_unit=macs // channels,
-        params_unit=params // channels,
-        out_fixed=channels - sum(count * widths[group] for group, count in by_group.items()),
-        out_by_group=by_group,
-        in_by_group={},
-    )

@@ -11,6 +11,7 @@ from methods.errors import PlanError
 from methods.layout import Group, Layout, trace
 from methods.plan import PruningPlan
 from methods.scatter import narrow_and_scatter
+from methods.stripes import break_convolution, zero_stripes
 
 
 def filter_parameters(network: nn.Module, group: Group) -> list[tuple[nn.Parameter, Tensor]]:
@@ -58,7 +59,7 @@ def soften_filters(network: nn.Module, group: Group, filters: Sequence[int], fac
 
 
 def shrink(network: nn.Module, plan: PruningPlan, layout: Layout) -> None:
-    """Remove the filters that ``plan`` drops; ``network`` becomes smaller, in place.
+    """Remove the filters and stripes that ``plan`` drops; ``network`` becomes smaller, in place.
 
     Raises:
         PlanError: The plan was made for other groups or widths.
@@ -67,24 +68,27 @@ def shrink(network: nn.Module, plan: PruningPlan, layout: Layout) -> None:
     graph = trace(network, layout.input_shape)
     smaller = [group for group in layout.groups if plan.dropped(group.name)]
     for group in smaller:
-        if not group.scattered:
+        dropped = group.filters_gone(plan.kept[group.name])
+        if dropped and group.outputs and not group.scattered:
             conv = network.get_submodule(group.name)
-            dropped = plan.dropped(group.name)
             graph.get_pruning_group(conv, tp.prune_conv_out_channels, dropped).prune()
     for group in smaller:
         if group.scattered:
             readers = [member.layer for member in group.inputs]
             kept = plan.kept[group.name]
             narrow_and_scatter(network, group.name, group.norms[0], readers, kept)
+        elif group.taps > 1:
+            break_convolution(network, group, plan.kept[group.name])
     network.zero_grad(set_to_none=True)
 
 
 def masked(network: nn.Module, plan: PruningPlan, layout: Layout) -> nn.Module:
-    """Return a copy of full width in which the filters that ``plan`` drops emit nothing."""
+    """Return a copy of full width in which what ``plan`` drops emits nothing."""
     _check_fit(plan, layout)
     twin = copy.deepcopy(network)
     for group in layout.groups:
-        scale_filters(twin, group, plan.dropped(group.name))
+        zero_stripes(twin, group, plan.dropped(group.name))
+        scale_filters(twin, group, group.filters_gone(plan.kept[group.name]))
     return twin
 
 

@@ -1,0 +1,77 @@
+"""The cost of every width a network can be pruned to, told from its layers and groups."""
+
+from collections.abc import Mapping
+
+from torch import nn
+
+from methods.cost import CostModel, Term, filters_of
+from methods.groups import Group
+
+
+def cost_model(network: nn.Module, positions: Mapping[str, int], groups: list[Group]) -> CostModel:
+    """Describe what ``network`` costs, by what its groups keep.
+
+    Args:
+        network: The dense network.
+        positions: What each convolution and linear layer computes, by
+            :func:`~methods.cost.output_positions`.
+        groups: What may be pruned.
+    """
+    emits: dict[str, dict[str, int]] = {}
+    reads: dict[str, dict[str, int]] = {}
+    kept = {group.name: group.width for group in groups}
+    striped = {group.name: group.filters for group in groups if group.taps > 1 and group.outputs}
+    widths = {**kept, **{filters_of(name): count for name, count in striped.items()}}
+    for group in groups:
+        column = filters_of(group.name) if group.name in striped else group.name
+        for member in group.outputs:
+            emits.setdefault(member.layer, {})[column] = len(member.channels[0])
+        for member in group.inputs:
+            reads.setdefault(member.layer, {})[column] = len(member.channels[0])
+    taps = {group.name: group.taps for group in groups if group.taps > 1}
+    terms: list[Term] = []
+    for name, layer in network.named_modules():
+        parameters = list(layer.parameters(recurse=False))
+        if not parameters:
+            continue
+        own, channels = sum(p.numel() for p in parameters), parameters[0].shape[0]
+        out_by, in_by = emits.get(name, {}), reads.get(name, {})
+        if not isinstance(layer, nn.Conv2d | nn.Linear):
+            terms.append(_slope(own, 0, channels, widths, out_by))
+            continue
+        macs = layer.weight.numel() * positions.get(name, 0)
+        if isinstance(layer, nn.Conv2d) and layer.groups > 1:
+            terms.append(_slope(own, macs, channels, widths, out_by))
+            continue
+        outs, ins = layer.weight.shape[:2]
+        made, made_by = (outs * taps[name], {name: 1}) if name in taps else (outs, out_by)
+        terms.append(
+            Term(
+                macs_unit=macs // (made * ins),
+                params_unit=layer.weight.numel() // (made * ins),
+                out_fixed=made - sum(c * widths[g] for g, c in made_by.items()),
+                out_by_group=made_by,
+                in_fixed=ins - sum(c * widths[g] for g, c in in_by.items()),
+                in_by_group=in_by,
+            )
+        )
+        if layer.bias is not None:
+            terms.append(_slope(outs, 0, outs, widths, out_by))
+    return CostModel(kept, terms, striped)
+
+
+def _slope(
+    params: int, macs: int, channels: int, widths: Mapping[str, int], by_group: Mapping[str, int]
+) -> Term:
+    """Describe a layer whose cost grows with its channels alone, given its dense cost."""
+    if not by_group:
+        return Term(
+            macs_unit=macs, params_unit=params, out_fixed=1, out_by_group={}, in_by_group={}
+        )
+    return Term(
+        macs_unit=macs // channels,
+        params_unit=params // channels,
+        out_fixed=channels - sum(count * widths[group] for group, count in by_group.items()),
+        out_by_group=by_group,
+        in_by_group={},
+    )
