@@ -11,7 +11,7 @@ from torch import Tensor, nn, optim
 
 from methods.cost import CostTarget
 from methods.errors import MethodError, SettingsError, UnknownMethodError, nearest
-from methods.layout import Group, Layout
+from methods.groups import Group, Layout, Unit
 from methods.plan import PruningPlan, Ratios, removed_count
 
 
@@ -104,6 +104,27 @@ class PruningMethod:
     source: ClassVar[str]  #: Where the method is published.
     allocates: ClassVar[bool] = False  #: Can turn a target into ratios by itself.
     schedulable: ClassVar[bool] = True  #: Can be combined with every schedule.
+    unit: ClassVar[Unit] = "filters"  #: What it prunes; ``stripes`` needs that layer policy.
+
+    @property
+    def sets_cost(self) -> bool:
+        """What the network will cost comes of the settings: a trial has no target and no ratios."""
+        return False
+
+    def accept(self, network: nn.Module, layout: Layout) -> None:
+        """Refuse what this method cannot prune, before anything is spent on it.
+
+        Raises:
+            MethodError: The layout is for methods that prune something else, or :meth:`check`
+                refuses.
+        """
+        if layout.policy.unit != self.unit:
+            raise MethodError(
+                f"The method {self.name!r} prunes {self.unit}, and under the layer policy "
+                f"{layout.policy.kind!r} {layout.policy.unit} are pruned. Name a method for that, "
+                "or leave the policy to the sweep."
+            )
+        self.check(network, layout)
 
     def check(self, network: nn.Module, layout: Layout) -> None:
         """Refuse a network this method cannot prune, before anything is spent on it.
@@ -264,6 +285,15 @@ def aliases_of(method: type[PruningMethod]) -> dict[str, Mapping[str, Any]]:
     }
 
 
+def kind_of(name: str) -> type[PruningMethod]:
+    """Return the class of the method called ``name``, which may be an alias.
+
+    Raises:
+        UnknownMethodError: Nobody registered the name.
+    """
+    return _entry(name).method
+
+
 def create(name: str, settings: Mapping[str, Any] | None = None) -> PruningMethod:
     """Build the method called ``name``.
 
@@ -271,11 +301,15 @@ def create(name: str, settings: Mapping[str, Any] | None = None) -> PruningMetho
         UnknownMethodError: Nobody registered the name.
         SettingsError: A setting is unknown or has an impossible value.
     """
-    _load_outside_methods()
-    entry = _TABLE.get(name)
-    if entry is None:
-        raise UnknownMethodError(name, list(_TABLE))
+    entry = _entry(name)
     return build(entry.method, name, {**entry.preset, **(settings or {})})
+
+
+def _entry(name: str) -> _Entry:
+    _load_outside_methods()
+    if name not in _TABLE:
+        raise UnknownMethodError(name, list(_TABLE))
+    return _TABLE[name]
 
 
 _T = TypeVar("_T")
