@@ -37,9 +37,8 @@ def meet_target(
     """
     goal = _Goal(model, target)
     widths = np.array(model.widths, dtype=np.int64)
+    check_reachable(model, target)
     least, most = counts(math.exp(-_WIDEST)), counts(math.exp(_WIDEST))
-    if goal.gap(np.ones_like(widths)) > CLOSE:
-        goal.refuse()
     if goal.gap(least) > 0:
         cheap, costly = np.ones_like(widths), least
     elif goal.gap(most) <= 0:
@@ -51,6 +50,21 @@ def meet_target(
     return dict(zip(model.groups, removed.tolist(), strict=True))
 
 
+def check_reachable(model: CostModel, target: CostTarget) -> None:
+    """Refuse a target that no allocation meets.
+
+    Raises:
+        MethodError: It removes more than pruning every group to one filter does.
+    """
+    ones = np.ones(len(model.groups), dtype=np.int64)
+    most = 1.0 - model.cost(target.axis, ones) / model.dense(target.axis)
+    if target.reduction > most + CLOSE:
+        raise MethodError(
+            f"The target removes {target.reduction:.1%} of the {target.axis}, and one filter per "
+            f"group removes {most:.1%}. Lower the target, or let more layers be pruned."
+        )
+
+
 class _Goal:
     def __init__(self, model: CostModel, target: CostTarget) -> None:
         self._model, self._target = model, target
@@ -60,14 +74,6 @@ class _Goal:
         """Return how far above the target ``kept`` is, as a share of the dense cost."""
         return self._model.cost(self._target.axis, kept) / self._dense - (
             1.0 - self._target.reduction
-        )
-
-    def refuse(self) -> None:
-        ones = np.ones(len(self._model.groups), dtype=np.int64)
-        most = 1.0 - self._model.cost(self._target.axis, ones) / self._dense
-        raise MethodError(
-            f"The target removes {self._target.reduction:.1%} of the {self._target.axis}, and one "
-            f"filter per group removes {most:.1%}. Lower the target, or let more layers be pruned."
         )
 
 

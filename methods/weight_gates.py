@@ -1,0 +1,234 @@
+"""Gates that read the weights of each filter and learn, with the network, which to close.
+
+Source: Li et al., "Weight-Dependent Gates for Differentiable Neural Network Pruning", ECCV 2020
+Workshops, and "Weight-Dependent Gates for Network Pruning", TCSVT 2022, arXiv:2007.02066 (W-Gates).
+"""
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn, optim
+
+from methods.allocation import check_reachable, meet_target
+from methods.base import PruningMethod, Session, Step, prune_lowest, register
+from methods.cost import CostModel, CostTarget, Counts
+from methods.errors import MethodError
+from methods.gates import Estimator, GateRule, Gates
+from methods.layout import Layout
+from methods.plan import PruningPlan, Ratios, removed_count
+
+TOO_SOON = 0.05  #: Share of the phase before which no choice can have been learned.
+RESTARTS = 3  #: Times a phase that met its target too soon begins again, more gently.
+
+Logits = Mapping[str, Tensor]  #: By group, ``[filters]``; below 0: closed.
+
+
+@register(aliases={"free_gates": {"weight_dependent": False}})
+@dataclass(frozen=True, kw_only=True)
+class WeightGates(PruningMethod):
+    """Train gates and weights together until the network with closed gates is cheap enough.
+
+    Each step minimises ``cross-entropy + alpha log(1 + cost / dense cost)``; the phase ends when
+    the open filters cost what the target asks for, and the gates are frozen. One threshold on all
+    logits, near 0, then makes the cost exact. Given ratios in place of a target, the phase ends at
+    the cost of those ratios, and each group keeps its largest logits. ``alpha`` doubles when half
+    of the phase has passed without an end, and again after half of what is left; a phase that ends
+    at once begins again with half of ``alpha`` and of the gates' learning rate.
+
+    Departures, where the papers are silent or no code was published: filters are read by how they
+    differ from their layer mates; the cost is relative to the dense one, so that ``alpha`` has no
+    unit; a share of each group cannot close; gates learn at a rate that crosses the threshold in
+    half of the phase. Batch norms behind closed filters see other inputs than before: recovery
+    adapts them, after the recipe's recalibration if it has one.
+    """
+
+    name: ClassVar[str] = "weight_gates"
+    source: ClassVar[str] = "Li et al., TCSVT 2022, arXiv:2007.02066"
+    allocates: ClassVar[bool] = True
+    schedulable: ClassVar[bool] = False
+    weight_dependent: bool = True  #: False: each logit is a parameter of its own, the control.
+    share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2  #: Of the trial's epochs; one at least.
+    alpha: Annotated[float, Field(gt=0.0)] = 1.0  #: Weight of the cost.
+    learning_rate: Annotated[float, Field(gt=0.0)] | None = None  #: Of the gates' Adam; null: auto.
+    weight_rate: Annotated[float, Field(ge=0.0, le=1.0)] = 0.1  #: Times the recipe's learning rate.
+    estimator: Estimator = "polynomial"  #: Of the gradient of a step; polynomial as published.
+    start: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.25  #: Every logit at the start.
+    floor: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1  #: Share of a group that cannot close.
+    detached: bool = True  #: Gradients do not reach weights through the gates that read them.
+
+    def select(self, network: nn.Module, ratios: Ratios, session: Session) -> PruningPlan:
+        """Train gates and weights, then choose by the logits at which the gates were frozen.
+
+        Raises:
+            MethodError: The trial has no epoch left to learn in, or its target cannot be met.
+        """
+        layout = session.layout
+        if not ratios and session.target is not None:
+            logits = self._learn(network, session.target, session)
+            ratios = _ratios_at(layout.cost, session.target, logits, self._rule)
+        elif (goal := _goal_of(ratios, layout, session.target)) is not None:
+            logits = self._learn(network, goal, session)
+        else:  # nothing is to go, so there is nothing to learn
+            logits = {group.name: torch.zeros(group.width) for group in layout.groups}
+        return prune_lowest(self, layout, logits, ratios)
+
+    def allocate(self, network: nn.Module, target: CostTarget, session: Session) -> Ratios:
+        """Train gates and weights; return what they leave at ``target``."""
+        logits = self._learn(network, target, session)
+        return _ratios_at(session.layout.cost, target, logits, self._rule)
+
+    @property
+    def _rule(self) -> GateRule:
+        return GateRule(
+            start=self.start,
+            floor=self.floor,
+            estimator=self.estimator,
+            weight_dependent=self.weight_dependent,
+            detached=self.detached,
+        )
+
+    def _learn(self, network: nn.Module, target: CostTarget, session: Session) -> Logits:
+        """Train until ``target`` is met or the phase is over; return the logits of the last step.
+
+        The network is trained on the way.
+        """
+        if session.epochs_left < 1:
+            raise MethodError(
+                f"The method {self.name!r} learns for an epoch at least, and the trial has "
+                f"{session.epochs_left} left. Raise recipe.epochs."
+            )
+        check_reachable(session.layout.cost, target)
+        epochs = max(1, round(self.share * session.epochs_left))
+        before = copy.deepcopy(network.state_dict())
+        alpha, rate, steps = self.alpha, 1.0, 0
+        for chance in range(RESTARTS + 1):
+            phase = _Phase(self, network, session, target, alpha=alpha, rate=rate)
+            with phase.gates.attached():
+                session.train(
+                    network,
+                    epochs,
+                    after_backward=phase.learn,
+                    after_step=phase.is_over,
+                    loss_term=phase.cost_term,
+                )
+            steps += phase.steps
+            if not phase.too_soon or chance == RESTARTS or session.epochs_left < epochs:
+                break
+            network.load_state_dict(before)
+            alpha, rate = alpha / 2, rate / 2
+        session.note("gate_steps", steps)
+        session.note("gate_alpha", phase.alpha)
+        session.note("cost_at_freeze", phase.share)
+        session.note("gates_outside_support", phase.gates.outside)
+        return {name: logits.cpu() for name, logits in phase.gates.logits.items()}
+
+
+class _Phase:
+    """Gates and weights learning together, from open gates to the target.
+
+    Args:
+        method: Its settings.
+        network: Trained in place.
+        session: The trial.
+        target: Where the phase ends.
+        alpha: Weight of the cost at the start.
+        rate: Factor of the gates' learning rate.
+    """
+
+    def __init__(
+        self,
+        method: WeightGates,
+        network: nn.Module,
+        session: Session,
+        target: CostTarget,
+        *,
+        alpha: float,
+        rate: float,
+    ) -> None:
+        self.gates = Gates(network, session.layout, method._rule)
+        self.alpha = alpha
+        self.share = 1.0  #: What the open filters cost, of the dense network.
+        self.steps = 0
+        self._method, self._target, self._rate = method, target, rate
+        self._model, self._device = session.layout.cost, session.device
+        self._adam: optim.Adam | None = None
+        self._rates: list[float] = []  # of the recipe's optimizer at this step
+        self._progress, self._patience = 0.0, 0.5
+
+    @property
+    def is_met(self) -> bool:
+        """The open filters cost no more than the target."""
+        return self.share <= 1.0 - self._target.reduction
+
+    @property
+    def too_soon(self) -> bool:
+        """The target was met before anything can have been learned."""
+        return self.is_met and self._progress < TOO_SOON
+
+    def cost_term(self, _network: nn.Module) -> Tensor:
+        """Return ``alpha log(1 + cost)``, the cost relative to the dense network's."""
+        axis = self._target.axis
+        cost = self._model.soft_cost(axis, self.gates.counts()) / self._model.dense(axis)
+        self.share = float(cost.detach())
+        return (self.alpha * torch.log1p(cost)).float().to(self._device)
+
+    def learn(self, step: Step) -> None:
+        """Step the gates, and slow down the weights' step that follows."""
+        if self._adam is None:
+            self._adam = optim.Adam(self.gates.parameters, lr=self._learning_rate(step))
+        self._adam.step()
+        self._adam.zero_grad()
+        self._rates = [group["lr"] for group in step.optimizer.param_groups]
+        for group in step.optimizer.param_groups:
+            group["lr"] *= self._method.weight_rate
+
+    def is_over(self, step: Step) -> bool:
+        """Say whether the target is met; ask for more pressure if it should be by now."""
+        for group, rate in zip(step.optimizer.param_groups, self._rates, strict=True):
+            group["lr"] = rate
+        self.steps += 1
+        self._progress = step.progress
+        if self.is_met or step.progress >= 1.0:
+            self.gates.freeze()
+        if self._patience <= step.progress < 1.0:
+            self.alpha *= 2.0
+            self._patience = (1.0 + self._patience) / 2.0
+        return self.is_met
+
+    def _learning_rate(self, first: Step) -> float:
+        """Return the gates' rate: unless it is set, one that closes a gate in half of the phase."""
+        steps = 1.0 / first.progress
+        rate = self._method.learning_rate or self._method.start / max(1.0, 0.5 * steps)
+        return rate * self._rate
+
+
+def _goal_of(ratios: Ratios, layout: Layout, target: CostTarget | None) -> CostTarget | None:
+    """Return what ``ratios`` come to as a target; None where they remove nothing."""
+    axis, model = target.axis if target else "macs", layout.cost
+    widths = zip(model.groups, model.widths, strict=True)
+    kept = [width - removed_count(name, width, ratios.get(name, 0.0)) for name, width in widths]
+    reduction = 1.0 - model.cost(axis, np.array(kept, dtype=np.int64)) / model.dense(axis)
+    return CostTarget(axis=axis, reduction=reduction) if reduction > 0.0 else None
+
+
+def _ratios_at(model: CostModel, target: CostTarget, logits: Logits, rule: GateRule) -> Ratios:
+    """Return the ratios that meet ``target`` with one threshold on all logits."""
+    return meet_target(model, target, _counts_above(model, logits, rule))
+
+
+def _counts_above(model: CostModel, logits: Logits, rule: GateRule) -> Callable[[float], Counts]:
+    """Return how many filters stay, by scale: those with a logit above ``-log(scale)``."""
+    ordered = [np.sort(logits[name].double().numpy()) for name in model.groups]
+    least = [rule.least(len(values)) for values in ordered]
+
+    def counts(scale: float) -> Counts:
+        threshold = -np.log(scale)
+        above = [len(values) - int(np.searchsorted(values, threshold)) for values in ordered]
+        return np.maximum(np.array(above, dtype=np.int64), least)
+
+    return counts
