@@ -16,6 +16,7 @@ from methods.base import (
     aliases_of,
     available,
     create,
+    kind_of,
     prune_lowest,
     register,
 )
@@ -58,6 +59,7 @@ __all__ = [
     "count_cost",
     "create",
     "find_layout",
+    "kind_of",
     "masked",
     "masked_difference",
     "prune_lowest",

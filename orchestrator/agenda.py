@@ -13,7 +13,7 @@ import methods
 from methods import PruningPlan, Schedule, removed_count
 from orchestrator.ground import Ground
 from orchestrator.spec import ArmSettings, SweepSpec
-from orchestrator.study import FRONT, Study
+from orchestrator.study import FRONT, Choice, Study
 from search_spaces import Proposal
 from tracking.records import EntryRecord, NewEntry, Role, TrialRecord, TrialState
 from workers.settings import Recipe, Target, TrialSpec
@@ -158,9 +158,9 @@ class Agenda:
         found: list[Wanted] = []
         for study in self._studies.values():
             if len(found) < limit and study.can_ask:
-                proposal, ratios = study.ask()
+                proposal, choice = study.ask()
                 place = Place("search", study.arm.name, study.label, proposal.number)
-                trial = self._prune(study.arm, study.target, ratios, self._spec.search.seed)
+                trial = self._prune(choice, study.target, self._spec.search.seed)
                 self._open[place] = trial.uid
                 found.append(Wanted(place=place, trial=trial, proposal=proposal))
         return found
@@ -181,9 +181,10 @@ class Agenda:
                 arm = ArmSettings(method=method, name=name)
                 for target in self._spec.cost_targets or FRONT_CONTROLS:
                     ratios = self._ground.uniform(target, self._spec.search.tolerance)
+                    choice = Choice(arm=arm, ratios=ratios)
                     for seed in seeds:
                         place = Place("control", name, target.label, seed)
-                        self._add(place, self._prune(arm, target, ratios, seed))
+                        self._add(place, self._prune(choice, target, seed))
 
     def _confirm_if_over(self, arm_name: str, label: str) -> None:
         """Re-run the winners of a study whose search has ended, with fresh seeds."""
@@ -191,11 +192,11 @@ class Agenda:
         if not study.is_over or (arm_name, label) in self._over or self._weights is None:
             return
         self._over.add((arm_name, label))
-        for target_label, ratios in study.winners():
+        for target_label, choice in study.winners():
             for seed in self._spec.seeds:
                 place = Place("confirm", arm_name, target_label, seed)
                 self._awaited.setdefault(target_label, set()).add(place)
-                self._add(place, self._prune(study.arm, study.target, ratios, seed))
+                self._add(place, self._prune(choice, study.target, seed))
         for awaited in list(self._awaited):
             self._crown_if_complete(awaited)
 
@@ -248,15 +249,13 @@ class Agenda:
         if self._known.get(place) != trial.uid:
             (self._last if last else self._due).append(Wanted(place=place, trial=trial))
 
-    def _prune(
-        self, arm: ArmSettings, target: Target | None, ratios: Mapping[str, float], seed: int
-    ) -> TrialSpec:
+    def _prune(self, choice: Choice, target: Target | None, seed: int) -> TrialSpec:
         counted = {
-            group: removed_count(group, width, ratios[group]) / width
+            group: removed_count(group, width, choice.ratios[group]) / width
             for group, width in self._ground.layout.widths.items()
-            if ratios  # none: the method allocates
+            if choice.ratios  # none: the method allocates
         }
-        return self._trial("prune", seed, target=target, ratios=counted, **self._way(arm))
+        return self._trial("prune", seed, target=target, ratios=counted, **self._way(choice.arm))
 
     def _way(self, arm: ArmSettings) -> dict[str, Any]:
         """Return what an arm's trials say of method and schedule, with every setting filled in.

@@ -39,7 +39,7 @@ def census(spec: SweepSpec) -> list[Line]:
     add("baseline", "", "", 1, 0 if spec.checkpoint else baseline)
     for label in labels:
         for arm in spec.arms:
-            searched = arm.allocation == "search"
+            searched = arm.allocation == "search" or bool(arm.knobs)
             add("search", arm.name, label, search * searched, recipe)
             add("confirm", arm.name, label, seeds * winners, recipe)
     controls = spec.controls

@@ -14,6 +14,7 @@ from torch import Tensor
 from methods import LayerPolicy, Layout, LayoutError, MethodError, create, find_layout
 from methods.cost import CostTarget
 from orchestrator.errors import Problem, SpecError
+from orchestrator.knobs import without_knobs
 from orchestrator.spec import SweepSpec
 from search_spaces import (
     Projected,
@@ -95,7 +96,8 @@ def survey(spec: SweepSpec) -> Ground:
     for target in spec.cost_targets:
         _at("targets", partial(ground.uniform, target, search.tolerance))
     for i, arm in enumerate(spec.arms):
-        _at(f"arms.{i}", partial(create(arm.method, arm.settings).check, network, layout))
+        method = create(arm.method, without_knobs(arm.settings))
+        _at(f"arms.{i}", partial(method.check, network, layout))
     return ground
 
 

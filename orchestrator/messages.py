@@ -9,6 +9,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from methods.errors import SettingsError
+from orchestrator.knobs import KnobError
 from orchestrator.spec import SweepSpec
 from orchestrator.yaml_reader import Path
 from workers.settings import Recipe
@@ -46,7 +47,7 @@ def explain(error: ValidationError, prefix: Path = ()) -> list[tuple[Path, str]]
         cause = details.get("ctx", {}).get("error")
         if isinstance(cause, ValidationError):
             found += explain(cause, path)
-        elif isinstance(cause, SettingsError):
+        elif isinstance(cause, SettingsError | KnobError):
             inside = () if cause.setting == "settings" else (cause.setting,)
             found.append(((*path, *inside), cause.problem.rstrip(".")))
         else:

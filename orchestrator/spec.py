@@ -9,7 +9,7 @@ absolute.
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -22,6 +22,7 @@ from pydantic import (
     model_validator,
 )
 
+from orchestrator.knobs import Knob, extremes, find_knobs, whole_settings, without_knobs
 from orchestrator.surroundings import ResourceSettings, TrackingSettings, checking
 from workers.settings import (
     DataSettings,
@@ -72,7 +73,8 @@ class ArmSettings(Settings):
 
     method: str  #: A registered method, or an alias of one.
     name: Name = ""  #: Unique in the sweep; left out: the method, and the schedule unless one_shot.
-    settings: dict[str, Any] = Field(default={})  #: Settings of the method.
+    #: Settings of the method; a range or choices as value: the search decides.
+    settings: dict[str, Any] = Field(default={})
     schedule: Annotated[dict[str, Any], _shorthand("schedule")] = Field(
         default={"name": "one_shot"}
     )
@@ -110,7 +112,8 @@ class ArmSettings(Settings):
         if checking(info) and "method" in info.data:
             import methods
 
-            methods.create(info.data["method"], settings)
+            for values in extremes(settings):
+                methods.create(info.data["method"], values)
         return settings
 
     @field_validator("schedule")
@@ -121,7 +124,8 @@ class ArmSettings(Settings):
         if checking(info):
             import methods
 
-            methods.Schedule.create(schedule)
+            for values in extremes(schedule):
+                methods.Schedule.create(values)
             known = methods.available().get(info.data.get("method", ""))
             if known is not None and not known.schedulable and schedule["name"] != "one_shot":
                 raise ValueError(f"cannot be combined with {known.name}; leave it out")
@@ -133,13 +137,36 @@ class ArmSettings(Settings):
         if allocation == "method" and checking(info) and {"method", "settings"} <= info.data.keys():
             import methods
 
-            method = methods.create(info.data["method"], info.data["settings"])
+            method = methods.create(info.data["method"], without_knobs(info.data["settings"]))
             if not method.allocates:
                 raise ValueError(
                     f"is 'method', but {method.name} does not choose ratios by itself; leave it "
                     "out, or name a method that does ('prunesweep methods' tells)"
                 )
         return allocation
+
+    @property
+    def knobs(self) -> dict[str, Knob]:
+        """What the search chooses beside the ratios, as ``settings.alpha`` or ``schedule.knee``."""
+        return {
+            f"{part}.{name}": knob
+            for part, values in (("settings", self.settings), ("schedule", self.schedule))
+            for name, knob in find_knobs(values).items()
+        }
+
+    def chosen(self, numbers: Mapping[str, float]) -> Self:
+        """Return the arm with its knobs at the values that ``numbers`` in [0, 1] stand for."""
+        if not self.knobs:
+            return self
+        import methods
+
+        kinds = {"settings": methods.kind_of(self.method), "schedule": methods.Schedule}
+        filled = {part: dict(getattr(self, part)) for part in kinds}
+        for key, knob in self.knobs.items():
+            part, _, name = key.partition(".")
+            whole = name in whole_settings(kinds[part])
+            filled[part][name] = knob.value(numbers[key], whole=whole)
+        return self.model_copy(update=filled)
 
 
 class TargetSettings(Settings):
@@ -293,6 +320,17 @@ class SweepSpec(Settings):
             raise ValueError("a front needs more than search.trials = 1; raise it, or name targets")
         if self.targets is None and self.search.sampler == "cmaes":
             raise ValueError("cmaes has one objective and cannot search a front; use tpe or nsga2")
+        return self
+
+    @model_validator(mode="after")
+    def _knobs_can_be_searched(self) -> Self:
+        if self.search.trials == 1:
+            for arm in self.arms:
+                if arm.knobs:
+                    raise ValueError(
+                        f"the arm {arm.name!r} has {', '.join(arm.knobs)} to search, and "
+                        "search.trials is 1; raise it, or give the setting one value"
+                    )
         return self
 
     @model_validator(mode="after")

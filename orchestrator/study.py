@@ -1,10 +1,13 @@
 """One arm at one target: its search, and which of its trials wins."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
+import methods
 from methods import Layout
 from methods.cost import CostTarget
+from orchestrator.knobs import without_knobs
 from orchestrator.spec import ArmSettings, SearchSettings
 from search_spaces import (
     Outcome,
@@ -31,10 +34,18 @@ _OUTCOMES: dict[TrialState, Outcome] = {
 }
 
 
-class Study:
-    """The search for one arm's ratios at one target.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Choice:
+    """What a proposal stands for."""
 
-    With one trial, or a method that allocates for itself, there is nothing to search.
+    arm: ArmSettings  #: With a value for every setting.
+    ratios: Mapping[str, float]  #: Share of filters removed, by group; none: the method allocates.
+
+
+class Study:
+    """The search for one arm's ratios, and the settings left to it, at one target.
+
+    A method that allocates chooses the ratios itself. With one trial there is nothing to search.
 
     Args:
         arm: What is searched for.
@@ -54,17 +65,20 @@ class Study:
     ) -> None:
         self.arm, self.target = arm, target
         self.label = target.label if target else FRONT
-        searches = settings.trials > 1 and arm.allocation == "search"
-        self.trials = settings.trials if searches else 0
+        self._knobs = arm.knobs
+        ratios = space.dimensions if arm.allocation == "search" else ()
+        dimensions = (*ratios, *self._knobs)
+        self.trials = settings.trials if settings.trials > 1 and dimensions else 0
         self._space, self._layout, self._tolerance = space, layout, settings.tolerance
         self._search = Search(
-            space.dimensions,
+            dimensions or space.dimensions,
             sampler=settings.sampler,
             seed=int(content_hash([settings.seed, arm.name, self.label])[:8], 16),
             objectives=1 if target else 2,
             window=settings.window,
+            first=_defaults(arm),
         )
-        self._ratios: dict[int, Mapping[str, float]] = {}
+        self._choices: dict[int, Choice] = {}
         self._values: dict[int, tuple[float, float]] = {}  # validation accuracy, MACs
         self._ended: set[int] = set()
 
@@ -78,19 +92,25 @@ class Study:
         """The next proposal may be made now."""
         return self._search.asked < self.trials and self._search.can_ask(self._search.asked)
 
-    def ask(self) -> tuple[Proposal, dict[str, float]]:
-        """Return the next proposal and the ratios it stands for."""
+    def ask(self) -> tuple[Proposal, Choice]:
+        """Return the next proposal and what it stands for."""
         proposal = self._search.ask(self._search.asked)
-        ratios = self.ratios_of(proposal.params)
-        self._ratios[proposal.number] = ratios
-        return proposal, ratios
+        choice = self._choices[proposal.number] = self._choice(proposal.params)
+        return proposal, choice
 
-    def ratios_of(self, params: Mapping[str, float]) -> dict[str, float]:
-        """Return the ratios by group that a proposal stands for."""
+    def _choice(self, params: Mapping[str, float]) -> Choice:
+        numbers = {name: value for name, value in params.items() if name not in self._knobs}
+        return Choice(arm=self.arm.chosen(params), ratios=self.ratios_of(numbers))
+
+    def ratios_of(self, numbers: Mapping[str, float]) -> dict[str, float]:
+        """Return the ratios by group that numbers by dimension stand for; none: none."""
+        if self.arm.allocation == "method":
+            return {}
         if self.target is None:
-            return free_ratios(params, self._space)
+            return free_ratios(numbers, self._space)
         goal = CostTarget(axis=self.target.axis, reduction=self.target.reduction)
-        return dict(project(params, self._space, self._layout.cost, goal, self._tolerance).ratios)
+        found = project(numbers, self._space, self._layout.cost, goal, self._tolerance)
+        return dict(found.ratios)
 
     def restore(self, past: Iterable[tuple[EntryRecord, TrialRecord]]) -> None:
         """Bring the search to where the ledger says it was."""
@@ -98,7 +118,7 @@ class Study:
         for entry, trial in sorted(past, key=lambda pair: pair[0].index):
             assert entry.proposal is not None
             proposal = Proposal(number=entry.index, **entry.proposal)
-            self._ratios[entry.index] = trial.spec["ratios"]
+            self._choices[entry.index] = self._choice(proposal.params)
             outcome = _OUTCOMES.get(trial.state)
             if outcome is not None:
                 self._note(entry.index, trial.state, trial.result)
@@ -113,24 +133,22 @@ class Study:
             self._note(number, state, result)
             self._search.tell(number, self._told(number), _OUTCOMES[state])
 
-    def winners(self) -> list[tuple[str, dict[str, float]]]:
-        """Return target labels and ratios of the trials to re-run with fresh seeds.
+    def winners(self) -> list[tuple[str, Choice]]:
+        """Return target labels and choices of the trials to re-run with fresh seeds.
 
-        One at a target: the best by validation accuracy, the earliest of equals; no ratios where
-        the method allocates. Several on a front. None when every trial failed.
+        One at a target: the best by validation accuracy, the earliest of equals; uniform ratios
+        where nothing is searched. Several on a front. None when every trial failed.
         """
-        if self.arm.allocation == "method":
-            return [(self.label, {})]
         if self.trials == 0:
             uniform = dict.fromkeys(self._space.dimensions, 1.0)
-            return [(self.label, self.ratios_of(uniform))]
+            return [(self.label, Choice(arm=self.arm, ratios=self.ratios_of(uniform)))]
         if not self._values:
             return []
         if self.target is not None:
             number = best((n, accuracy) for n, (accuracy, _) in self._values.items())
-            return [(self.label, dict(self._ratios[number]))]
+            return [(self.label, self._choices[number])]
         numbers = _spread(front(self._values.items()), FRONT_WINNERS)
-        return [(f"{FRONT}-{number}", dict(self._ratios[number])) for number in numbers]
+        return [(f"{FRONT}-{number}", self._choices[number]) for number in numbers]
 
     def _note(self, number: int, state: TrialState, result: Mapping[str, Any] | None) -> None:
         self._ended.add(number)
@@ -147,3 +165,18 @@ def _spread(numbers: list[int], count: int) -> list[int]:
     if len(numbers) <= count:
         return numbers
     return [numbers[round(i * (len(numbers) - 1) / (count - 1))] for i in range(count)]
+
+
+def _defaults(arm: ArmSettings) -> dict[str, float]:
+    """Return the numbers that stand for an arm's settings as they are when nobody chooses."""
+    if not arm.knobs:
+        return {}
+    parts = {
+        "settings": methods.create(arm.method, without_knobs(arm.settings)),
+        "schedule": methods.Schedule.create(without_knobs(arm.schedule)),
+    }
+    found = {}
+    for key, knob in arm.knobs.items():
+        part, _, name = key.partition(".")
+        found[key] = knob.number(getattr(parts[part], name))
+    return found

@@ -23,8 +23,8 @@ from search_spaces.errors import SearchSettingsError, UnknownSamplerError
 
 Space = Mapping[str, BaseDistribution]
 
-UNIFORM = 0.5
-"""Every number of proposal 0: the middle of the space, where CMA-ES and GP start from too."""
+MIDDLE = 0.5
+"""Numbers of proposal 0, unless told otherwise: where CMA-ES and GP start from too."""
 
 
 def _qmc(seed: int) -> BaseSampler:
@@ -75,18 +75,21 @@ class SeededSampler(BaseSampler):
     Args:
         name: One of ``SAMPLERS``.
         seed: Seed of the search.
-        number: Number of the proposal, from 0; 0 is uniform.
+        number: Number of the proposal, from 0.
         space: Dimensions by name.
+        first: Numbers of proposal 0 that are not the middle.
     """
 
-    def __init__(self, name: str, seed: int, number: int, space: Space) -> None:
+    def __init__(
+        self, name: str, seed: int, number: int, space: Space, first: Mapping[str, float]
+    ) -> None:
         streams = np.random.SeedSequence((seed, number)).generate_state(2).tolist()
         # The points of one low-discrepancy sequence share its seed; their number is the index.
         own_seed = int(np.random.SeedSequence(seed).generate_state(1)[0])
         self._inner = _SAMPLERS[name](own_seed if name == "qmc" else streams[0])
         self._random = np.random.default_rng(streams[1])
         self._space = dict(space)
-        self._is_first = number == 0
+        self._first = {**dict.fromkeys(space, MIDDLE), **first} if number == 0 else None
 
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
@@ -100,10 +103,10 @@ class SeededSampler(BaseSampler):
         trial: FrozenTrial,
         search_space: dict[str, BaseDistribution],
     ) -> dict[str, Any]:
-        """Return the sampler's numbers, random ones if it has none; for proposal 0 uniform ones."""
-        if self._is_first:
+        """Return the sampler's numbers, random ones if it has none; for proposal 0 given ones."""
+        if self._first is not None:
             self._inner.sample_relative(study, trial, {})  # NSGA-II notes the generation
-            return dict.fromkeys(search_space, UNIFORM)
+            return dict(self._first)
         chosen = self._inner.sample_relative(study, trial, search_space)
         if chosen:
             return chosen

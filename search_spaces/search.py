@@ -28,7 +28,7 @@ _DIRECTIONS = (StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE)  # of accuracy 
 class Proposal:
     """What to try, and what the sampler must remember of having proposed it; all JSON."""
 
-    number: int  #: From 0, without gaps; 0 is uniform.
+    number: int  #: From 0, without gaps.
     params: Mapping[str, float]  #: Number in [0, 1] by dimension.
     state: Mapping[str, Any]  #: The sampler's memory, to be stored and restored as it is.
 
@@ -57,6 +57,8 @@ class Search:
         seed: Seed of the whole search, at least 0.
         objectives: 1 to maximise accuracy; 2 to maximise accuracy and minimise cost.
         window: How far proposals may run ahead of results; 1 waits for each.
+        first: Numbers of the first proposal, where they are not the middle: for ratios that is
+            uniform.
 
     Raises:
         UnknownSamplerError: There is no such sampler.
@@ -71,6 +73,7 @@ class Search:
         seed: int = 0,
         objectives: int = 1,
         window: int = 4,
+        first: Mapping[str, float] | None = None,
     ) -> None:
         _check_settings(dimensions, seed, objectives, window)
         check_sampler(sampler, objectives)
@@ -80,6 +83,7 @@ class Search:
             dimensions, FloatDistribution(0.0, 1.0)
         )
         self._sampler, self._seed, self._window = sampler, seed, window
+        self._first = dict(first or {})
         self._objectives = objectives
         self._storage = optuna.storages.InMemoryStorage()
         self._study = optuna.create_study(
@@ -222,7 +226,7 @@ class Search:
         return _Result(outcome, [float(value) for value in values])
 
     def _sampler_for(self, number: int) -> SeededSampler:
-        return SeededSampler(self._sampler, self._seed, number, self._space)
+        return SeededSampler(self._sampler, self._seed, number, self._space, self._first)
 
     def _trial(self, number: int) -> FrozenTrial:
         trial_id = self._storage.get_trial_id_from_study_id_trial_number(self._study_id, number)

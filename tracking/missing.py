@@ -25,11 +25,11 @@ def missing_from(spec: Mapping[str, Any], runs: Sequence[Run]) -> tuple[str, ...
                 for at in (targets if targets != [FRONT] else _seen(runs, "control", name))
             ]
     pairs = [(arm, at) for at in targets for arm in arms]
-    alone = {arm["name"] for arm in spec.get("arms", ()) if arm.get("allocation") == "method"}
+    alone = {arm["name"] for arm in spec.get("arms", ()) if not _is_searched(arm)}
     lines += [
         _line(f"search of {a} at {t}", _of(runs, "search", a, t), trials)
         for a, t in pairs
-        if a not in alone  # the method chooses the ratios itself
+        if a not in alone
     ]
     if targets == [FRONT]:
         pairs = [(arm, at) for arm in arms for at in _seen(runs, "confirm", arm)]
@@ -43,6 +43,12 @@ def missing_from(spec: Mapping[str, Any], runs: Sequence[Run]) -> tuple[str, ...
     waiting = [run for run in runs if run.entry.role == "latency" and not _is_in(run)]
     lines += [f"latency of {run.entry.arm} at {run.entry.target}: waiting" for run in waiting]
     return tuple(line for line in lines if line)
+
+
+def _is_searched(arm: Mapping[str, Any]) -> bool:
+    """Say whether a search has ratios or settings to choose for an arm."""
+    settings = (*(arm.get("settings") or {}).values(), *(arm.get("schedule") or {}).values())
+    return arm.get("allocation") != "method" or any(isinstance(v, dict) for v in settings)
 
 
 def _labels(spec: Mapping[str, Any]) -> list[str]:
