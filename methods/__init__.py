@@ -7,7 +7,9 @@ from methods import geometric_median as _geometric_median  # noqa: F401
 from methods import provable as _provable  # noqa: F401
 from methods import random_filters as _random_filters  # noqa: F401
 from methods import scop as _scop  # noqa: F401
+from methods import stripe_wise as _stripe_wise  # noqa: F401
 from methods import taylor as _taylor  # noqa: F401
+from methods import weight_gates as _weight_gates  # noqa: F401
 from methods.base import (
     Filters,
     PruningMethod,
