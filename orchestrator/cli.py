@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -55,7 +56,7 @@ Ledger = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
 Address = Annotated[
-    str | None, typer.Option(help="Ray cluster: auto, HOST:PORT or ray://HOST:PORT.")
+    str | None, typer.Option(help="Ray cluster that this machine is part of: auto or HOST:PORT.")
 ]
 Workers = Annotated[int | None, typer.Option(min=1, help="Trials at a time.")]
 Name = Annotated[str, typer.Argument(help="Name of the sweep.", metavar="NAME")]
@@ -95,6 +96,37 @@ def run(
         views.show(forecast.forecast(sweep), forecast.view, as_json=as_json)
     else:
         _drive(sweep, quiet=quiet, as_json=as_json)
+
+
+@app.command()
+def submit(
+    spec: Spec,
+    overrides: Overrides = None,
+    address: Annotated[
+        str | None,
+        typer.Option(help="Dashboard of the Ray cluster; this machine's without.", metavar="URL"),
+    ] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Show the job's output, and end as it ends.")
+    ] = False,
+    code: Annotated[
+        bool, typer.Option("--code", help="Send this prunesweep, for nodes without it.")
+    ] = False,
+    shared_paths: Annotated[
+        bool, typer.Option("--shared-paths", help="Every node has the same files at each path.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run a sweep, or go on with it, as a job in a Ray cluster."""
+    from orchestrator import submission, views
+
+    submitted = submission.submit(
+        Path(spec), overrides or (), address=address, with_code=code, shared_paths=shared_paths
+    )
+    views.show(submitted.to_json(), lambda _: submission.view(submitted), as_json=as_json)
+    if follow:
+        write = partial(typer.echo, nl=False, err=as_json)
+        raise typer.Exit(submission.follow(submitted, write))
 
 
 @app.command()

@@ -15,18 +15,21 @@ from orchestrator.surroundings import CHECK
 from orchestrator.yaml_reader import Path, read_yaml
 
 
-def load_spec(path: str | FilePath, overrides: Iterable[str] = ()) -> SweepSpec:
+def load_spec(
+    path: str | FilePath, overrides: Iterable[str] = (), context: Mapping[str, bool] = CHECK
+) -> SweepSpec:
     """Read, override and check a specification; nothing is written.
 
     Args:
         path: YAML file.
         overrides: ``key.path=VALUE`` each, the value in YAML; later ones win.
+        context: Whether the sweep will run on this machine.
 
     Raises:
         SpecError: With every mistake that could be found, each at its place.
     """
     tree, places, problems = _read(FilePath(path), overrides)
-    return _validated(tree, places, problems)
+    return _validated(tree, places, problems, context)
 
 
 def locate(error: SpecError, path: str | FilePath, overrides: Iterable[str] = ()) -> SpecError:
@@ -72,7 +75,12 @@ def _read(
     return document.value, places, problems
 
 
-def _validated(tree: dict[str, Any], places: "_Places", problems: list[Problem]) -> SweepSpec:
+def _validated(
+    tree: dict[str, Any],
+    places: "_Places",
+    problems: list[Problem],
+    context: Mapping[str, bool] = CHECK,
+) -> SweepSpec:
     found = [
         (path, "has a '${'; environment variables are read in 'tracking' only")
         for path, text in _texts(tree, ())
@@ -80,7 +88,7 @@ def _validated(tree: dict[str, Any], places: "_Places", problems: list[Problem])
     ]
     spec = None
     try:
-        spec = SweepSpec.model_validate(_lists_as_tuples(tree), strict=True, context=CHECK)
+        spec = SweepSpec.model_validate(_lists_as_tuples(tree), strict=True, context=dict(context))
     except ValidationError as error:
         found += explain(error)
     known = {problem.place for problem in problems}

@@ -5,6 +5,7 @@ Ray is asked for nothing but placement: no restarts, no retries. The ledger deci
 
 import logging
 import os
+import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,9 +22,13 @@ from ray.exceptions import (
 
 from orchestrator.backend import Event, Failed, Finished, Lost, Reported, Slot, Task, one_line
 from orchestrator.errors import PrunesweepError
+from orchestrator.shipping import network_code, own_code
 from orchestrator.surroundings import ResourceSettings
 from workers.actor import TRIAL_RUNNER, Worker
 from workers.settings import TrialSpec
+
+_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  #: Set by Ray for the driver of a job.
+_HIDE_GPUS = "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"  #: 1: a worker that asks for 0 GPUs sees none.
 
 
 class ClusterUnreachableError(PrunesweepError):
@@ -57,38 +62,58 @@ class RayStartError(PrunesweepError):
         )
 
 
-def connect(resources: ResourceSettings) -> None:
+def connect(resources: ResourceSettings, model: str = "") -> None:
     """Join the cluster that ``resources`` names, or start Ray on this machine.
+
+    Args:
+        resources: Names the cluster.
+        model: Name of the network, whose code workers on other machines need, too.
 
     Raises:
         ClusterUnreachableError: Nothing answers at the address.
         RayStartError: Ray does not come up on this machine, or takes too long.
     """
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # 0 GPUs must see none
-    code = {"env_vars": {"PYTHONPATH": _code_path()}}
+    os.environ.setdefault(_HIDE_GPUS, "1")
     if resources.address in (None, "local"):
-        cpus = max(os.cpu_count() or 1, round(resources.workers * resources.cpus_per_worker))
-        try:
-            ray.init(
-                num_cpus=cpus,
-                include_dashboard=False,
-                log_to_driver=False,
-                runtime_env=code,
-                logging_level=logging.ERROR,
-                configure_logging=True,
-            )
-        except Exception as error:  # bare, when its processes are not there within 30 s
-            raise RayStartError(one_line(error)) from error
-        return
+        _start_here(resources)
+    else:
+        _join(str(resources.address), model)
+
+
+def _start_here(resources: ResourceSettings) -> None:
+    cpus = max(os.cpu_count() or 1, round(resources.workers * resources.cpus_per_worker))
     try:
         ray.init(
-            address=resources.address,
+            num_cpus=cpus,
+            include_dashboard=False,
             log_to_driver=False,
-            runtime_env=code,
+            runtime_env={"env_vars": {"PYTHONPATH": _code_path()}},
             logging_level=logging.ERROR,
+            configure_logging=True,
         )
-    except (ConnectionError, RayError, RuntimeError, ValueError) as error:
-        raise ClusterUnreachableError(str(resources.address), one_line(error)) from error
+    except Exception as error:  # bare, when its processes are not there within 30 s
+        raise RayStartError(one_line(error)) from error
+
+
+def _join(address: str, model: str) -> None:
+    with tempfile.TemporaryDirectory(prefix="prunesweep-") as folder:
+        code = [] if _is_job() else [*own_code(Path(folder)), *network_code(model, Path(folder))]
+        environment: dict[str, Any] = {"env_vars": {_HIDE_GPUS: "1"}}
+        environment |= {"py_modules": list(map(str, code))} if code else {}
+        try:
+            ray.init(
+                address=address,
+                log_to_driver=False,
+                runtime_env=environment,
+                logging_level=logging.ERROR,
+            )
+        except (ConnectionError, RayError, RuntimeError, ValueError) as error:
+            raise ClusterUnreachableError(address, one_line(error)) from error
+
+
+def _is_job() -> bool:
+    """Say whether this is a Ray job, whose workers have the code that came with it."""
+    return _JOB in os.environ
 
 
 def _code_path() -> str:

@@ -23,7 +23,13 @@ from pydantic import (
 )
 
 from orchestrator.knobs import Knob, extremes, find_knobs, whole_settings, without_knobs
-from orchestrator.surroundings import ResourceSettings, TrackingSettings, checking
+from orchestrator.surroundings import (
+    ResourceSettings,
+    TrackingSettings,
+    checking,
+    checking_here,
+    has_password,
+)
 from workers.settings import (
     DataSettings,
     LayerSettings,
@@ -264,7 +270,11 @@ class SweepSpec(Settings):
     @field_validator("checkpoint")
     @classmethod
     def _checkpoint_exists(cls, path: str | None, info: ValidationInfo) -> str | None:
-        if path is None or not checking(info):
+        if path is not None and "://" in path:
+            if has_password(path):
+                raise ValueError("has a password in it, which would be stored; take it out")
+            return path
+        if path is None or not checking_here(info):
             return path
         if not os.path.isfile(_absolute(path)):
             raise ValueError(f"there is no file {path!r}, looked for from {Path.cwd()}")
@@ -275,7 +285,7 @@ class SweepSpec(Settings):
     def _images_exist(cls, data: DataSettings, info: ValidationInfo) -> DataSettings:
         if data.name != "digits" and data.path is None:
             raise ValueError(f"{data.name} needs a path, the folder or zip file that holds it")
-        if data.path is None or not checking(info):
+        if data.path is None or not checking_here(info):
             return data
         path = _absolute(data.path)
         if not data.download and not os.path.exists(path):

@@ -19,6 +19,8 @@ from workers.settings import Settings
 
 #: Validation context that also checks what depends on this machine.
 CHECK: Final = {"check": True}
+#: The same for a sweep that will run elsewhere: files and variables are looked for there.
+ELSEWHERE: Final = {"check": True, "elsewhere": True}
 
 _VARIABLE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 #: ``scheme://user:SECRET@host``, and ``?password=SECRET``.
@@ -29,8 +31,13 @@ _MLFLOW_OFF: Final = "off"
 
 
 def checking(info: ValidationInfo) -> bool:
-    """Say whether a specification is about to be run here, not only read."""
+    """Say whether a specification is about to be run, not only read."""
     return bool(info.context and info.context.get("check"))
+
+
+def checking_here(info: ValidationInfo) -> bool:
+    """Say whether what must be on the machine of the sweep must be on this one."""
+    return checking(info) and not (info.context and info.context.get("elsewhere"))
 
 
 def _expand(text: str) -> str:
@@ -38,17 +45,22 @@ def _expand(text: str) -> str:
     return _VARIABLE.sub(lambda match: os.environ[match[1]], text)
 
 
+def has_password(text: str) -> bool:
+    """Say whether an address has a password, or another secret, written out in it."""
+    secrets = [secret for match in _SECRET.finditer(text) for secret in match.groups() if secret]
+    return not all(_VARIABLE.fullmatch(secret) for secret in secrets)
+
+
 def _url_in_order(text: str, info: ValidationInfo) -> str:
     """Refuse passwords in the text itself, and variables that are not set; never shows ``text``."""
     if "${" in _VARIABLE.sub("", text):
         raise ValueError("has a '${' that is not an environment variable; write ${NAME}")
-    secrets = [secret for match in _SECRET.finditer(text) for secret in match.groups() if secret]
-    if not all(_VARIABLE.fullmatch(secret) for secret in secrets):
+    if has_password(text):
         raise ValueError(
             "has a password in it, which would be stored; put the password, or the whole address, "
             "into an environment variable and write ${NAME} here"
         )
-    if checking(info):
+    if checking_here(info):
         missing = [name for name in _VARIABLE.findall(text) if name not in os.environ]
         if missing:
             raise ValueError(f"environment variable {missing[0]} is not set; export it first")
@@ -69,11 +81,14 @@ def _gpu_share(value: Any) -> Any:
 
 
 def _cluster_address(value: str) -> str:
-    if value in {"auto", "local"} or re.fullmatch(
-        r"(ray://)?[\w.-]+:\d{1,5}|\[[\da-f:]+\]:\d+", value
-    ):
+    if value.startswith("ray://"):  # Ray's client cannot stream what actors report
+        raise ValueError(
+            f"is {value!r}, and a sweep cannot be driven from outside its cluster; send it there "
+            "with `prunesweep submit`, or give HOST:PORT on a machine of the cluster"
+        )
+    if value in {"auto", "local"} or re.fullmatch(r"[\w.-]+:\d{1,5}|\[[\da-f:]+\]:\d+", value):
         return value
-    raise ValueError(f"is {value!r}; it must be 'auto', 'local', HOST:PORT or ray://HOST:PORT")
+    raise ValueError(f"is {value!r}; it must be 'auto', 'local' or HOST:PORT")
 
 
 class ResourceSettings(Settings):
@@ -139,6 +154,12 @@ class TrackingSettings(Settings):
     def artifacts_url(self) -> str:
         """Folder or fsspec URL of the artifacts; may hold a password."""
         return _expand(self.artifacts) if self.artifacts else str(self.folder / "artifacts")
+
+
+def variables_in(tracking: TrackingSettings) -> tuple[str, ...]:
+    """Return the names of the environment variables that addresses are put together from."""
+    texts = [str(text) for text in tracking.model_dump().values()]
+    return tuple(sorted({name for text in texts for name in _VARIABLE.findall(text)}))
 
 
 def _scheme_in(text: str | None, *schemes: str) -> str | None:

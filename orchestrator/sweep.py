@@ -131,7 +131,7 @@ class Sweep:
         console = console or Console(stderr=True)
         ground = self.survey()
         _check_reachable(self.spec.resources.address)
-        connect(self.spec.resources)
+        connect(self.spec.resources, self.spec.model.name)
         tracking = self.spec.tracking
         with Ledger.open(tracking.ledger_url) as ledger:
             writer = self._open(ledger, extend=extend)
@@ -281,7 +281,7 @@ def _check_reachable(address: str | None) -> None:
     """Refuse an address at which nobody listens; Ray would try it for many minutes."""
     if address in {None, "auto", "local"}:
         return
-    host, _, port = str(address).removeprefix("ray://").rpartition(":")
+    host, _, port = str(address).rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_S).close()
     except OSError as error:

@@ -2,11 +2,13 @@
 
 import hashlib
 import pickle
+import tempfile
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
@@ -25,10 +27,15 @@ def read_weights(path: Path | str) -> dict[str, Tensor]:
     Takes safetensors, and what ``torch.save`` wrote of tensors and plain containers: the weights
     alone, or below ``state_dict``, ``model`` and the like. Prefixes of wrappers are dropped.
 
+    Args:
+        path: A file, or an fsspec URL, whose credentials come from the environment.
+
     Raises:
         UnreadableCheckpointError: The file is missing or damaged, holds no weights, or reading it
             would run code.
     """
+    if "://" in str(path):
+        return _fetch_weights(str(path))
     path = Path(path)
     try:
         with path.open("rb") as file:
@@ -54,6 +61,21 @@ def read_weights(path: Path | str) -> dict[str, Tensor]:
             path, f"holds no weights; they must be at the top or below one of {', '.join(_NESTS)}."
         )
     return _unwrapped(weights)
+
+
+def _fetch_weights(url: str) -> dict[str, Tensor]:
+    """Read the weights in a checkpoint that is not on this machine."""
+    with tempfile.TemporaryDirectory(prefix="prunesweep-") as folder:
+        try:
+            files, path = fsspec.core.url_to_fs(url)
+            files.get_file(path, f"{folder}/checkpoint")
+        except Exception as error:  # each kind of store has its own
+            reason = f"cannot be fetched ({type(error).__name__}: {error}); check the address."
+            raise UnreadableCheckpointError(url, reason) from error
+        try:
+            return read_weights(f"{folder}/checkpoint")
+        except UnreadableCheckpointError as error:
+            raise UnreadableCheckpointError(url, error.problem) from error
 
 
 def fit(model: nn.Module, weights: Mapping[str, Tensor]) -> None:

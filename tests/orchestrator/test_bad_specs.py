@@ -314,8 +314,14 @@ CASES = {
     ),
     "address of nothing": Bad(
         new="resources: {address: cluster}\n",
-        says="sweep.yaml:15: resources.address: is 'cluster'; it must be 'auto', 'local', "
-        "HOST:PORT or ray://HOST:PORT",
+        says="sweep.yaml:15: resources.address: is 'cluster'; it must be 'auto', 'local' or "
+        "HOST:PORT",
+    ),
+    "address for a client outside": Bad(
+        new="resources: {address: 'ray://head:10001'}\n",
+        says="sweep.yaml:15: resources.address: is 'ray://head:10001', and a sweep cannot be "
+        "driven from outside its cluster; send it there with `prunesweep submit`, or give "
+        "HOST:PORT on a machine of the cluster",
     ),
     "one and a half GPUs": Bad(
         new="resources: {gpus_per_worker: 1.5}\n",

@@ -1,7 +1,9 @@
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 import torch
 from torch import Tensor, nn
@@ -16,7 +18,7 @@ from tests.shared_data import (
 )
 from workers.checkpoints import fit, from_safetensors, read_weights, to_safetensors, weights_hash
 from workers.data import load
-from workers.errors import CheckpointError, WeightsMismatchError
+from workers.errors import CheckpointError, UnreadableCheckpointError, WeightsMismatchError
 from workers.models import build_model
 from workers.settings import DataSettings, ModelSettings
 
@@ -97,6 +99,26 @@ def test_a_damaged_file_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "damaged.pt").write_bytes(content)
     with pytest.raises(CheckpointError, match=r"damaged\.pt"):
         read_weights(tmp_path / "damaged.pt")
+
+
+def test_weights_are_fetched_from_a_url() -> None:
+    weights = network().state_dict()
+    fsspec.filesystem("memory").pipe("/checkpoints/some.bin", to_safetensors(weights))
+    assert same(read_weights("memory://checkpoints/some.bin"), weights)
+
+
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        ("memory://checkpoints/gone.pt", "cannot be fetched (FileNotFoundError"),
+        ("nowhere://checkpoints/some.pt", "cannot be fetched (ValueError: Protocol not known"),
+        ("memory://checkpoints/damaged.pt", "is refused"),
+    ],
+)
+def test_a_url_that_gives_no_weights_is_named(url: str, problem: str) -> None:
+    fsspec.filesystem("memory").pipe("/checkpoints/damaged.pt", b"damaged")
+    with pytest.raises(UnreadableCheckpointError, match=re.escape(f"{url!r} {problem}")):
+        read_weights(url)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
