@@ -15,7 +15,14 @@ from tracking.artifacts import ArtifactStore
 from workers.checkpoints import fit, from_safetensors, weights_hash
 from workers.errors import WorkerError
 from workers.models import build_model
-from workers.settings import LayerSettings, ModelSettings, Settings, TrialSpec
+from workers.settings import (
+    PRUNED_UNIT,
+    LayerSettings,
+    ModelSettings,
+    Settings,
+    TrialSpec,
+    Unit,
+)
 from workers.shapes import layout_of
 
 MODEL, PLAN, WEIGHTS, CARD = "model.json", "plan.json", "weights.safetensors", "README.md"
@@ -38,6 +45,7 @@ class NetworkRecord(Settings):
     format: Annotated[int, Field(ge=1, le=1)] = 1
     model: ModelSettings
     layers: LayerSettings
+    unit: Unit = PRUNED_UNIT  #: What was pruned.
     num_classes: int
     input_shape: tuple[int, int, int]  #: (C, H, W) of one image.
     mean: tuple[float, ...]  #: Per channel, of images in [0, 1]: subtract, then divide by ``std``.
@@ -74,7 +82,7 @@ def load_pruned(folder: str | Path) -> nn.Module:
     with torch.random.fork_rng(devices=[]):  # the fresh weights are thrown away
         network = build_model(record.model, record.num_classes, record.input_shape[0])
     if plan_data is not None:
-        layout = layout_of(network, record.input_shape, record.layers)
+        layout = layout_of(network, record.input_shape, record.layers, record.unit)
         shrink(network, PruningPlan.from_json(plan_data), layout)
     fit(network, weights)
     return network.eval()
@@ -102,6 +110,7 @@ def export_trial(
     record = NetworkRecord(
         model=spec.model,
         layers=spec.layers,
+        unit=spec.unit,
         num_classes=result["num_classes"],
         input_shape=tuple(result["input_shape"]),
         mean=tuple(result["mean"]),

@@ -10,6 +10,11 @@ Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 TrialKind = Literal["baseline", "prune", "dense", "scratch", "latency"]
 
+Unit = Literal["filters", "stripes"]
+
+#: Left out of what is stored where it is ``filters``, so that the identity of such trials stays.
+PRUNED_UNIT: Any = Field(default="filters", exclude_if=lambda unit: unit == "filters")
+
 
 class Settings(BaseModel):
     """A frozen record in which an unknown key is an error."""
@@ -113,8 +118,9 @@ class TrialSpec(Settings):
     method: str | None = None
     method_settings: dict[str, Any] = {}
     schedule: dict[str, Any] = {}
+    unit: Unit = PRUNED_UNIT  #: What the method prunes.
     target: Target | None = None
-    ratios: dict[str, float] = {}  #: Share of filters removed, by group, in [0, 1).
+    ratios: dict[str, float] = {}  #: Share of filters or stripes removed, by group, in [0, 1).
     plan: dict[str, Any] | None = None  #: Shape to build, kinds ``scratch`` and ``latency``.
     device: str | None = None  #: What a latency is measured on; part of its identity.
 

@@ -6,19 +6,31 @@ import torch
 from torch import nn
 
 from methods import LayerPolicy, Layout, PruningPlan, find_layout, shrink
-from workers.settings import LayerSettings
+from methods.stripe_conv import StripeConv
+from workers.settings import LayerSettings, Unit
 
 
 def layout_of(
-    network: nn.Module, input_shape: tuple[int, int, int], layers: LayerSettings
+    network: nn.Module,
+    input_shape: tuple[int, int, int],
+    layers: LayerSettings,
+    unit: Unit = "filters",
 ) -> Layout:
     """Find what ``layers`` lets shrink in ``network``.
+
+    Args:
+        network: The dense network.
+        input_shape: ``(C, H, W)`` of one image.
+        layers: Their policy is that for filters; stripes have one of their own.
+        unit: What is pruned.
 
     Raises:
         LayoutError: Nothing may be pruned, or the policy does not fit the network.
     """
     policy = LayerPolicy(
-        kind=layers.policy, protect=layers.protect, protect_stem=layers.protect_stem
+        kind=layers.policy if unit == "filters" else unit,
+        protect=layers.protect,
+        protect_stem=layers.protect_stem,
     )
     return find_layout(network, input_shape, policy)
 
@@ -42,3 +54,6 @@ def shrink_fresh(network: nn.Module, plan: PruningPlan, layout: Layout) -> None:
     shrink(network, plan, layout)
     for name, layer in layers.items():
         layer.weight.mul_(math.sqrt(fan_in[name] / layer.weight[0].numel()))
+    for name, module in network.named_modules():
+        if isinstance(module, StripeConv):
+            module.weight.mul_(math.sqrt(fan_in[name] / module.fan_in))

@@ -11,6 +11,7 @@ from torch import nn
 import methods
 from methods import (
     Cost,
+    Layout,
     PruningPlan,
     count_cost,
     masked_difference,
@@ -132,14 +133,14 @@ def _train(
     difference = 0.0
     session: TrainingSession
     if spec.kind == "prune":
-        layout = layout_of(network, data.info.input_shape, spec.layers)
+        layout = _layout(spec, network, data)
         session = pruning = PruningSession(spec, data, node.device, node.cache, report, layout)
         plan, difference = _prune(pruning, network)
     else:
         session = TrainingSession(spec, data, node.device, node.cache, report)
         if spec.kind == "scratch":
             plan = PruningPlan.from_json(spec.plan or {})
-            shrink_fresh(network, plan, layout_of(network, data.info.input_shape, spec.layers))
+            shrink_fresh(network, plan, _layout(spec, network, data))
     before = session.validate(network)
     with session.meter.act("recover"):
         session.train(network, session.steps_left / session.steps_per_epoch)
@@ -173,11 +174,15 @@ def _train(
     )
 
 
+def _layout(spec: TrialSpec, network: nn.Module, data: DataSet) -> Layout:
+    return layout_of(network, data.info.input_shape, spec.layers, spec.unit)
+
+
 def _prune(session: PruningSession, network: nn.Module) -> tuple[PruningPlan, float]:
     """Select and shrink; return the plan and how far the masked and shrunk network differ."""
     spec, layout = session.spec, session.layout
     method = methods.create(spec.method or "", spec.method_settings)
-    method.check(network, layout)
+    method.accept(network, layout)
     with session.meter.act("select"):
         plan = method.select(network, spec.ratios, session)
     with session.meter.act("measure"):
@@ -243,7 +248,7 @@ def _time_forward(spec: TrialSpec, node: Node, network: nn.Module, data: DataSet
     plan = PruningPlan.from_json(spec.plan or {})
     base = count_cost(network, data.info.input_shape)
     pruned = copy.deepcopy(network)
-    shrink(pruned, plan, layout_of(network, data.info.input_shape, spec.layers))
+    shrink(pruned, plan, _layout(spec, network, data))
     records = measure_latency(
         network,
         pruned,
