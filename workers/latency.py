@@ -43,16 +43,11 @@ def measure_latency(
     Returns:
         One record per batch size, in milliseconds per batch.
     """
-    number_type = getattr(torch, dtype)
-    twins = [_ready(network, device, number_type) for network in (base, pruned)]
     records = []
     for batch_size in batch_sizes:
-        images = torch.randn(
-            batch_size, *input_shape, generator=torch.Generator().manual_seed(0)
-        ).to(device, number_type)
-        if device.type == "cuda":
-            images = images.to(memory_format=torch.channels_last)
-        base_ms, pruned_ms = _time_by_turns(twins, images, device, seconds)
+        base_ms, pruned_ms = time_by_turns(
+            (base, pruned), input_shape, device, batch_size=batch_size, dtype=dtype, seconds=seconds
+        )
         records.append(
             LatencyRecord(
                 batch_size=batch_size,
@@ -70,30 +65,56 @@ def measure_latency(
     return records
 
 
+def time_by_turns(
+    networks: Sequence[nn.Module],
+    input_shape: tuple[int, int, int],
+    device: torch.device,
+    *,
+    batch_size: int,
+    dtype: DType = "float32",
+    seconds: float = 0.0,
+) -> list[list[float]]:
+    """Time several networks, each forward pass of one followed by one of the next.
+
+    Args:
+        networks: They are not changed.
+        input_shape: ``(C, H, W)`` of one image.
+        device: Where to run.
+        batch_size: Images per batch.
+        dtype: Of weights and images.
+        seconds: Stop after this long; 30 repetitions are always taken.
+
+    Returns:
+        Milliseconds of each forward pass, by network.
+    """
+    number_type = getattr(torch, dtype)
+    twins = [_ready(network, device, number_type) for network in networks]
+    images = torch.randn(batch_size, *input_shape, generator=torch.Generator().manual_seed(0)).to(
+        device, number_type
+    )
+    if device.type == "cuda":
+        images = images.to(memory_format=torch.channels_last)
+    times: list[list[float]] = [[] for _ in twins]
+    with torch.inference_mode():
+        for twin in twins:
+            for _ in range(WARM_UP):
+                twin(images)
+        deadline = time.perf_counter() + seconds
+        forward = list(zip(twins, times, strict=True))
+        while len(times[0]) < REPETITIONS or (
+            len(times[0]) < MOST_REPETITIONS and time.perf_counter() < deadline
+        ):
+            # neither end is always first
+            for twin, taken in forward if len(times[0]) % 2 == 0 else forward[::-1]:
+                taken.append(_forward_ms(twin, images, device))
+    return times
+
+
 def _ready(network: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
     twin = copy.deepcopy(network).eval().to(device, dtype)
     if device.type == "cuda":
         twin.to(memory_format=torch.channels_last)
     return twin
-
-
-def _time_by_turns(
-    networks: Sequence[nn.Module], images: Tensor, device: torch.device, seconds: float
-) -> tuple[list[float], list[float]]:
-    """Return milliseconds of each forward pass, by network."""
-    times: tuple[list[float], list[float]] = ([], [])
-    with torch.inference_mode():
-        for network in networks:
-            for _ in range(WARM_UP):
-                network(images)
-        deadline = time.perf_counter() + seconds
-        while len(times[0]) < REPETITIONS or (
-            len(times[0]) < MOST_REPETITIONS and time.perf_counter() < deadline
-        ):
-            turn = (0, 1) if len(times[0]) % 2 == 0 else (1, 0)  # neither is always second
-            for index in turn:
-                times[index].append(_forward_ms(networks[index], images, device))
-    return times
 
 
 def _forward_ms(network: Callable[[Tensor], Tensor], images: Tensor, device: torch.device) -> float:
