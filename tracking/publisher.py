@@ -42,6 +42,7 @@ PASS_S = 5.0  #: After which a pass through a backlog ends, to see whether to go
 BATCH = 50  #: Trials read from the ledger at a time.
 MAX_BACK_OFF_S = 60.0
 GRACE_S = 60.0  #: For what is left when publishing is to end.
+STALLED_S = 10.0  #: Without any success, by then.
 TWIN_DELAY_S = 30.0  #: By then a server has carried out the call it was too slow to answer.
 
 log = logging.getLogger(__name__)
@@ -138,15 +139,19 @@ class Publisher:
     def run_forever(self, stop: Event, *, grace_s: float = GRACE_S) -> bool:
         """Publish until ``stop`` is set, then what is left, for ``grace_s`` seconds at most.
 
+        It ends sooner when nothing gets through: whoever set ``stop`` waits for it.
+
         Returns:
             Whether MLflow is up to date.
         """
         while not stop.is_set():
             published = self.publish_once(time.monotonic() + PASS_S)
             stop.wait(self._back_off_s if self.trouble else 0.0 if published else POLL_S)
-        deadline = time.monotonic() + grace_s
-        while not self.is_up_to_date() and time.monotonic() < deadline:
-            self.publish_once(deadline)
+        now = time.monotonic()
+        deadline, stalled = now + grace_s, now + STALLED_S
+        while not self.is_up_to_date() and time.monotonic() < min(deadline, stalled):
+            if self.publish_once(deadline):
+                stalled = time.monotonic() + STALLED_S
             if self.trouble:
                 time.sleep(min(POLL_S, max(0.0, deadline - time.monotonic())))
         try:

@@ -23,7 +23,6 @@ from workers.actor import TRIAL_RUNNER
 
 pytestmark = [
     pytest.mark.integration,
-    pytest.mark.slow,  # minutes of real drivers, workers and servers
     pytest.mark.timeout(3000),
     # MLflow's own habits, met while it is imported or called
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -107,12 +106,17 @@ class Runs:
 
 
 class TestKilledDriver:
+    @pytest.mark.parametrize(
+        "shares",
+        [(0.2, 0.7), pytest.param((0.0, 0.3, 0.6, 0.9), marks=pytest.mark.slow)],
+        ids=["twice", "four times"],
+    )
     def test_the_sweep_ends_as_if_nothing_had_happened(
-        self, tmp_path: Path, expected: dict[str, Any]
+        self, tmp_path: Path, expected: dict[str, Any], shares: tuple[float, ...]
     ) -> None:
         sweep, draw = RealSweep(tmp_path, FIELDS, seconds=0.4), random.Random(20261122)
         finished: list[dict[str, int]] = []
-        for share in (0.0, 0.3, 0.6, 0.9):
+        for share in shares:
             moment = self.moment(sweep, share, draw.random() * 0.5)
             sweep.kill_driver_when(moment)
             begun, trials = sweep.begun_bodies(), sweep.bench().trials()
