@@ -14,7 +14,7 @@ from pathlib import Path
 from benchmarks.noop_sweep import run, specification
 from benchmarks.sampler import measure
 from benchmarks.surroundings import surroundings
-from orchestrator.ray_backend import connect
+from orchestrator.connection import connect
 
 WINDOW = 100  #: Trials the cost is averaged over, from each size on.
 ASKS = 10

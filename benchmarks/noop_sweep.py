@@ -26,10 +26,11 @@ from benchmarks.noop import GROUPS, WIDTH
 from methods import CostModel, Group, LayerPolicy, Layout
 from methods.cost import Term
 from orchestrator.agenda import Agenda
+from orchestrator.connection import connect
 from orchestrator.driver import Driver, Ended
 from orchestrator.ground import Ground
 from orchestrator.progress import Progress
-from orchestrator.ray_backend import RayBackend, connect
+from orchestrator.ray_backend import RayBackend
 from orchestrator.spec import SweepSpec
 from search_spaces import RatioSpace
 from tracking.ledger import Ledger

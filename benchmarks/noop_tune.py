@@ -17,7 +17,7 @@ from ray.air.integrations.mlflow import MLflowLoggerCallback
 from ray.tune.search.optuna import OptunaSearch
 
 from benchmarks.noop import GROUPS, reports
-from orchestrator.ray_backend import connect
+from orchestrator.connection import connect
 from orchestrator.surroundings import ResourceSettings
 
 WORKERS = 2

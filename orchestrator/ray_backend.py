@@ -3,12 +3,8 @@
 Ray is asked for nothing but placement: no restarts, no retries. The ledger decides what runs again.
 """
 
-import logging
-import os
-import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -22,104 +18,9 @@ from ray.exceptions import (
 
 from orchestrator.backend import Event, Failed, Finished, Lost, Reported, Slot, Task, one_line
 from orchestrator.errors import PrunesweepError
-from orchestrator.shipping import network_code, own_code
 from orchestrator.surroundings import ResourceSettings
 from workers.actor import TRIAL_RUNNER, Worker
 from workers.settings import TrialSpec
-
-_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  #: Set by Ray for the driver of a job.
-_HIDE_GPUS = "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"  #: 1: a worker that asks for 0 GPUs sees none.
-
-
-class ClusterUnreachableError(PrunesweepError):
-    """No Ray cluster answers at the address that was given."""
-
-    exit_code = 2
-
-    def __init__(self, address: str, reason: str) -> None:
-        super().__init__(address, reason)
-        self.address, self.reason = address, reason
-
-    def __str__(self) -> str:
-        return (
-            f"resources.address: no Ray cluster answers at {self.address!r}: {self.reason}. Start "
-            "one with `ray start --head`, or leave the address out to run on this machine. If the "
-            "cluster uses a token, export RAY_AUTH_MODE=token here too."
-        )
-
-
-class RayStartError(PrunesweepError):
-    """Ray did not come up on this machine."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return (
-            f"Ray could not start on this machine: {self.reason} Other work may keep it too busy; "
-            "run the same command again, and nothing that has ended is run twice."
-        )
-
-
-def connect(resources: ResourceSettings, model: str = "") -> None:
-    """Join the cluster that ``resources`` names, or start Ray on this machine.
-
-    Args:
-        resources: Names the cluster.
-        model: Name of the network, whose code workers on other machines need, too.
-
-    Raises:
-        ClusterUnreachableError: Nothing answers at the address.
-        RayStartError: Ray does not come up on this machine, or takes too long.
-    """
-    os.environ.setdefault(_HIDE_GPUS, "1")
-    if resources.address in (None, "local"):
-        _start_here(resources)
-    else:
-        _join(str(resources.address), model)
-
-
-def _start_here(resources: ResourceSettings) -> None:
-    cpus = max(os.cpu_count() or 1, round(resources.workers * resources.cpus_per_worker))
-    try:
-        ray.init(
-            num_cpus=cpus,
-            include_dashboard=False,
-            log_to_driver=False,
-            runtime_env={"env_vars": {"PYTHONPATH": _code_path()}},
-            logging_level=logging.ERROR,
-            configure_logging=True,
-        )
-    except Exception as error:  # bare, when its processes are not there within 30 s
-        raise RayStartError(one_line(error)) from error
-
-
-def _join(address: str, model: str) -> None:
-    with tempfile.TemporaryDirectory(prefix="prunesweep-") as folder:
-        code = [] if _is_job() else [*own_code(Path(folder)), *network_code(model, Path(folder))]
-        environment: dict[str, Any] = {"env_vars": {_HIDE_GPUS: "1"}}
-        environment |= {"py_modules": list(map(str, code))} if code else {}
-        try:
-            ray.init(
-                address=address,
-                log_to_driver=False,
-                runtime_env=environment,
-                logging_level=logging.ERROR,
-            )
-        except (ConnectionError, RayError, RuntimeError, ValueError) as error:
-            raise ClusterUnreachableError(address, one_line(error)) from error
-
-
-def _is_job() -> bool:
-    """Say whether this is a Ray job, whose workers have the code that came with it."""
-    return _JOB in os.environ
-
-
-def _code_path() -> str:
-    """Return where the workers find these packages, when they run on this machine."""
-    here = str(Path(__file__).resolve().parent.parent)
-    return os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
 @dataclass(slots=True)

@@ -1,5 +1,6 @@
 """A sweep as a Ray job: the driver runs in the cluster, and this machine may go."""
 
+import logging
 import os
 import secrets
 import socket
@@ -16,16 +17,17 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from orchestrator.connection import REACH_S, TOKEN_ADVICE
 from orchestrator.errors import PrunesweepError
 from orchestrator.parcel import Parcel, pack
 
 DASHBOARD: Final = "http://127.0.0.1:8265"  #: Where a job goes unless told otherwise.
 ADDRESS: Final = "RAY_API_SERVER_ADDRESS"  #: Ray's variable for the same; it wins over arguments.
-REACH_S: Final = 10.0  #: How long the cluster may take to accept a connection.
 POLL_S: Final = 2.0  #: Between two looks at a job's output.
 SILENCE_S: Final = 300.0  #: How long the cluster may be out of reach while a job is followed.
 
 _KEY: Final = "prunesweep"  #: Metadata of a job: the sweep it runs.
+_TALKERS: Final = ("ray.dashboard.modules.dashboard_sdk", "ray._private.runtime_env.packaging")
 _OVER: Final = (JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.STOPPED)
 
 T = TypeVar("T")
@@ -52,9 +54,8 @@ class TokenError(SubmissionError):
 
     def __str__(self) -> str:
         return (
-            f"The Ray cluster at {self.address!r} turns this machine away: {self.reason} Export "
-            "RAY_AUTH_MODE=token, and the cluster's token as RAY_AUTH_TOKEN_PATH, a file that "
-            "holds it, or as RAY_AUTH_TOKEN."
+            f"The Ray cluster at {self.address!r} turns this machine away: {self.reason} "
+            f"{TOKEN_ADVICE}"
         )
 
 
@@ -193,6 +194,8 @@ def _client(address: str) -> JobSubmissionClient:
         socket.create_connection((parts.hostname, port), timeout=REACH_S).close()
     except OSError as error:
         raise SubmissionError(address, f"{error.strerror or error}.") from error
+    for name in _TALKERS:
+        logging.getLogger(name).setLevel(logging.WARNING)
     os.environ[ADDRESS] = address  # else RAY_ADDRESS wins over what was asked for
     return _asking(address, lambda: JobSubmissionClient(address))
 

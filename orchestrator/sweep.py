@@ -15,12 +15,13 @@ from rich.console import Console
 
 from orchestrator.agenda import Agenda
 from orchestrator.census import census
+from orchestrator.connection import REACH_S, ClusterUnreachableError, connect
 from orchestrator.driver import Driver
 from orchestrator.errors import SpecChangeError, SpecError, SweepBusyError, SweepFailedError
 from orchestrator.ground import Ground, survey
 from orchestrator.loading import load_spec, locate, parse_spec
 from orchestrator.progress import Progress
-from orchestrator.ray_backend import ClusterUnreachableError, RayBackend, connect
+from orchestrator.ray_backend import RayBackend
 from orchestrator.spec import SweepSpec, forbidden_changes
 from orchestrator.surroundings import TrackingSettings
 from tracking.artifacts import ArtifactStore
@@ -36,7 +37,6 @@ from workers.actor import TRIAL_RUNNER
 from workers.checkpoints import to_safetensors
 from workers.node import weights_path
 
-REACH_S = 10.0  #: How long a cluster may take to accept a connection.
 FLUSH_S = 120.0  #: How long the end of a sweep waits for MLflow to show everything.
 
 

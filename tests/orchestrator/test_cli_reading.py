@@ -11,10 +11,10 @@ import pytest
 from typer.testing import CliRunner
 
 from orchestrator.cli import app
+from orchestrator.connection import ClusterUnreachableError
 from orchestrator.errors import SpecError, SweepBusyError, SweepFailedError
 from orchestrator.exits import exit_code
 from orchestrator.lookup import Place, command
-from orchestrator.ray_backend import ClusterUnreachableError
 from orchestrator.surroundings import TrackingSettings
 from search_spaces import TargetInfeasibleError
 from tests.orchestrator.command_line import call, facts, write_spec
