@@ -61,6 +61,14 @@ Address = Annotated[
 Workers = Annotated[int | None, typer.Option(min=1, help="Trials at a time.")]
 Name = Annotated[str, typer.Argument(help="Name of the sweep.", metavar="NAME")]
 
+Database = Annotated[
+    str | None,
+    typer.Argument(envvar=LEDGER, help="Its database URL; the store's without.", metavar="LEDGER"),
+]
+
+db_verbs = typer.Typer(help="Look after the database of a ledger.", no_args_is_help=True)
+app.add_typer(db_verbs, name="db")
+
 
 @app.callback()
 def prunesweep(
@@ -357,6 +365,24 @@ def models(as_json: AsJson = False) -> None:
     from orchestrator import catalog, views
 
     views.show(catalog.models_facts(), catalog.models_view, as_json=as_json)
+
+
+@db_verbs.command("current")
+def db_current(ledger: Database = None, store: Store = None, as_json: AsJson = False) -> None:
+    """Show which schema a ledger has."""
+    from orchestrator import upkeep, views
+
+    facts = upkeep.current(Place(store=store, ledger=ledger))
+    views.show(facts, upkeep.current_view, as_json=as_json)
+
+
+@db_verbs.command("upgrade")
+def db_upgrade(ledger: Database = None, store: Store = None, as_json: AsJson = False) -> None:
+    """Bring the schema of a ledger up to date; all records are kept."""
+    from orchestrator import upkeep, views
+
+    facts = upkeep.upgrade(Place(store=store, ledger=ledger))
+    views.show(facts, upkeep.upgrade_view, as_json=as_json)
 
 
 def main() -> None:

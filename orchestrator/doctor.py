@@ -25,7 +25,7 @@ from orchestrator.spec import ControlSettings, SweepSpec
 from orchestrator.surroundings import TrackingSettings
 from orchestrator.sweep import Sweep
 from tracking.artifacts import ArtifactStore
-from tracking.errors import TrackingError
+from tracking.errors import MissingLedgerError, TrackingError
 from tracking.ledger import Ledger
 from tracking.mlflow_server import sqlite_file, why_silent
 from tracking.records import TrialState
@@ -140,10 +140,11 @@ def _extreme(spec: SweepSpec, ground: Ground) -> str:
 
 def _ledger(tracking: TrackingSettings) -> str:
     file = sqlite_file(tracking.ledger_url)
-    if file is not None and not file.exists():
-        return f"new, in {_writable(file.parent)}"
-    with Ledger.open(tracking.ledger_url) as ledger:
-        return f"{ledger.url} holds {len(ledger.sweeps())} sweeps"
+    try:
+        with Ledger.open(tracking.ledger_url, create=False) as ledger:
+            return f"{ledger.url} holds {len(ledger.sweeps())} sweeps"
+    except MissingLedgerError as error:
+        return f"new, in {_writable(file.parent) if file else error.url}"
 
 
 def _writable(folder: Path) -> str:

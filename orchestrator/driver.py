@@ -103,10 +103,14 @@ class Driver:
 
         Returns:
             Whether the sweep is over; False after :meth:`stop`.
+
+        Raises:
+            FencedError: Another driver has taken the sweep over.
         """
         try:
             self._take_up_pending()
             while not self._stopping:
+                self._writer.check()
                 self._plan()
                 self._start()
                 if self._is_over():

@@ -51,22 +51,6 @@ class SpecChangeError(PrunesweepError, ValueError):
         )
 
 
-class SweepBusyError(PrunesweepError):
-    """Another process on this machine is running the sweep."""
-
-    exit_code = 2
-
-    def __init__(self, name: str, pid: int) -> None:
-        super().__init__(name, pid)
-        self.name, self.pid = name, pid
-
-    def __str__(self) -> str:
-        return (
-            f"The sweep {self.name!r} is being run by process {self.pid} on this machine. Wait for "
-            "it, or stop it with Ctrl-C there and resume."
-        )
-
-
 class SweepFailedError(PrunesweepError):
     """A sweep cannot go on."""
 

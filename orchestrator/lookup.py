@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from orchestrator.errors import Problem, PrunesweepError, SpecError
 from orchestrator.spec import SweepSpec
 from orchestrator.surroundings import CHECK, TrackingSettings
+from tracking.errors import MissingLedgerError, redact
 from tracking.ledger import Ledger
 from tracking.mlflow_server import sqlite_file
 from tracking.records import Role, SweepRecord, TrialRecord, TrialState
@@ -142,10 +143,16 @@ def open_existing(url: str) -> Ledger:
         NoLedgerError: It is not.
         LedgerError: It cannot be used.
     """
+    try:
+        return Ledger.open(url, create=False)
+    except MissingLedgerError:
+        raise no_ledger(url) from None
+
+
+def no_ledger(url: str) -> NoLedgerError:
+    """Return the error of a ledger that is not there."""
     file = sqlite_file(url)
-    if file is not None and not (file.is_file() and file.stat().st_size):
-        raise NoLedgerError(str(file))
-    return Ledger.open(url)
+    return NoLedgerError(redact(url) if file is None else str(file))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,9 +1,6 @@
 """Where sweeps stand, by what is in the ledger: counts, the best so far, what runs, what failed."""
 
-import os
-import socket
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -22,7 +19,10 @@ SHOWN_FAILURES = 20
 
 def sweeps_facts(ledger: Ledger) -> list[dict[str, Any]]:
     """List the sweeps of a ledger, oldest first."""
-    return [{**_sweep(record), "trials": _by_state(ledger, record)} for record in ledger.sweeps()]
+    return [
+        {**_sweep(ledger, record), "trials": _by_state(ledger, record)}
+        for record in ledger.sweeps()
+    ]
 
 
 def sweeps_view(facts: Sequence[Mapping[str, Any]]) -> RenderableType:
@@ -52,7 +52,7 @@ def status_facts(found: Found) -> dict[str, Any]:
     behind += record.rev > record.published_rev
     mirrored = found.tracking.mlflow != "off"
     return {
-        **_sweep(record),
+        **_sweep(ledger, record),
         "trials": counts,
         "best": _best([(entry, trials[entry.trial_id]) for entry in entries]),
         "running": [_running(ledger, e, t) for e, t in named if t.state is TrialState.RUNNING],
@@ -82,28 +82,23 @@ def status_view(facts: Mapping[str, Any]) -> RenderableType:
     return Group(*parts)
 
 
-def _sweep(record: SweepRecord) -> dict[str, Any]:
+def _sweep(ledger: Ledger, record: SweepRecord) -> dict[str, Any]:
     return {
         "name": record.name,
         "state": str(record.state),
         "owner": record.owner,
-        "owner_alive": _owner_alive(record),
+        "owner_alive": _owner_alive(ledger, record),
         "spec_hash": record.spec_hash,
         "created_at": record.created_at.isoformat(timespec="seconds"),
     }
 
 
-def _owner_alive(record: SweepRecord) -> bool | None:
-    """Say whether the driver of a running sweep lives; None: not running, or not to be seen."""
-    host, _, pid = (record.owner or "").rpartition(":")
-    if record.state is not SweepState.RUNNING or host != socket.gethostname():
+def _owner_alive(ledger: Ledger, record: SweepRecord) -> bool | None:
+    """Say whether the driver of a running sweep lives, by its lease; None: it does not run."""
+    if record.state is not SweepState.RUNNING:
         return None
-    with suppress(PermissionError):
-        try:
-            os.kill(int(pid), 0)
-        except (ProcessLookupError, ValueError):
-            return False
-    return True
+    lease = ledger.lease(record.id)
+    return lease is not None and not lease.is_over
 
 
 def _by_state(ledger: Ledger, record: SweepRecord) -> dict[str, int]:
@@ -200,7 +195,7 @@ def _failure(entry: EntryRecord, trial: TrialRecord) -> dict[str, Any]:
 def _next(found: Found, counts: Mapping[str, int], *, behind: bool) -> str | None:
     """Return the command that brings the sweep forward; None while it runs, or when all is done."""
     record = found.record
-    if record.state is SweepState.RUNNING and _owner_alive(record) is not False:
+    if _owner_alive(found.ledger, record):
         return None
     verb = "publish" if behind else None
     if counts[TrialState.FAILED]:

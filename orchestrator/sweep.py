@@ -17,9 +17,10 @@ from orchestrator.agenda import Agenda
 from orchestrator.census import census
 from orchestrator.connection import REACH_S, ClusterUnreachableError, connect
 from orchestrator.driver import Driver
-from orchestrator.errors import SpecChangeError, SpecError, SweepBusyError, SweepFailedError
+from orchestrator.errors import SpecChangeError, SpecError, SweepFailedError
 from orchestrator.ground import Ground, survey
 from orchestrator.loading import load_spec, locate, parse_spec
+from orchestrator.lookup import spec_of
 from orchestrator.progress import Progress
 from orchestrator.ray_backend import RayBackend
 from orchestrator.spec import SweepSpec, forbidden_changes
@@ -30,7 +31,7 @@ from tracking.comparison import Comparison
 from tracking.errors import TrackingError, UnknownSweepError
 from tracking.ledger import Ledger
 from tracking.publisher_process import start_publisher
-from tracking.records import SweepRecord, SweepState
+from tracking.records import SweepState
 from tracking.report import to_html, to_json, to_markdown
 from tracking.writer import SweepWriter
 from workers.actor import TRIAL_RUNNER
@@ -71,10 +72,11 @@ class Sweep:
         """Take up a sweep that is in the ledger.
 
         Raises:
+            MissingLedgerError: There is no ledger.
             UnknownSweepError: The ledger has none of this name.
             SpecError: Its specification cannot be used here, or by this version.
         """
-        with Ledger.open(tracking.ledger_url) as ledger:
+        with Ledger.open(tracking.ledger_url, create=False) as ledger:
             stored = ledger.sweep(name).spec
         return cls({**stored, "tracking": tracking.model_dump()})
 
@@ -124,7 +126,7 @@ class Sweep:
             SpecError: Something in the specification does not fit; nothing was written.
             SpecChangeError: The name belongs to a sweep that would give other results.
             ClusterUnreachableError: Nothing answers at the cluster's address.
-            SweepBusyError: Another process on this machine runs it now.
+            SweepHeldError: Another driver runs it now.
             SweepFailedError: The baseline could not be trained.
             KeyboardInterrupt: Stopped by hand; what ran goes back, and the ledger is in order.
         """
@@ -135,7 +137,7 @@ class Sweep:
         tracking = self.spec.tracking
         with Ledger.open(tracking.ledger_url) as ledger:
             writer = self._open(ledger, extend=extend)
-            with self._publishing(), _left_in_order(writer):
+            with self._publishing(), writer.lease.kept(), _left_in_order(writer):
                 if retry:
                     writer.retry_failed()
                 self._store_weights(ground)
@@ -153,10 +155,9 @@ class Sweep:
         except UnknownSweepError:
             ledger.create_sweep(spec.name, stored, spec.spec_hash)
             return ledger.take_over(spec.name, _me())
-        before = SweepSpec.model_validate(record.spec)
+        before = spec_of(record)
         if changes := forbidden_changes(before, spec, extend=extend):
             raise SpecChangeError(spec.name, changes)
-        _check_free(record)
         writer = ledger.take_over(spec.name, _me())
         writer.amend_spec(stored, spec.spec_hash)
         return writer
@@ -286,15 +287,3 @@ def _check_reachable(address: str | None) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_S).close()
     except OSError as error:
         raise ClusterUnreachableError(str(address), error.strerror or str(error)) from error
-
-
-def _check_free(record: SweepRecord) -> None:
-    """Refuse a sweep that a living process of this machine is running."""
-    host, _, pid = (record.owner or "").rpartition(":")
-    if record.state is not SweepState.RUNNING or host != socket.gethostname():
-        return
-    if not pid.isdecimal() or int(pid) == os.getpid():
-        return
-    with suppress(ProcessLookupError):
-        os.kill(int(pid), 0)
-        raise SweepBusyError(record.name, int(pid))

@@ -25,6 +25,7 @@ HOMES = {
     "optuna": {"search_spaces"},
     "mlflow": {"tracking"},
     "sqlalchemy": {"tracking"},
+    "alembic": {"tracking"},
     "ray": {"workers", "orchestrator"},
     "torch_pruning": {"methods"},
 }

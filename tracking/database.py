@@ -1,9 +1,10 @@
-"""The database under the ledger: opening it, its schema, its transactions."""
+"""The database under the ledger: opening it, and its transactions."""
 
 import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,13 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
 
-from tracking import tables
-from tracking.errors import LedgerSchemaError, LedgerUnreachableError, LedgerUrlError, redact
+from tracking import schema, tables
+from tracking.errors import (
+    LedgerUnreachableError,
+    LedgerUrlError,
+    MissingLedgerError,
+    redact,
+)
 
 LOCK_TIMEOUT_S = 30.0  #: How long a transaction waits for another one to end.
 CONNECT_TIMEOUT_S = 5
@@ -20,35 +26,73 @@ _SCHEMA_LOCK = 7_305_113_264  # any number, as long as every opener of a Postgre
 
 
 class Database:
-    """Connections to one ledger, safe to share between threads.
+    """Connections to one ledger, safe to share between threads; made without any of them.
 
     Raises:
         LedgerUrlError: The URL is not of a kind the ledger can use.
-        LedgerUnreachableError: The database does not answer within seconds, or refuses.
-        LedgerSchemaError: It holds tables of another version, or another program's.
     """
 
     def __init__(self, url: str) -> None:
         parsed = _parse(url)
         self.url = redact(url)  #: Without passwords.
         self._is_sqlite = parsed.get_backend_name() == "sqlite"
+        self._file = Path(parsed.database or "").absolute() if self._is_sqlite else None
         self._engine = _sqlite_engine(parsed) if self._is_sqlite else _postgresql_engine(parsed)
         self._insert = sqlite.insert if self._is_sqlite else postgresql.insert
-        try:
-            self._open(parsed)
-        except BaseException:
-            self.close()
-            raise
 
-    def _open(self, url: sa.URL) -> None:
+    def prepare(self, *, create: bool) -> None:
+        """Check the schema, before anything else; with ``create`` make it where there is none.
+
+        Raises:
+            MissingLedgerError: There is none, and none is to be made.
+            LedgerUnreachableError: The database does not answer within seconds, or refuses.
+            LedgerSchemaError: It holds tables of another version, or another program's.
+        """
         with self._translating(DBAPIError, sqlite3.Error, OSError):
-            if self._is_sqlite:
-                Path(url.database or "").absolute().parent.mkdir(parents=True, exist_ok=True)
-                self._enter_wal()
+            revision = self.revision()
+            if revision is not None:
+                schema.check(revision, self.url)
+            elif not create:
+                raise MissingLedgerError(self.url)
+            if create:
+                self._make_ready()
+
+    def revision(self) -> str | None:
+        """Return the revision of the ledger that is there, or None; creates nothing."""
+        with self._translating(DBAPIError, sqlite3.Error, OSError):
+            if self._file and not (self._file.is_file() and self._file.stat().st_size):
+                return None
             with self.read() as connection:
-                exists = self._check_schema(connection)
-            if not exists:
-                self._create_schema()
+                return schema.revision_of(connection, self.url)
+
+    def upgrade(self) -> str | None:
+        """Bring the schema up to date; return what it was, None for an empty database.
+
+        Raises:
+            MissingLedgerError: There is no file.
+            NewLedgerError: It is of a newer version already.
+            LedgerSchemaError: It holds another program's tables.
+            LedgerUnreachableError: The database does not answer, or drivers keep it busy.
+        """
+        before = self.revision()
+        if before is None and self._is_sqlite:
+            raise MissingLedgerError(self.url)
+        with self._translating(DBAPIError, sqlite3.Error, OSError), self._changing() as connection:
+            before = schema.revision_of(connection, self.url)
+            if before is None:
+                schema.create(connection)
+            elif before in schema.REVISIONS:
+                schema.upgrade(connection, before)
+            else:
+                schema.check(before, self.url)
+        return before
+
+    def clock(self, connection: sa.Connection) -> datetime:
+        """Return what time it is for everybody who uses this database."""
+        if self._is_sqlite:  # a file on this machine
+            return datetime.now(UTC)
+        now: datetime = connection.execute(sa.select(sa.func.clock_timestamp())).scalar_one()
+        return now.astimezone(UTC)
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
@@ -102,30 +146,25 @@ class Database:
         if mode != "wal":
             raise LedgerUnreachableError(self.url, f"its journal mode stays {mode!r}, not 'wal'")
 
-    def _check_schema(self, connection: sa.Connection) -> bool:
-        """Say whether the ledger's tables are there; refuse other ones."""
-        existing = set(sa.inspect(connection).get_table_names())
-        if tables.schema.name in existing:
-            found = connection.execute(sa.select(tables.schema.c.version)).scalars().all()
-            if list(found) != [tables.SCHEMA_VERSION]:
-                version = ", ".join(map(str, found)) or "without a version"
-                self._refuse(f"ledger schema {version}")
-            return True
-        foreign = existing if self._is_sqlite else existing & set(tables.metadata.tables)
-        if foreign:
-            self._refuse("tables that are not a ledger's: " + ", ".join(sorted(foreign)[:5]))
-        return False
+    def _make_ready(self) -> None:
+        """Create what is missing; of several openers at once, one does."""
+        if self._file:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            self._enter_wal()
+        with self.read() as connection:
+            if schema.revision_of(connection, self.url) is not None:
+                return
+        with self._changing() as connection:
+            if schema.revision_of(connection, self.url) is None:
+                schema.create(connection)
 
-    def _create_schema(self) -> None:
+    @contextmanager
+    def _changing(self) -> Iterator[sa.Connection]:
+        """Give a transaction in which nobody else changes the schema."""
         with self.write() as connection:
             if not self._is_sqlite:
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_SCHEMA_LOCK)))
-            if not self._check_schema(connection):  # another opener may have been faster
-                tables.metadata.create_all(connection, checkfirst=False)
-                connection.execute(sa.insert(tables.schema).values(version=tables.SCHEMA_VERSION))
-
-    def _refuse(self, found: str) -> None:
-        raise LedgerSchemaError(self.url, found, tables.SCHEMA_VERSION)
+            yield connection
 
 
 def _parse(url: str) -> sa.URL:

@@ -2,6 +2,8 @@
 
 import re
 
+from tracking.records import LeaseRecord
+
 _USER = re.compile(r"^(?P<head>[^:/?#]+://[^:@/?#]*)(?::.*)?@(?P<tail>[^@]*)$", re.DOTALL)
 _SECRET_OPTION = re.compile(r"(?i)([?&][^=&]*(?:password|secret|token|key)[^=&]*=)[^&#]*")
 
@@ -55,10 +57,21 @@ class LedgerUnreachableError(LedgerError, ConnectionError):
         )
 
 
+class MissingLedgerError(LedgerError, LookupError):
+    """There is no ledger where one was to be read."""
+
+    def __init__(self, url: str) -> None:
+        self.url = redact(url)
+        super().__init__(self.url)
+
+    def __str__(self) -> str:
+        return f"There is no ledger at {self.url}; the first sweep that runs with it makes one."
+
+
 class LedgerSchemaError(LedgerError):
     """The database holds other tables than this version reads."""
 
-    def __init__(self, url: str, found: str, expected: int) -> None:
+    def __init__(self, url: str, found: str, expected: str) -> None:
         self.url, self.found, self.expected = redact(url), found, expected
         super().__init__(self.url, found, expected)
 
@@ -67,6 +80,27 @@ class LedgerSchemaError(LedgerError):
             f"The database {self.url} holds {self.found}; this prunesweep reads and writes ledger "
             f"schema {self.expected}. Name a new file or database, or use the prunesweep version "
             "that wrote this one."
+        )
+
+
+class OldLedgerError(LedgerSchemaError):
+    """The ledger was made by an older version, and can be brought up to date."""
+
+    def __str__(self) -> str:
+        return (
+            f"The ledger {self.url} has schema {self.found}; this prunesweep reads and writes "
+            f"schema {self.expected}. Let its drivers end, then bring it up to date, all records "
+            "kept: prunesweep db upgrade LEDGER, where LEDGER is this address."
+        )
+
+
+class NewLedgerError(LedgerSchemaError):
+    """The ledger was made, or brought up to date, by a newer version."""
+
+    def __str__(self) -> str:
+        return (
+            f"The ledger {self.url} has schema {self.found}, which this prunesweep does not know; "
+            f"it reads and writes schema {self.expected}. Upgrade prunesweep on this machine."
         )
 
 
@@ -110,6 +144,20 @@ class UnknownTrialError(LedgerError, LookupError):
         )
 
 
+class SweepHeldError(LedgerError):
+    """Another driver runs the sweep."""
+
+    def __init__(self, sweep: str, lease: LeaseRecord) -> None:
+        super().__init__(sweep, lease)
+        self.sweep, self.lease = sweep, lease
+
+    def __str__(self) -> str:
+        return (
+            f"The sweep {self.sweep!r} is being run by {self.lease}. Wait for it, or stop it with "
+            "Ctrl-C there and resume; if it has died, resume after that time."
+        )
+
+
 class FencedError(LedgerError):
     """Another driver has taken the sweep over, so this one may not write any more."""
 
@@ -121,8 +169,8 @@ class FencedError(LedgerError):
     def __str__(self) -> str:
         return (
             f"Sweep {self.sweep!r} was taken over by {self.owner} (epoch {self.current_epoch}); "
-            f"this driver holds epoch {self.epoch} and may not write. Let it end: the new driver "
-            "goes on with every trial."
+            f"this driver holds epoch {self.epoch} and may not write, for it had not renewed its "
+            "lease in time. It ends here; the new driver goes on with every trial."
         )
 
 

@@ -13,9 +13,14 @@ import sqlalchemy as sa
 
 from tracking.database import Database
 from tracking.errors import SweepExistsError, UnknownSweepError, UnknownTrialError, UnstorableError
+from tracking.lease import LEASE_S
+from tracking.lease import read as read_lease
+from tracking.lease import take as take_lease
+from tracking.processes import Process, this_process
 from tracking.records import (
     AttemptRecord,
     EntryRecord,
+    LeaseRecord,
     MetricPoint,
     Outcome,
     SweepRecord,
@@ -39,19 +44,27 @@ class Ledger:
         self.database = database
 
     @classmethod
-    def open(cls, url: str) -> Self:
+    def open(cls, url: str, *, create: bool = True) -> Self:
         """Open the ledger at a database URL; the first opener creates folder and tables.
 
         Args:
             url: ``sqlite:///path/to/ledger.db`` (a local disk, not a network share) or
                 ``postgresql+psycopg://user@host/database``.
+            create: Whether to make a ledger where there is none.
 
         Raises:
             LedgerUrlError: The URL is not of these kinds.
+            MissingLedgerError: There is no ledger, and none is to be made.
             LedgerUnreachableError: The database does not answer within seconds, or refuses.
             LedgerSchemaError: It holds tables of another version, or another program's.
         """
-        return cls(Database(url))
+        database = Database(url)
+        try:
+            database.prepare(create=create)
+        except BaseException:
+            database.close()
+            raise
+        return cls(database)
 
     @property
     def url(self) -> str:
@@ -123,7 +136,16 @@ class Ledger:
             rows = connection.execute(sa.select(sweeps).order_by(sweeps.c.id)).all()
         return [SweepRecord(**row._mapping) for row in rows]
 
-    def take_over(self, name: str, owner: str, *, max_losses: int = MAX_LOSSES) -> SweepWriter:
+    def take_over(
+        self,
+        name: str,
+        owner: str,
+        *,
+        process: Process | None = None,
+        lease_s: float = LEASE_S,
+        by_force: bool = False,
+        max_losses: int = MAX_LOSSES,
+    ) -> SweepWriter:
         """Become the one driver of a sweep, fencing off the one before.
 
         Attempts the old driver left open are lost and their trials pending again; that counts in
@@ -132,10 +154,14 @@ class Ledger:
         Args:
             name: The sweep.
             owner: Who writes from now on, for messages: host and process, say.
+            process: Whose life the lease hangs on; this one by default.
+            lease_s: How long the sweep is held without a sign of life; see `SweepWriter.lease`.
+            by_force: Take it from a driver that lives, too; that one is fenced.
             max_losses: Attempts a trial may lose to failing machines before it counts as failed.
 
         Raises:
             UnknownSweepError: There is no such sweep.
+            SweepHeldError: Another driver holds it, and may be alive.
         """
         owner = clean(owner)
         statement = (
@@ -153,6 +179,15 @@ class Ledger:
             row = connection.execute(statement).one_or_none()
             if row is None:
                 raise self._unknown(connection, name)
+            lease = take_lease(
+                self.database,
+                connection,
+                row.id,
+                name,
+                process or this_process(),
+                lease_s=lease_s,
+                by_force=by_force,
+            )
             running = sa.select(trials.c.id).where(
                 trials.c.sweep_id == row.id, trials.c.state == TrialState.RUNNING
             )
@@ -164,8 +199,18 @@ class Ledger:
             )
             move(connection, Event.LOSE, {"sweep_id": row.id}, losses=1, takeovers=1)
         return SweepWriter(
-            self.database, sweep_id=row.id, name=name, epoch=row.epoch, max_losses=max_losses
+            self.database,
+            sweep_id=row.id,
+            name=name,
+            epoch=row.epoch,
+            lease=lease,
+            max_losses=max_losses,
         )
+
+    def lease(self, sweep_id: int) -> LeaseRecord | None:
+        """Return who drives a sweep; None: nobody."""
+        with self.database.read() as connection:
+            return read_lease(self.database, connection, sweep_id)
 
     def trial(self, trial_id: int) -> TrialRecord:
         """Return one trial.

@@ -78,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with sole_publisher(options.ledger, options.sweep, stop) as alone:
             if not alone:
                 return os.EX_TEMPFAIL  # another one still publishes this sweep
-            with Ledger.open(options.ledger) as ledger:
+            with Ledger.open(options.ledger, create=False) as ledger:
                 publisher = Publisher(
                     ledger,
                     options.mlflow,

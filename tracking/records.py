@@ -9,6 +9,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Literal
 
+from tracking.processes import Process
+
 #: What an entry is there for. ``confirm`` re-runs a winner with fresh seeds.
 Role = Literal["baseline", "search", "confirm", "control", "latency"]
 
@@ -65,6 +67,27 @@ class SweepRecord:
     created_at: datetime
     rev: int  #: Grows with every change of this record.
     published_rev: int  #: The ``rev`` that MLflow shows.
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LeaseRecord:
+    """Who drives a sweep, and until when nobody else may."""
+
+    driver: str  #: Told apart from every other driver, of the same process too.
+    process: Process
+    taken_at: datetime
+    expires_at: datetime  #: By the database's clock; put off while the driver lives.
+    is_over: bool  #: When it was read: it had expired, or its process was known to have ended.
+
+    def __str__(self) -> str:
+        return (
+            f"process {self.process.pid} on {self.process.host} since {_shown(self.taken_at)}, "
+            f"until {_shown(self.expires_at)} at least"
+        )
+
+
+def _shown(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,5 +1,6 @@
 """The ledger's tables, portable between SQLite and PostgreSQL.
 
+They are the newest revision of the schema; a change of them needs one more in `migrations`.
 Names start with ``ledger_`` so that MLflow may keep its own tables in the same database.
 """
 
@@ -12,9 +13,6 @@ from typing import Any, get_args
 import sqlalchemy as sa
 
 from tracking.records import Outcome, Role, SweepState, TrialState
-
-#: Version of the tables below; raised by every change of them.
-SCHEMA_VERSION = 1
 
 # JSON knows neither NaN nor infinities, and PostgreSQL refuses them
 _FLOAT_KEY = "$float"
@@ -106,7 +104,13 @@ metadata = sa.MetaData(
     }
 )
 
-schema = sa.Table("ledger_schema", metadata, sa.Column("version", sa.Integer, primary_key=True))
+#: Where Alembic notes the revision; the name leaves ``alembic_version`` to MLflow.
+version = sa.Table(
+    "ledger_version",
+    metadata,
+    sa.Column("version_num", sa.String(32), nullable=False),
+    sa.PrimaryKeyConstraint("version_num", name="ledger_version_pkc"),
+)
 
 sweeps = sa.Table(
     "ledger_sweep",
@@ -124,6 +128,19 @@ sweeps = sa.Table(
     sa.Column("created_at", UtcTime, nullable=False),
     sa.Column("rev", sa.Integer, nullable=False),
     sa.Column("published_rev", sa.Integer, nullable=False),
+)
+
+leases = sa.Table(  # a row while a driver holds the sweep
+    "ledger_lease",
+    metadata,
+    sa.Column("sweep_id", sa.ForeignKey(sweeps.c.id), primary_key=True, autoincrement=False),
+    sa.Column("driver", sa.Text, nullable=False),
+    sa.Column("host", sa.Text, nullable=False),
+    sa.Column("pid", sa.BigInteger, nullable=False),
+    sa.Column("place", sa.Text, nullable=False),
+    sa.Column("birth", sa.Text, nullable=False),
+    sa.Column("taken_at", UtcTime, nullable=False),
+    sa.Column("expires_at", UtcTime, nullable=False),
 )
 
 trials = sa.Table(

@@ -17,6 +17,7 @@ from tracking.errors import (
     UnknownTrialError,
     UnstorableError,
 )
+from tracking.lease import Lease
 from tracking.records import (
     EntryRecord,
     NewEntry,
@@ -45,9 +46,17 @@ class SweepWriter:
     """
 
     def __init__(
-        self, database: Database, *, sweep_id: int, name: str, epoch: int, max_losses: int
+        self,
+        database: Database,
+        *,
+        sweep_id: int,
+        name: str,
+        epoch: int,
+        lease: Lease,
+        max_losses: int,
     ) -> None:
         self.sweep_id, self.name, self.epoch = sweep_id, name, epoch
+        self.lease = lease  #: To be kept while the driver works: ``with writer.lease.kept():``.
         self._database, self._max_losses = database, max_losses
         self._add_metrics = database.insert_unless_there(metrics)
         self._lock = threading.RLock()
@@ -61,6 +70,12 @@ class SweepWriter:
         """
         with self._writing():
             yield
+
+    def check(self) -> None:
+        """Raise once the lease is known to be lost; asks the database nothing before that."""
+        if self.lease.is_lost:
+            with self._writing():
+                pass
 
     @contextmanager
     def _writing(self) -> Iterator[sa.Connection]:

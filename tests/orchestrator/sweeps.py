@@ -73,6 +73,7 @@ class FusedWriter(SweepWriter):
             sweep_id=writer.sweep_id,
             name=writer.name,
             epoch=writer.epoch,
+            lease=writer.lease,
             max_losses=MAX_LOSSES,
         )
         self._fuse = fuse
@@ -136,7 +137,7 @@ class Bench:
             self.ledger.sweep(spec.name)
         except UnknownSweepError:
             self.ledger.create_sweep(spec.name, stored, spec.spec_hash)
-        writer = self.ledger.take_over(spec.name, "test")
+        writer = self.ledger.take_over(spec.name, "test", by_force=True)
         writer.amend_spec(stored, spec.spec_hash)
         if retry:
             writer.retry_failed()

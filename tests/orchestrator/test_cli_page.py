@@ -10,7 +10,18 @@ import typer.main
 from orchestrator.cli import app
 
 PAGE = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
-VERBS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+
+
+def _verbs(group: Any, prefix: str = "") -> dict[str, Any]:
+    """Return every command by what is typed for it, as ``db upgrade``."""
+    found: dict[str, Any] = {}
+    for name, command in group.commands.items():
+        inside = hasattr(command, "commands")
+        found |= _verbs(command, f"{name} ") if inside else {prefix + name: command}
+    return found
+
+
+VERBS = _verbs(typer.main.get_command(app))
 
 
 def section(verb: str) -> str:
@@ -20,7 +31,7 @@ def section(verb: str) -> str:
 
 
 def test_every_verb_has_a_section_and_every_section_a_verb() -> None:
-    assert re.findall(r"^## (\w+)$", PAGE, re.MULTILINE) == list(VERBS)
+    assert re.findall(r"^## ([a-z ]+)$", PAGE, re.MULTILINE) == list(VERBS)
 
 
 @pytest.mark.parametrize("verb", VERBS)

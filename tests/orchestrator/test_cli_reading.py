@@ -2,8 +2,8 @@
 
 import json
 import os
-import socket
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,14 +12,15 @@ from typer.testing import CliRunner
 
 from orchestrator.cli import app
 from orchestrator.connection import ClusterUnreachableError
-from orchestrator.errors import SpecError, SweepBusyError, SweepFailedError
+from orchestrator.errors import SpecError, SweepFailedError
 from orchestrator.exits import exit_code
 from orchestrator.lookup import Place, command
 from orchestrator.surroundings import TrackingSettings
 from search_spaces import TargetInfeasibleError
 from tests.orchestrator.command_line import call, facts, write_spec
 from tests.tracking.hand_made import HandMadeSweep, specification
-from tracking import FencedError, NewEntry, TrialState
+from tracking import FencedError, NewEntry, OldLedgerError, TrialState
+from tracking.processes import this_process
 from workers.errors import DataError
 
 HALF = "macs-50%"
@@ -97,7 +98,8 @@ class TestStatus:
     def test_a_driver_that_is_gone_is_noticed(
         self, sweep: HandMadeSweep, tmp_path: Path, pid: int, alive: bool
     ) -> None:
-        sweep.ledger.take_over("by-hand", f"{socket.gethostname()}:{pid}")
+        process = replace(this_process(), pid=pid)
+        sweep.ledger.take_over("by-hand", "its driver", process=process, by_force=True)
         found = facts("status", "by-hand", "--store", tmp_path)
         assert found["owner_alive"] is alive
         assert (found["next"] is None) is alive
@@ -295,7 +297,7 @@ class TestExits:
         ("error", "code"),
         [
             (SpecError([]), 2),
-            (SweepBusyError("x", 1), 2),
+            (OldLedgerError("sqlite:///x.db", "0001", "0002"), 2),
             (ClusterUnreachableError("auto", "none"), 2),
             (SweepFailedError("x", "it broke"), 1),
             (FencedError("x", 1, 2, "another"), 1),

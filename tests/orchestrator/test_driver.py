@@ -347,7 +347,7 @@ class TestKilledDrivers:
     def test_a_driver_that_was_replaced_writes_nothing_more(self, bench: Bench) -> None:
         def replace(log: Log) -> bool:
             if len(log.trials) == 5:
-                bench.ledger.take_over(bench.name, "another driver")
+                bench.ledger.take_over(bench.name, "another driver", by_force=True)
             return False
 
         with pytest.raises(FencedError):

@@ -57,7 +57,7 @@ class TestSweeps:
         self, ledger: Ledger, writer: SweepWriter
     ) -> None:
         writer.set_state(SweepState.INTERRUPTED)
-        ledger.take_over("grid", "second driver")
+        ledger.take_over("grid", "second driver", by_force=True)
         sweep = ledger.sweep("grid")
         assert (sweep.state, sweep.owner, sweep.epoch) == ("running", "second driver", 2)
 

@@ -9,18 +9,33 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from tests.tracking.conftest import NOON
 from tests.tracking.postgres import PASSWORD, PostgresServer
 from tracking import (
     FencedError,
+    LeaseRecord,
     LedgerError,
     LedgerSchemaError,
     LedgerUnreachableError,
     LedgerUrlError,
+    MissingLedgerError,
+    NewLedgerError,
+    OldLedgerError,
     StaleAttemptError,
+    SweepHeldError,
     UnknownSweepError,
     redact,
 )
 from tracking.ledger import Ledger
+from tracking.processes import this_process
+
+LEASE = LeaseRecord(
+    driver="d",
+    process=this_process(),
+    taken_at=NOON,
+    expires_at=NOON,
+    is_over=False,
+)
 
 
 @pytest.mark.parametrize(
@@ -135,18 +150,26 @@ def test_a_server_database_may_be_shared_with_another_program(postgres: Postgres
 
 
 @pytest.mark.parametrize(
-    "change", ["UPDATE ledger_schema SET version = 99", "DELETE FROM ledger_schema"]
+    ("change", "says"),
+    [
+        ("UPDATE ledger_version SET version_num = '0099'", "schema 0099, .*Upgrade prunesweep"),
+        ("UPDATE ledger_version SET version_num = '0001'", "prunesweep db upgrade LEDGER"),
+        ("DELETE FROM ledger_version", "with 0 revisions.*Name a new file"),
+    ],
 )
-def test_another_schema_is_refused_with_a_way_out(ledger_url: str, change: str) -> None:
+@pytest.mark.parametrize("create", [False, True])
+def test_another_schema_is_refused_with_a_way_out(
+    ledger_url: str, change: str, says: str, create: bool
+) -> None:
     with Ledger.open(ledger_url) as ledger, ledger.database.write() as connection:
         connection.execute(sa.text(change))
-    with pytest.raises(LedgerSchemaError, match=r"schema (99|without).*schema 1\. Name a new"):
-        Ledger.open(ledger_url)
+    with pytest.raises(LedgerSchemaError, match=says):
+        Ledger.open(ledger_url, create=create)
 
 
 def test_half_a_ledger_is_refused(ledger_url: str) -> None:
     with Ledger.open(ledger_url) as ledger, ledger.database.write() as connection:
-        connection.execute(sa.text("DROP TABLE ledger_schema"))
+        connection.execute(sa.text("DROP TABLE ledger_version"))
     with pytest.raises(LedgerSchemaError, match="ledger_attempt"):
         Ledger.open(ledger_url)
 
@@ -180,7 +203,11 @@ def test_sqlite_is_set_up_for_a_reader_beside_a_writer(tmp_path: Path) -> None:
     [
         LedgerUnreachableError("postgresql://me:hush@db/x", "refused"),
         LedgerUrlError("mysql://me:hush@db/x", "is odd"),
-        LedgerSchemaError("sqlite:///x.db", "ledger schema 2", 1),
+        MissingLedgerError("postgresql://me:hush@db/x"),
+        LedgerSchemaError("sqlite:///x.db", "tables of another program", "0002"),
+        OldLedgerError("postgresql://me:hush@db/x", "0001", "0002"),
+        NewLedgerError("postgresql://me:hush@db/x", "0003", "0002"),
+        SweepHeldError("grid", LEASE),
         FencedError("grid", 1, 2, "host:7"),
         StaleAttemptError(3, 1, "completed", 2),
         UnknownSweepError("gird", "grid"),

@@ -60,14 +60,14 @@ def test_every_change_of_a_trial_makes_it_unpublished(
         "fail": lambda: writer.fail(trial.id, 2, "boom", "error"),
         "retry": writer.retry_failed,
         "start a third time": lambda: writer.start(trial.id, "node", 1),
-        "take-over": lambda: ledger.take_over("grid", "second driver"),
+        "take-over": lambda: ledger.take_over("grid", "second driver", by_force=True),
     }
     for name, change in changes.items():
         publish_everything(outbox)
         change()
         assert [found.id for found in outbox.dirty_trials()] == [trial.id], name
     publish_everything(outbox)
-    ledger.take_over("grid", "third driver").cancel_pending()
+    ledger.take_over("grid", "third driver", by_force=True).cancel_pending()
     assert [found.id for found in outbox.dirty_trials()] == [trial.id]
 
 

@@ -38,7 +38,7 @@ import sys
 from datetime import UTC, datetime
 from tracking import NewEntry
 from tracking.ledger import Ledger
-writer = Ledger.open(sys.argv[1]).take_over("grid", "doomed")
+writer = Ledger.open(sys.argv[1]).take_over("grid", "doomed", by_force=True)
 for index in range(1_000_000):
     with writer.transaction():
         entry = NewEntry(role="search", arm="doomed", index=index)
@@ -55,7 +55,7 @@ FROZEN_WRITER = """
 import sys, time
 from tracking import NewEntry
 from tracking.ledger import Ledger
-writer = Ledger.open(sys.argv[1]).take_over("grid", "frozen")
+writer = Ledger.open(sys.argv[1]).take_over("grid", "frozen", by_force=True)
 with writer.transaction():
     trial = writer.want(NewEntry(role="search", arm="frozen", index=0), "frozen", {})[1]
     writer.start(trial.id, "node", 1)
@@ -145,7 +145,7 @@ def test_a_writer_killed_within_a_transaction_leaves_nothing_and_no_lock(
     lines_from(process, 1)
     kill(process)
     began = time.monotonic()
-    successor = ledger.take_over("grid", "successor")
+    successor = ledger.take_over("grid", "successor")  # whose process has ended
     assert time.monotonic() - began < 10.0
     assert successor.epoch == 3
     assert ledger.trials(writer.sweep_id) == []
@@ -155,7 +155,9 @@ def test_taking_over_waits_for_the_transaction_in_progress(
     ledger: Ledger, writer: SweepWriter
 ) -> None:
     taken: list[SweepWriter] = []
-    taker = threading.Thread(target=lambda: taken.append(ledger.take_over("grid", "second")))
+    taker = threading.Thread(
+        target=lambda: taken.append(ledger.take_over("grid", "second", by_force=True))
+    )
     with writer.transaction():
         trial = add_running(writer)
         taker.start()

@@ -141,7 +141,7 @@ class TestTheLifeOfATrial:
 class TestWhoMayWrite:
     def test_a_replaced_driver_changes_nothing(self, ledger: Ledger, writer: SweepWriter) -> None:
         trial = add_running(writer)
-        ledger.take_over("grid", "second driver")
+        ledger.take_over("grid", "second driver", by_force=True)
         before = ledger.trials(writer.sweep_id), ledger.sweep("grid")
         writes: list[Callable[[], object]] = [
             lambda: add(writer, 5),
@@ -167,7 +167,7 @@ class TestWhoMayWrite:
         trial, done = add_running(writer, 0), add_running(writer, 1)
         writer.complete(done.id, 1, {})
         for takeover in range(1, 6):
-            writer = ledger.take_over("grid", f"driver {takeover}")
+            writer = ledger.take_over("grid", f"driver {takeover}", by_force=True)
             given_back = ledger.trial(trial.id)
             assert (given_back.state, given_back.losses) == (TrialState.PENDING, takeover)
             writer.start(trial.id, "node", 1)
@@ -181,7 +181,7 @@ class TestWhoMayWrite:
         self, ledger: Ledger, writer: SweepWriter
     ) -> None:
         trial = add_running(writer)
-        writer = ledger.take_over("grid", "second driver")
+        writer = ledger.take_over("grid", "second driver", by_force=True)
         assert writer.start(trial.id, "node-b", 7) == 2
         before = ledger.trial(trial.id)
         with pytest.raises(StaleAttemptError, match="latest attempt is 2"):
@@ -210,7 +210,7 @@ class TestWhoMayWrite:
             writer.start(trial.id, "node", 1)
         writer.retry_failed()
         writer.cancel_pending()
-        ledger.take_over("grid", "second driver")
+        ledger.take_over("grid", "second driver", by_force=True)
         assert ledger.trial(trial.id) == before
 
 
