@@ -84,8 +84,10 @@ class Agenda:
             (arm.name, study.label): study
             for target in (spec.cost_targets or (None,))
             for arm in spec.arms
-            for study in [Study(arm, target, spec.search, ground.space, ground.layout)]
+            for terrain in [ground.of(arm.unit)]
+            for study in [Study(arm, target, spec.search, terrain.space, terrain.layout)]
         }
+        self._units = {arm.name: arm.unit for arm in spec.arms}
         self._ways: dict[str, dict[str, Any]] = {}
         self._over: set[tuple[str, str]] = set()
         self.problem: str | None = None  #: Why the sweep cannot go on.
@@ -214,13 +216,13 @@ class Agenda:
             return
         for arm, results in runs.items():
             place = Place("latency", arm, label, self._spec.search.seed)
-            self._add(place, self._latency(self._shape(results[0])), last=True)
+            self._add(place, self._latency(self._shape(arm, results[0])), last=True)
         winner = max(
             runs, key=lambda arm: sum(r["val_accuracy"] for r in runs[arm]) / len(runs[arm])
         )
         if self._spec.controls.scratch and not label.startswith(FRONT):
             for seed in self._spec.seeds:
-                trial = self._scratch(self._shape(runs[winner][0]), seed)
+                trial = self._scratch(self._shape(winner, runs[winner][0]), seed)
                 self._add(Place("control", f"{SCRATCH}:{winner}", label, seed), trial)
 
     def _confirmed_runs(self, label: str) -> dict[str, list[Mapping[str, Any]]]:
@@ -233,10 +235,11 @@ class Agenda:
                 found[arm.name] = results
         return found
 
-    def _shape(self, result: Mapping[str, Any]) -> PruningPlan:
-        """Return a plan of the same shape: which filters stay matters to it only if scattered."""
-        widths, policy = self._ground.layout.widths, self._ground.layout.policy
-        if policy.kind == "scatter":
+    def _shape(self, arm: str, result: Mapping[str, Any]) -> PruningPlan:
+        """Return a plan of the same shape: which filters stay does not matter to most."""
+        layout = self._ground.of(self._units[arm]).layout
+        widths, policy = layout.widths, layout.policy
+        if policy.kind in {"scatter", "stripes"}:
             return PruningPlan.from_json(result["plan"])
         return PruningPlan(
             policy=policy.kind,
@@ -252,7 +255,7 @@ class Agenda:
     def _prune(self, choice: Choice, target: Target | None, seed: int) -> TrialSpec:
         counted = {
             group: removed_count(group, width, choice.ratios[group]) / width
-            for group, width in self._ground.layout.widths.items()
+            for group, width in self._ground.of(choice.arm.unit).layout.widths.items()
             if choice.ratios  # none: the method allocates
         }
         return self._trial("prune", seed, target=target, ratios=counted, **self._way(choice.arm))
@@ -269,6 +272,7 @@ class Agenda:
                 "method": method.name,
                 "method_settings": asdict(method),
                 "schedule": asdict(Schedule.create(arm.schedule)),
+                "unit": method.unit,
             }
         return self._ways[key]
 
@@ -285,12 +289,10 @@ class Agenda:
         if self._ground.weights_hash is None:
             epochs = recipe.epochs + self._spec.recipe.epochs
             recipe = recipe.model_copy(update={"epochs": epochs})
-        return self._trial("scratch", seed, recipe=recipe, plan=plan.to_json())
+        return self._trial("scratch", seed, recipe=recipe, **_of_plan(plan))
 
     def _latency(self, plan: PruningPlan) -> TrialSpec:
-        return self._trial(
-            "latency", self._spec.search.seed, plan=plan.to_json(), device=self._device
-        )
+        return self._trial("latency", self._spec.search.seed, device=self._device, **_of_plan(plan))
 
     def _trial(
         self, kind: Any, seed: int, recipe: Recipe | None = None, **fields: Any
@@ -307,6 +309,12 @@ class Agenda:
             weights=self._weights if kind in {"baseline", "prune", "dense"} else None,
             **fields,
         )
+
+
+def _of_plan(plan: PruningPlan) -> dict[str, Any]:
+    """Return what a trial that builds a plan's shape says of it."""
+    unit = "stripes" if plan.policy == "stripes" else "filters"
+    return {"plan": plan.to_json(), "unit": unit}
 
 
 def place_of(entry: EntryRecord) -> Place:

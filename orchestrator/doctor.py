@@ -16,11 +16,12 @@ from uuid import uuid4
 
 import torch
 from rich.console import Console
+from torch import Tensor, nn
 
 from methods import PruningPlan, masked_difference
 from orchestrator.census import census
 from orchestrator.errors import PrunesweepError
-from orchestrator.ground import Ground
+from orchestrator.ground import Ground, Terrain
 from orchestrator.spec import ControlSettings, SweepSpec
 from orchestrator.surroundings import TrackingSettings
 from orchestrator.sweep import Sweep
@@ -101,8 +102,8 @@ def _survey(sweep: Sweep, found: list[Ground]) -> str:
 
 
 def _targets(spec: SweepSpec, ground: Ground) -> str:
-    def gap(target: Target) -> str:
-        projected = ground.projected(target, spec.search.tolerance)
+    def gap(target: Target, terrain: Terrain) -> str:
+        projected = terrain.projected(target, spec.search.tolerance)
         if not projected.within_tolerance:
             raise _BrokenError(
                 f"Uniform ratios meet {target.label} only within {projected.gap:+.2%}; the "
@@ -111,7 +112,7 @@ def _targets(spec: SweepSpec, ground: Ground) -> str:
             )
         return f"{target.label} {projected.gap:+.2%}"
 
-    gaps = [gap(target) for target in spec.cost_targets]
+    gaps = [gap(target, terrain) for terrain in ground.terrains for target in spec.cost_targets]
     return "uniform ratios meet " + ", ".join(gaps) if gaps else "none: the front is searched"
 
 
@@ -120,15 +121,8 @@ def _extreme(spec: SweepSpec, ground: Ground) -> str:
     network = build_model(spec.model, ground.data.num_classes, ground.data.channels).eval()
     if ground.weights is not None:
         fit(network, ground.weights)
-    layout, space = ground.layout, ground.space
-    least = dict(zip(space.groups, space.min_kept.tolist(), strict=True))
-    plan = PruningPlan(
-        policy=layout.policy.kind,
-        widths=layout.widths,
-        kept={name: tuple(range(least[name])) for name in layout.widths},
-    )
     images = torch.rand(8, *ground.data.input_shape)
-    difference = masked_difference(network, plan, layout, images)
+    difference = max(_difference(network, terrain, images) for terrain in ground.terrains)
     if not difference <= 1e-3:
         raise _BrokenError(
             f"At the largest ratios the masked and the shrunk network differ by {difference:.1e} "
@@ -136,6 +130,17 @@ def _extreme(spec: SweepSpec, ground: Ground) -> str:
             "understood: protect it."
         )
     return f"every group at its largest ratio; masked and shrunk differ by {difference:.0e}"
+
+
+def _difference(network: nn.Module, terrain: Terrain, images: Tensor) -> float:
+    layout, space = terrain.layout, terrain.space
+    least = dict(zip(space.groups, space.min_kept.tolist(), strict=True))
+    plan = PruningPlan(
+        policy=layout.policy.kind,
+        widths=layout.widths,
+        kept={name: tuple(range(least[name])) for name in layout.widths},
+    )
+    return masked_difference(network, plan, layout, images)
 
 
 def _ledger(tracking: TrackingSettings) -> str:

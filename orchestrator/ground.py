@@ -11,7 +11,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from methods import LayerPolicy, Layout, LayoutError, MethodError, create, find_layout
+from methods import Layout, LayoutError, MethodError, create
 from methods.cost import CostTarget
 from orchestrator.errors import Problem, SpecError
 from orchestrator.knobs import without_knobs
@@ -28,24 +28,18 @@ from workers.checkpoints import fit, read_weights, weights_hash
 from workers.data import DataInfo, describe
 from workers.errors import WorkerError
 from workers.models import build_model
-from workers.settings import Target
+from workers.settings import Target, Unit
+from workers.shapes import layout_of
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ground:
-    """The checked surroundings of a sweep's trials."""
+class Terrain:
+    """What of a network may be pruned, and how far."""
 
-    data: DataInfo
     layout: Layout
     space: RatioSpace
-    weights: Mapping[str, Tensor] | None  #: Of the checkpoint; None: the baseline is trained.
-
-    @property
-    def weights_hash(self) -> str | None:
-        """Content hash of the checkpoint's weights."""
-        return weights_hash(self.weights) if self.weights is not None else None
 
     def projected(self, target: Target, tolerance: float) -> Projected:
         """Return the same ratio for every group, as near as whole filters allow, at ``target``."""
@@ -56,6 +50,32 @@ class Ground:
     def uniform(self, target: Target, tolerance: float) -> dict[str, float]:
         """Return the ratios of :meth:`projected`, by group."""
         return dict(self.projected(target, tolerance).ratios)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ground(Terrain):
+    """The checked surroundings of a sweep's trials; as a terrain, that of filters."""
+
+    data: DataInfo
+    weights: Mapping[str, Tensor] | None  #: Of the checkpoint; None: the baseline is trained.
+    stripes: Terrain | None = None  #: For arms whose method prunes stripes; None: there are none.
+
+    @property
+    def weights_hash(self) -> str | None:
+        """Content hash of the checkpoint's weights."""
+        return weights_hash(self.weights) if self.weights is not None else None
+
+    @property
+    def terrains(self) -> tuple[Terrain, ...]:
+        """That of filters, and that of stripes if there is one."""
+        return (self,) if self.stripes is None else (self, self.stripes)
+
+    def of(self, unit: Unit) -> Terrain:
+        """Return the terrain of what a method prunes."""
+        if unit == "filters":
+            return self
+        assert self.stripes is not None  # surveyed for every arm that needs it
+        return self.stripes
 
 
 def survey(spec: SweepSpec) -> Ground:
@@ -72,12 +92,28 @@ def survey(spec: SweepSpec) -> Ground:
         read = _at("checkpoint", partial(read_weights, spec.checkpoint))
         _at("checkpoint", partial(fit, network, read))
         weights = {name: value.clone() for name, value in network.state_dict().items()}
-    policy = LayerPolicy(
-        kind=spec.layers.policy,
-        protect=spec.layers.protect,
-        protect_stem=spec.layers.protect_stem,
+    shape = data.input_shape
+    filters = _terrain(spec, _at("layers", partial(layout_of, network, shape, spec.layers)))
+    stripes = None
+    for i, arm in enumerate(spec.arms):
+        if arm.unit == "stripes" and stripes is None:
+            look = partial(layout_of, network, shape, spec.layers, arm.unit)
+            stripes = _terrain(spec, _at(f"arms.{i}", look), targets=f"arms.{i}")
+    ground = Ground(
+        data=data, layout=filters.layout, space=filters.space, weights=weights, stripes=stripes
     )
-    layout = _at("layers", lambda: find_layout(network, data.input_shape, policy))
+    for i, arm in enumerate(spec.arms):
+        method = create(arm.method, without_knobs(arm.settings))
+        _at(f"arms.{i}", partial(method.accept, network, ground.of(arm.unit).layout))
+    return ground
+
+
+def _terrain(spec: SweepSpec, layout: Layout, targets: str = "targets") -> Terrain:
+    """Lay the search space over a layout, and see that every target can be reached.
+
+    Raises:
+        SpecError: The place is a key of the specification; of a target, what ``targets`` says.
+    """
     search = spec.search
     space = _at(
         "search.limits",
@@ -92,13 +128,10 @@ def survey(spec: SweepSpec) -> Ground:
             ),
         ),
     )
-    ground = Ground(data=data, layout=layout, space=space, weights=weights)
+    terrain = Terrain(layout=layout, space=space)
     for target in spec.cost_targets:
-        _at("targets", partial(ground.uniform, target, search.tolerance))
-    for i, arm in enumerate(spec.arms):
-        method = create(arm.method, without_knobs(arm.settings))
-        _at(f"arms.{i}", partial(method.check, network, layout))
-    return ground
+        _at(targets, partial(terrain.uniform, target, search.tolerance))
+    return terrain
 
 
 def _at(place: str, look: Callable[[], T]) -> T:

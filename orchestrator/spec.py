@@ -38,6 +38,7 @@ from workers.settings import (
     Settings,
     Share,
     Target,
+    Unit,
     content_hash,
 )
 
@@ -150,6 +151,13 @@ class ArmSettings(Settings):
                     "out, or name a method that does ('prunesweep methods' tells)"
                 )
         return allocation
+
+    @property
+    def unit(self) -> Unit:
+        """What its method prunes."""
+        import methods
+
+        return methods.kind_of(self.method).unit
 
     @property
     def knobs(self) -> dict[str, Knob]:
@@ -344,15 +352,33 @@ class SweepSpec(Settings):
         return self
 
     @model_validator(mode="after")
-    def _allocation_has_a_target(self) -> Self:
-        if self.targets is None:
+    def _costs_are_settled(self, info: ValidationInfo) -> Self:
+        if checking(info):
+            import methods
+
             for arm in self.arms:
-                if arm.allocation == "method":
+                method = methods.create(arm.method, without_knobs(arm.settings))
+                if method.sets_cost:
+                    self._check_own_cost(arm)
+                elif arm.allocation == "method" and self.targets is None:
                     raise ValueError(
                         f"the arm {arm.name!r} chooses its own ratios and needs a cost to meet; "
                         "name targets, or leave its allocation out"
                     )
         return self
+
+    def _check_own_cost(self, arm: ArmSettings) -> None:
+        """Refuse targets and ratios where the cost comes of the method's settings."""
+        if self.targets is not None:
+            raise ValueError(
+                f"the arm {arm.name!r} has settings that say what goes, so it cannot meet a "
+                "target; change its mode, or leave targets out to search the whole front"
+            )
+        if arm.allocation != "method" or not arm.knobs:
+            raise ValueError(
+                f"the arm {arm.name!r} has settings that say what goes; give it allocation: method "
+                "and one of these settings a range, as in {alpha: {low: 1e-6, high: 1e-4}}"
+            )
 
     @property
     def cost_targets(self) -> tuple[Target, ...]:

@@ -129,8 +129,9 @@ class Bench:
         fuse: Fuse | None = None,
         stop_when: Callable[[Log], bool] | None = None,
         device: str = DEVICE,
+        on: Ground | None = None,
     ) -> Driven:
-        """Run a sweep, or go on with it, by a driver of its own."""
+        """Run a sweep, or go on with it, by a driver of its own; ``on`` the small ground if None."""
         spec = spec.model_copy(update={"name": self.name})
         stored = spec.model_dump(mode="json")
         try:
@@ -143,7 +144,7 @@ class Bench:
             writer.retry_failed()
         if fuse is not None:
             writer = FusedWriter(self.ledger, writer, fuse)
-        log, agenda = Log(), Agenda(spec, ground(), device)
+        log, agenda = Log(), Agenda(spec, on or ground(), device)
         driver = Driver(agenda, backend or InlineBackend(simulate), self.ledger, writer, log)
         if stop_when is not None:
             log.on_tick = lambda: driver.stop() if stop_when(log) else None
