@@ -12,6 +12,7 @@ from torch import Tensor, nn, optim
 from methods.cost import CostTarget
 from methods.errors import MethodError, SettingsError, UnknownMethodError, nearest
 from methods.groups import Group, Layout, Unit
+from methods.latency_predictor import LatencyPredictor, PredictorSettings
 from methods.plan import PruningPlan, Ratios, removed_count
 
 
@@ -39,6 +40,7 @@ class Session(Protocol):
     seed: int
     target: CostTarget | None  #: What the network must cost, when the sweep has a target.
     schedule: "PruningSchedule"
+    latency: LatencyPredictor | None  #: For a method that has a ``predictor``.
 
     @property
     def epochs_left(self) -> int:
@@ -110,6 +112,11 @@ class PruningMethod:
     def sets_cost(self) -> bool:
         """What the network will cost comes of the settings: a trial has no target and no ratios."""
         return False
+
+    @property
+    def predictor(self) -> PredictorSettings | None:
+        """How the latency predictor it trains against is made; None: it needs none."""
+        return None
 
     def accept(self, network: nn.Module, layout: Layout) -> None:
         """Refuse what this method cannot prune, before anything is spent on it.

@@ -9,6 +9,7 @@ from torch import Tensor, nn, optim
 from methods.base import EpochHook, PruningSchedule, Step, StepHook
 from methods.cost import CostTarget
 from methods.errors import MethodError
+from methods.latency_predictor import LatencyPredictor
 from methods.layout import Layout
 from methods.schedule import Schedule
 
@@ -27,6 +28,7 @@ class TinySession:
         epochs: Budget; asking for more raises.
         schedule: As for ``Schedule.create``.
         target: What the network must cost, for methods that allocate.
+        latency: Predicts its latency, for methods that train against it.
         seed: Seed of the images and of everything that is drawn.
     """
 
@@ -38,12 +40,14 @@ class TinySession:
         epochs: int = 4,
         schedule: Mapping[str, object] | str = "one_shot",
         target: CostTarget | None = None,
+        latency: LatencyPredictor | None = None,
         seed: int = 0,
     ) -> None:
         self.layout = layout
         self.device = torch.device("cpu")
         self.seed = seed
         self.target = target
+        self.latency = latency
         self.schedule: PruningSchedule = Schedule.create(schedule)
         self.images, self.labels = _images(layout.input_shape, classes, self.generator("images"))
         self.epochs_left = epochs

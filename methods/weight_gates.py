@@ -7,7 +7,7 @@ Workshops, and "Weight-Dependent Gates for Network Pruning", TCSVT 2022, arXiv:2
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from methods.base import PruningMethod, Session, Step, prune_lowest, register
 from methods.cost import CostModel, CostTarget, Counts
 from methods.errors import MethodError
 from methods.gates import Estimator, GateRule, Gates
+from methods.latency_predictor import PredictorSettings
 from methods.layout import Layout
 from methods.plan import PruningPlan, Ratios, removed_count
 
@@ -40,6 +41,10 @@ class WeightGates(PruningMethod):
     of the phase has passed without an end, and again after half of what is left; a phase that ends
     at once begins again with half of ``alpha`` and of the gates' learning rate.
 
+    With cost ``latency`` the loss has the latency that a predictor, trained on networks measured
+    on the device before the sweep's trials, gives for the open filters; the phase ends at the
+    same target all the same, so that trials compare at equal cost.
+
     Departures, where the papers are silent or no code was published: filters are read by how they
     differ from their layer mates; the cost is relative to the dense one, so that ``alpha`` has no
     unit; a share of each group cannot close; gates learn at a rate that crosses the threshold in
@@ -53,6 +58,7 @@ class WeightGates(PruningMethod):
     schedulable: ClassVar[bool] = False
     weight_dependent: bool = True  #: False: each logit is a parameter of its own, the control.
     share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2  #: Of the trial's epochs; one at least.
+    cost: Literal["macs", "latency"] = "macs"  #: In the loss; macs: what the target counts.
     alpha: Annotated[float, Field(gt=0.0)] = 1.0  #: Weight of the cost.
     learning_rate: Annotated[float, Field(gt=0.0)] | None = None  #: Of the gates' Adam; null: auto.
     weight_rate: Annotated[float, Field(ge=0.0, le=1.0)] = 0.1  #: Times the recipe's learning rate.
@@ -60,6 +66,15 @@ class WeightGates(PruningMethod):
     start: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.25  #: Every logit at the start.
     floor: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1  #: Share of a group that cannot close.
     detached: bool = True  #: Gradients do not reach weights through the gates that read them.
+    samples: Annotated[int, Field(ge=20)] = 1000  #: Networks timed to learn latency from.
+    batch_size: Annotated[int, Field(ge=1)] | None = None  #: Of those; null: 128, on a CPU 32.
+
+    @property
+    def predictor(self) -> PredictorSettings | None:
+        """How latency is learned; None with cost ``macs``."""
+        if self.cost != "latency":
+            return None
+        return PredictorSettings(samples=self.samples, batch_size=self.batch_size)
 
     def select(self, network: nn.Module, ratios: Ratios, session: Session) -> PruningPlan:
         """Train gates and weights, then choose by the logits at which the gates were frozen.
@@ -75,7 +90,13 @@ class WeightGates(PruningMethod):
             logits = self._learn(network, goal, session)
         else:  # nothing is to go, so there is nothing to learn
             logits = {group.name: torch.zeros(group.width) for group in layout.groups}
-        return prune_lowest(self, layout, logits, ratios)
+        plan = prune_lowest(self, layout, logits, ratios)
+        if session.latency is not None:
+            kept = [len(plan.kept[name]) for name in layout.cost.groups]
+            predicted = session.latency.latency_ms(torch.tensor(kept))
+            session.note("predicted_latency_ms", float(predicted))
+            session.note("predicted_dense_latency_ms", session.latency.dense_ms)
+        return plan
 
     def allocate(self, network: nn.Module, target: CostTarget, session: Session) -> Ratios:
         """Train gates and weights; return what they leave at ``target``."""
@@ -101,6 +122,11 @@ class WeightGates(PruningMethod):
             raise MethodError(
                 f"The method {self.name!r} learns for an epoch at least, and the trial has "
                 f"{session.epochs_left} left. Raise recipe.epochs."
+            )
+        if self.cost == "latency" and session.latency is None:
+            raise MethodError(
+                f"The method {self.name!r} with cost 'latency' needs a latency predictor, and the "
+                "session has none. A sweep measures one; elsewhere use cost 'macs'."
             )
         check_reachable(session.layout.cost, target)
         epochs = max(1, round(self.share * session.epochs_left))
@@ -156,6 +182,7 @@ class _Phase:
         self.steps = 0
         self._method, self._target, self._rate = method, target, rate
         self._model, self._device = session.layout.cost, session.device
+        self._latency = session.latency if method.cost == "latency" else None
         self._adam: optim.Adam | None = None
         self._rates: list[float] = []  # of the recipe's optimizer at this step
         self._progress, self._patience = 0.0, 0.5
@@ -172,9 +199,11 @@ class _Phase:
 
     def cost_term(self, _network: nn.Module) -> Tensor:
         """Return ``alpha log(1 + cost)``, the cost relative to the dense network's."""
-        axis = self._target.axis
-        cost = self._model.soft_cost(axis, self.gates.counts()) / self._model.dense(axis)
+        axis, counts = self._target.axis, self.gates.counts()
+        cost = self._model.soft_cost(axis, counts) / self._model.dense(axis)
         self.share = float(cost.detach())
+        if self._latency is not None:
+            cost = self._latency.latency_ms(counts) / self._latency.dense_ms
         return (self.alpha * torch.log1p(cost)).float().to(self._device)
 
     def learn(self, step: Step) -> None:

@@ -11,8 +11,9 @@ from typing import Any, Literal
 
 from tracking.processes import Process
 
-#: What an entry is there for. ``confirm`` re-runs a winner with fresh seeds.
-Role = Literal["baseline", "search", "confirm", "control", "latency"]
+#: What an entry is there for. ``confirm`` re-runs a winner with fresh seeds; of a ``predictor``
+#: the trials of its arm learn what latency to expect.
+Role = Literal["baseline", "predictor", "search", "confirm", "control", "latency"]
 
 
 class TrialState(StrEnum):

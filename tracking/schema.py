@@ -15,7 +15,7 @@ from tracking.errors import LedgerSchemaError, NewLedgerError, OldLedgerError
 if TYPE_CHECKING:
     from alembic.config import Config
 
-REVISIONS = ("0001", "0002")  #: Oldest first; the last one is what this version reads and writes.
+REVISIONS = ("0001", "0002", "0003")  #: Oldest first; the last one is what this version reads and writes.
 HEAD = REVISIONS[-1]
 _UNNUMBERED = "ledger_schema"  # a table of ledgers from before there were revisions: 0001 today
 

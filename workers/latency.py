@@ -14,6 +14,7 @@ from workers.measure import synchronize
 from workers.results import LatencyRecord
 
 DType = Literal["float32", "bfloat16"]
+LARGE_BATCH = {"cpu": 32}  #: Images of the large batch, by kind of device; else 128.
 REPETITIONS = 30  # fewer say little about the 90th percentile
 MOST_REPETITIONS = 500
 WARM_UP = 5
@@ -63,6 +64,11 @@ def measure_latency(
             )
         )
     return records
+
+
+def large_batch(device: torch.device) -> int:
+    """Return how many images the larger of the two batches has."""
+    return LARGE_BATCH.get(device.type, 128)
 
 
 def time_by_turns(

@@ -69,3 +69,14 @@ class LatencyResult(ShapeResult):
 
     latency: list[LatencyRecord]  #: By batch size.
     shared_device: bool  #: True when something else may have run on the device meanwhile.
+
+
+class PredictorResult(ShapeResult):
+    """Result of a trial of kind ``predictor``: networks are timed, and latency is learned."""
+
+    predictor: str  #: Content hash, by which trials name it.
+    predictor_key: dict[str, str]  #: What it holds for: network, device, batch, versions ...
+    predictor_report: dict[str, Any]  #: A ``methods.latency_predictor.PredictorReport``.
+    notes: dict[str, float]  #: The report's numbers.
+    shared_device: bool  #: True when something else may have run on the device meanwhile.
+    artifacts: dict[str, str]  #: Name -> path under the artifact store.

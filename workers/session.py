@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from methods import CostTarget, Layout, Schedule
 from methods.base import EpochHook, PruningSchedule, StepHook
+from methods.latency_predictor import LatencyPredictor
 from tracking.artifacts import ArtifactStore
 from workers.checkpoints import weights_hash
 from workers.data import DataSet, Split
@@ -334,9 +335,11 @@ class PruningSession(TrainingSession):
         cache: ArtifactStore,
         report: Report,
         layout: Layout,
+        latency: LatencyPredictor | None = None,
     ) -> None:
         super().__init__(spec, data, device, cache, report)
         self.layout = layout
+        self.latency = latency
         self.schedule: PruningSchedule = Schedule.create(spec.schedule)
         self.target: CostTarget | None = (
             CostTarget(axis=spec.target.axis, reduction=spec.target.reduction)

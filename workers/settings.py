@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 
-TrialKind = Literal["baseline", "prune", "dense", "scratch", "latency"]
+TrialKind = Literal["baseline", "prune", "dense", "scratch", "latency", "predictor"]
 
 Unit = Literal["filters", "stripes"]
 
@@ -123,6 +123,13 @@ class TrialSpec(Settings):
     ratios: dict[str, float] = {}  #: Share of filters or stripes removed, by group, in [0, 1).
     plan: dict[str, Any] | None = None  #: Shape to build, kinds ``scratch`` and ``latency``.
     device: str | None = None  #: What a latency is measured on; part of its identity.
+    #: Content hash of the latency predictor that the method trains against.
+    predictor: str | None = Field(default=None, exclude_if=lambda name: name is None)
+
+    @property
+    def is_exclusive(self) -> bool:
+        """Nothing else may run meanwhile, because time is what is measured."""
+        return self.kind in {"latency", "predictor"}
 
     @property
     def uid(self) -> str:

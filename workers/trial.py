@@ -4,6 +4,7 @@ import copy
 import json
 import math
 import time
+from dataclasses import asdict
 from typing import Any
 
 from torch import nn
@@ -17,15 +18,17 @@ from methods import (
     masked_difference,
     shrink,
 )
+from methods.latency_predictor import PredictorSettings
 from workers.checkpoints import fit, to_safetensors, weights_hash
 from workers.data import DataSet
 from workers.environment import describe_environment
 from workers.errors import WorkerError
-from workers.latency import measure_latency
+from workers.latency import large_batch, measure_latency
 from workers.measure import recalibrate_batch_norm
 from workers.models import build_model
 from workers.node import Node, weights_path
-from workers.results import LatencyResult, ShapeResult, TrialResult
+from workers.predictor import measure_predictor, predictor_key, predictor_of, store_predictor
+from workers.results import LatencyResult, PredictorResult, ShapeResult, TrialResult
 from workers.seeds import seed_everything
 from workers.session import PruningSession, Report, TrainingSession
 from workers.settings import TrialSpec, content_hash
@@ -34,7 +37,6 @@ from workers.training import DivergedError
 
 TOLERANCE = 1e-3  #: Of the shrunk network against the masked one, relative to the largest logit.
 CHECKED_IMAGES = 16
-LARGE_BATCH = {"cpu": 32}  #: Images of the large latency batch, by kind of device; else 128.
 
 
 class TrialSpecError(WorkerError, ValueError):
@@ -87,12 +89,15 @@ def run_trial(spec: TrialSpec, node: Node, report: Report) -> dict[str, Any]:
         report: Called after each epoch; what it raises ends the trial.
 
     Returns:
-        A :class:`TrialResult`, or a :class:`LatencyResult` for kind ``latency``; JSON-able.
+        A :class:`TrialResult`, a :class:`LatencyResult` for kind ``latency``, a
+        :class:`PredictorResult` for kind ``predictor``; JSON-able.
 
     Raises:
         TrialSpecError: The specification lacks what its kind needs.
         DataChangedError: This machine's images are not those of the sweep.
         DivergedError: The loss is no longer finite.
+        PredictorMissingError: The method needs a latency predictor that is not there.
+        PredictorMismatchError: The latency predictor was measured elsewhere, or of other networks.
         MaskedDifferenceError: Shrinking changed what the network computes.
         BudgetError: The method asked for more epochs than the recipe has.
         MethodError: The method, its settings, the ratios or the plan cannot be used.
@@ -109,6 +114,8 @@ def run_trial(spec: TrialSpec, node: Node, report: Report) -> dict[str, Any]:
     network.to(node.device)
     if spec.kind == "latency":
         result: dict[str, Any] = dict(_time_forward(spec, node, network, data))
+    elif spec.kind == "predictor":
+        result = dict(_learn_latency(spec, node, network, data, report))
     else:
         result = dict(_train(spec, node, network, data, report))
     result["seconds_total"] = time.perf_counter() - started
@@ -127,14 +134,17 @@ def _check_spec(spec: TrialSpec) -> None:
 def _train(
     spec: TrialSpec, node: Node, network: nn.Module, data: DataSet, report: Report
 ) -> TrialResult:
-    """Run every kind of trial but ``latency``: they differ in how the shape comes about."""
+    """Run every kind of trial that trains: they differ in how the shape comes about."""
     base = count_cost(network, data.info.input_shape)
     plan: PruningPlan | None = None
     difference = 0.0
     session: TrainingSession
     if spec.kind == "prune":
         layout = _layout(spec, network, data)
-        session = pruning = PruningSession(spec, data, node.device, node.cache, report, layout)
+        latency = predictor_of(spec, node.artifacts, layout, data.info.num_classes, node.device)
+        session = pruning = PruningSession(
+            spec, data, node.device, node.cache, report, layout, latency
+        )
         plan, difference = _prune(pruning, network)
     else:
         session = TrainingSession(spec, data, node.device, node.cache, report)
@@ -254,11 +264,34 @@ def _time_forward(spec: TrialSpec, node: Node, network: nn.Module, data: DataSet
         pruned,
         data.info.input_shape,
         node.device,
-        batch_sizes=(1, LARGE_BATCH.get(node.device.type, 128)),
+        batch_sizes=(1, large_batch(node.device)),
         dtype=spec.recipe.precision,
     )
     return LatencyResult(
         **_shape_result(spec, node, pruned, data, base, plan),
         latency=records,
         shared_device=node.is_shared,
+    )
+
+
+def _learn_latency(
+    spec: TrialSpec, node: Node, network: nn.Module, data: DataSet, report: Report
+) -> PredictorResult:
+    """Time narrowed networks and learn to predict others; weights do not matter to that."""
+    settings = PredictorSettings(**spec.method_settings)
+    layout = _layout(spec, network, data)
+    key = predictor_key(spec, settings, layout, data.info.num_classes, node.device)
+    base = count_cost(network, data.info.input_shape)
+    made, samples, latencies = measure_predictor(
+        network, layout, settings, key, node.device, report
+    )
+    content, artifacts = store_predictor(node.artifacts, made, samples, latencies)
+    return PredictorResult(
+        **_shape_result(spec, node, network, data, base, None),
+        predictor=content,
+        predictor_key=key,
+        predictor_report=asdict(made.report),
+        notes=made.report.numbers(),
+        shared_device=node.is_shared,
+        artifacts=artifacts,
     )
