@@ -75,7 +75,11 @@ def test_a_registered_method_is_created_by_its_name_and_its_aliases() -> None:
 
 def test_a_module_may_be_loaded_twice() -> None:
     register()(SmallestIndexFirst)
-    register()(SmallestIndexFirst)
+    again = type(SmallestIndexFirst)(
+        SmallestIndexFirst.__name__, SmallestIndexFirst.__bases__, dict(SmallestIndexFirst.__dict__)
+    )
+    register()(again)
+    assert available()["smallest_index_first"] is again
 
 
 @pytest.mark.parametrize("taken", ["filter_norm", "l1", "fpgm"])
