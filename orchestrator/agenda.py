@@ -1,7 +1,8 @@
 """What the sweep wants next, worked out from what has ended: the order of its phases.
 
-baseline -> search and controls -> re-runs of the winners with fresh seeds -> the winning shapes
-from scratch -> latency, alone on the machine. Nothing here starts or stores a trial.
+baseline -> latency predictors, each alone on the machine -> search and controls -> re-runs of the
+winners with fresh seeds -> the winning shapes from scratch -> latency, alone again. Nothing here
+starts or stores a trial.
 """
 
 from collections import deque
@@ -11,7 +12,9 @@ from typing import Any
 
 import methods
 from methods import PruningPlan, Schedule, removed_count
+from methods.latency_predictor import PredictorSettings
 from orchestrator.ground import Ground
+from orchestrator.predictors import Predictors
 from orchestrator.spec import ArmSettings, SweepSpec
 from orchestrator.study import FRONT, Choice, Study
 from search_spaces import Proposal
@@ -45,12 +48,12 @@ class Wanted:
     @property
     def is_exclusive(self) -> bool:
         """Nothing else may run meanwhile, because time is what is measured."""
-        return self.trial.kind == "latency"
+        return self.trial.is_exclusive
 
     @property
     def may_replace(self) -> bool:
         """The place may have pointed at another trial: an extended search has a new winner."""
-        return self.place.role in {"confirm", "control", "latency"}
+        return self.place.role in {"predictor", "confirm", "control", "latency"}
 
     @property
     def entry(self) -> NewEntry:
@@ -87,6 +90,7 @@ class Agenda:
             for terrain in [ground.of(arm.unit)]
             for study in [Study(arm, target, spec.search, terrain.space, terrain.layout)]
         }
+        self._predictors = Predictors(spec.arms)
         self._units = {arm.name: arm.unit for arm in spec.arms}
         self._ways: dict[str, dict[str, Any]] = {}
         self._over: set[tuple[str, str]] = set()
@@ -128,7 +132,10 @@ class Agenda:
     @property
     def is_over(self) -> bool:
         """Nothing is due, out, or still to come."""
-        searching = any(not study.is_over for study in self._studies.values())
+        searching = any(
+            not (study.is_over or self._predictors.is_missed(arm))
+            for (arm, _), study in self._studies.items()
+        )
         return self.problem is not None or not (self._open or searching)
 
     def ended(
@@ -147,6 +154,10 @@ class Agenda:
                 return
             self._weights = done["weights"]
             self._unlock()
+        elif place.role == "predictor":
+            self._predictors.came(place.arm, done["predictor"] if done else None)
+            for arm_name, label in self._studies:
+                self._confirm_if_over(arm_name, label)
         elif place.role == "search":
             self._studies[place.arm, place.target].tell(place.index, state, result)
             self._confirm_if_over(place.arm, place.target)
@@ -159,16 +170,23 @@ class Agenda:
         """Ask each study that can for one more proposal, in turn."""
         found: list[Wanted] = []
         for study in self._studies.values():
-            if len(found) < limit and study.can_ask:
+            if len(found) < limit and self._is_ready(study.arm) and study.can_ask:
                 proposal, choice = study.ask()
                 place = Place("search", study.arm.name, study.label, proposal.number)
-                trial = self._prune(choice, study.target, self._spec.search.seed)
+                predictor = self._predictors.of(study.arm.name)
+                trial = self._prune(choice, study.target, self._spec.search.seed, predictor)
                 self._open[place] = trial.uid
                 found.append(Wanted(place=place, trial=trial, proposal=proposal))
         return found
 
+    def _is_ready(self, arm: ArmSettings) -> bool:
+        """Say whether an arm has what its trials need beside the weights."""
+        return not (self._predictors.is_awaited(arm.name) or self._predictors.is_missed(arm.name))
+
     def _unlock(self) -> None:
         """The starting weights are known: controls are due, and searches may begin."""
+        for arm_name, settings in self._predictors.wanted.items():
+            self._add(Place("predictor", arm_name, "", 0), self._predictor(settings))
         for arm_name, label in self._studies:
             self._confirm_if_over(arm_name, label)
         controls, seeds = self._spec.controls, self._spec.seeds
@@ -191,14 +209,17 @@ class Agenda:
     def _confirm_if_over(self, arm_name: str, label: str) -> None:
         """Re-run the winners of a study whose search has ended, with fresh seeds."""
         study = self._studies[arm_name, label]
-        if not study.is_over or (arm_name, label) in self._over or self._weights is None:
+        missed = self._predictors.is_missed(arm_name)
+        waits = self._weights is None or self._predictors.is_awaited(arm_name)
+        if waits or (arm_name, label) in self._over or not (study.is_over or missed):
             return
         self._over.add((arm_name, label))
-        for target_label, choice in study.winners():
+        for target_label, choice in [] if missed else study.winners():
             for seed in self._spec.seeds:
                 place = Place("confirm", arm_name, target_label, seed)
                 self._awaited.setdefault(target_label, set()).add(place)
-                self._add(place, self._prune(choice, study.target, seed))
+                predictor = self._predictors.of(arm_name)
+                self._add(place, self._prune(choice, study.target, seed, predictor))
         for awaited in list(self._awaited):
             self._crown_if_complete(awaited)
 
@@ -252,13 +273,16 @@ class Agenda:
         if self._known.get(place) != trial.uid:
             (self._last if last else self._due).append(Wanted(place=place, trial=trial))
 
-    def _prune(self, choice: Choice, target: Target | None, seed: int) -> TrialSpec:
+    def _prune(
+        self, choice: Choice, target: Target | None, seed: int, predictor: str | None = None
+    ) -> TrialSpec:
         counted = {
             group: removed_count(group, width, choice.ratios[group]) / width
             for group, width in self._ground.of(choice.arm.unit).layout.widths.items()
             if choice.ratios  # none: the method allocates
         }
-        return self._trial("prune", seed, target=target, ratios=counted, **self._way(choice.arm))
+        way = {**self._way(choice.arm), "predictor": predictor}
+        return self._trial("prune", seed, target=target, ratios=counted, **way)
 
     def _way(self, arm: ArmSettings) -> dict[str, Any]:
         """Return what an arm's trials say of method and schedule, with every setting filled in.
@@ -290,6 +314,12 @@ class Agenda:
             epochs = recipe.epochs + self._spec.recipe.epochs
             recipe = recipe.model_copy(update={"epochs": epochs})
         return self._trial("scratch", seed, recipe=recipe, **_of_plan(plan))
+
+    def _predictor(self, settings: PredictorSettings) -> TrialSpec:
+        """Of the recipe only the number type matters to latency, and no seed does."""
+        recipe = Recipe(precision=self._spec.recipe.precision)
+        how = asdict(settings)
+        return self._trial("predictor", 0, recipe=recipe, method_settings=how, device=self._device)
 
     def _latency(self, plan: PruningPlan) -> TrialSpec:
         return self._trial("latency", self._spec.search.seed, device=self._device, **_of_plan(plan))

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from orchestrator.agenda import DENSE, FRONT_CONTROLS, RANDOM, SCRATCH, UNIFORM_L1
+from orchestrator.predictors import predictor_settings
 from orchestrator.spec import SweepSpec
 from orchestrator.study import FRONT, FRONT_WINNERS
 
@@ -37,6 +38,8 @@ def census(spec: SweepSpec) -> list[Line]:
             lines.append(line)
 
     add("baseline", "", "", 1, 0 if spec.checkpoint else baseline)
+    for arm in spec.arms:
+        add("predictor", arm.name, "", predictor_settings(arm) is not None, 0)
     for label in labels:
         for arm in spec.arms:
             searched = arm.allocation == "search" or bool(arm.knobs)

@@ -60,7 +60,7 @@ class _Work:
 
     @property
     def is_exclusive(self) -> bool:
-        return self.spec.kind == "latency"
+        return self.spec.is_exclusive
 
 
 class Driver:

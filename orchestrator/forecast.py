@@ -183,7 +183,9 @@ def _pace(spec: SweepSpec, ledger: Ledger) -> Pace | None:
         trial
         for sweep in ledger.sweeps()
         for trial in ledger.trials(sweep.id, TrialState.COMPLETED)
-        if trial.reused_from is None and _network(trial.spec) == network
+        if trial.reused_from is None
+        and trial.spec["kind"] != "predictor"
+        and _network(trial.spec) == network
     ]
     timed = [(_seconds(trial), trial) for trial in done]
     trained = [seconds / epochs for seconds, trial in timed if (epochs := _epochs(trial))]
@@ -206,7 +208,8 @@ def _seconds(trial: TrialRecord) -> float:
 
 
 def _epochs(trial: TrialRecord) -> int:
-    return 0 if trial.spec["kind"] == "latency" else int(trial.spec["recipe"]["epochs"])
+    is_timed = trial.spec["kind"] in {"latency", "predictor"}
+    return 0 if is_timed else int(trial.spec["recipe"]["epochs"])
 
 
 def _estimate(lines: list[dict[str, Any]], pace: Pace, workers: int) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from tracking.errors import LedgerSchemaError, NewLedgerError, OldLedgerError
 if TYPE_CHECKING:
     from alembic.config import Config
 
-REVISIONS = ("0001", "0002", "0003")  #: Oldest first; the last one is what this version reads and writes.
+#: Oldest first; the last one is what this version reads and writes.
+REVISIONS = ("0001", "0002", "0003")
 HEAD = REVISIONS[-1]
 _UNNUMBERED = "ledger_schema"  # a table of ledgers from before there were revisions: 0001 today
 

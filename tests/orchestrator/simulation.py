@@ -19,7 +19,13 @@ from methods import Layout, removed_count
 from workers.data import DataInfo, describe
 from workers.models import build_model
 from workers.node import Node
-from workers.results import LatencyRecord, LatencyResult, ShapeResult, TrialResult
+from workers.results import (
+    LatencyRecord,
+    LatencyResult,
+    PredictorResult,
+    ShapeResult,
+    TrialResult,
+)
 from workers.settings import DataSettings, LayerSettings, ModelSettings, TrialSpec, content_hash
 from workers.shapes import layout_of
 
@@ -45,7 +51,7 @@ def run_trial(spec: TrialSpec, node: Node, report: Report) -> dict[str, Any]:
     """Simulate a trial in a worker, for the time the environment asks for, and log that it ran."""
     note("begin", spec)
     result = simulate(spec, report, float(os.environ.get(SECONDS, "0")))
-    if spec.kind == "latency":
+    if spec.is_exclusive:
         result["shared_device"] = node.is_shared
     note("end", spec)
     return result
@@ -57,6 +63,9 @@ def simulate(spec: TrialSpec, report: Report, seconds: float = 0.0) -> dict[str,
     if spec.kind == "latency":
         time.sleep(seconds)
         return dict(_latency_result(spec, kept))
+    if spec.kind == "predictor":
+        time.sleep(seconds)
+        return dict(_predictor_result(spec, kept))
     accuracy = _accuracy(spec, kept)
     for step in range(REPORTS):
         time.sleep(seconds / REPORTS)
@@ -91,6 +100,9 @@ def _kept(spec: TrialSpec) -> Mapping[str, int]:
         return {group: len(kept) for group, kept in spec.plan["kept"].items()}
     if spec.kind != "prune":
         return widths
+    if not spec.ratios and spec.target is not None:  # the method allocates
+        half = 1.0 - spec.target.reduction / 2
+        return {group: max(1, round(width * half)) for group, width in widths.items()}
     return {
         group: width - removed_count(group, width, spec.ratios[group])
         for group, width in widths.items()
@@ -185,6 +197,28 @@ def _trial_result(spec: TrialSpec, kept: Mapping[str, int], accuracy: float) -> 
         statistics_reused=0,
         notes={},
         weights=content_hash(["weights", spec.uid]),
+        artifacts={},
+    )
+
+
+def _predictor_result(spec: TrialSpec, kept: Mapping[str, int]) -> PredictorResult:
+    judged = {"samples": 10, "r2": 0.9, "spearman": 0.95, "error": 0.05}
+    uniform = [{"share": 1.0, "measured_ms": 2.0, "predicted_ms": 2.1}]
+    return PredictorResult(
+        **_shape_result(spec, kept),
+        predictor=content_hash(["predictor", spec.uid]),
+        predictor_key={"device": "Simulation", "batch": "32"},
+        predictor_report={
+            "samples": spec.method_settings["samples"],
+            "correlated": judged,
+            "independent": judged,
+            "full_width_error": 0.05,
+            "uniform": uniform,
+            "drift": 0.01,
+            "fit_seconds": 1.0,
+        },
+        notes={"predictor_correlated_r2": 0.9},
+        shared_device=False,
         artifacts={},
     )
 
