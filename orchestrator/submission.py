@@ -205,6 +205,8 @@ def _asking(address: str, ask: Callable[[], T]) -> T:
     try:
         return ask()
     except AuthenticationError as error:
-        raise TokenError(address, f"{' '.join(str(error).split())}.") from error
+        problem = str(error).strip().splitlines()[0].rstrip(".")
+        raise TokenError(address, f"{problem}.") from error
     except (RuntimeError, ValueError, OSError) as error:
-        raise SubmissionError(address, f"{' '.join(str(error).split())}.") from error
+        problem = " ".join(str(error).split()).rstrip(".")
+        raise SubmissionError(address, f"{problem}.") from error
