@@ -7,6 +7,7 @@ from tracking.comparison import FRONT, Comparison, Dense, Identity, Table
 from tracking.fronts import flattened, fronts_of
 from tracking.identities import differing, fits, identities, shared
 from tracking.missing import missing_from
+from tracking.predictors import predictors_of
 from tracking.records import EntryRecord, SweepRecord, TrialRecord
 from tracking.rows import Desk, Point
 from tracking.runs import Run, failure_of, usable
@@ -54,6 +55,7 @@ def compare_records(
         dense=_dense(baselines, None),
         tables=_all_tables(sweep.spec, runs, baselines),
         fronts=fronts_of(runs),
+        predictors=predictors_of(runs),
         failures=tuple(failure for run in runs if (failure := failure_of(run)) is not None),
         missing=missing_from(sweep.spec, runs),
         warnings=_warnings(sweep.spec, environments),
@@ -87,10 +89,11 @@ def _tables(
     here = [
         run
         for run in runs
-        if run.entry.target == point.label or (run.entry.role == "control" and not run.entry.target)
+        if run.entry.target == point.label
+        or (run.entry.role in {"control", "predictor"} and not run.entry.target)
     ]
     judged = [run for run in here if run.entry.role in {"confirm", "control"}]
-    others = [run for run in here if run.entry.role in {"search", "latency"}]
+    others = [run for run in here if run.entry.role in {"search", "latency", "predictor"}]
     found = identities(judged)
     tables = []
     for place, identity in enumerate(found):

@@ -83,6 +83,32 @@ class SearchCost:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Judged:
+    """Predictions held against networks that were measured and not learned from."""
+
+    samples: int
+    r2: float  #: Share of the variance that is predicted.
+    spearman: float
+    error: float  #: Mean absolute error, share of the measured latency.
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Predictor:
+    """The latency predictor that an arm's trials train against, and what it is worth."""
+
+    arms: tuple[str, ...]
+    samples: int  #: Networks timed.
+    correlated: Judged  #: Widths that go together.
+    independent: Judged  #: Widths drawn one by one.
+    full_width_error: float  #: For the dense network, share of the measured latency.
+    uniform: tuple[tuple[float, float, float], ...]  #: Share of filters, measured and predicted ms.
+    drift: float  #: Largest change of the dense network's latency meanwhile, as a share.
+    seconds: float  #: Device time of measuring and learning.
+    key: Mapping[str, str]  #: What it holds for: network, device, batch, versions ...
+    shared_device: bool  #: Something else ran on the device meanwhile.
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class UniformCheck:
     """Did the search beat its own first proposal, uniform ratios? One seed, validation split."""
 
@@ -125,7 +151,8 @@ class Row:
     seconds: float | None  #: Mean per run, statistics it took from a cache included.
     statistics_seconds: float | None  #: Mean per run, of cached statistics it relied on.
     search: SearchCost | None  #: For the scratch control: the search that found its shape.
-    total_seconds: float | None  #: Search and one run: what getting one such network costs.
+    predictor_seconds: float | None  #: Of the latency predictor the arm trains against.
+    total_seconds: float | None  #: Predictor, search, one run: what getting one such network costs.
     runs: Runs
     masked_difference: float | None  #: Largest over the runs, masked against shrunk.
     latency: tuple[Latency, ...]
@@ -234,6 +261,7 @@ class Comparison:
     dense: Dense | None
     tables: tuple[Table, ...]
     fronts: tuple[Front, ...]
+    predictors: tuple[Predictor, ...]
     failures: tuple[Failure, ...]
     missing: tuple[str, ...]  #: What is still to come, in words; empty when the sweep is done.
     warnings: tuple[str, ...]

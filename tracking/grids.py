@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from tracking.comparison import Comparison, Failure, Front, Row, Table, Verdict
+from tracking.comparison import Comparison, Failure, Front, Predictor, Row, Table, Verdict
 from tracking.wording import (
     NOTHING,
     amount,
@@ -63,11 +63,13 @@ def grids_of(table: Table) -> tuple[Grid, ...]:
         ("In theory", lambda row: _times(row.cost.base_macs / row.cost.macs if row.cost else None)),
         ("Measured", _speed_up),
     )
+    predictor: Sequence[Column] = (("Predictor", lambda row: duration(row.predictor_seconds)),)
     effort: Sequence[Column] = (
         ("Validation, %", lambda row: spread(row.val_accuracy)),
         ("Epochs", lambda row: NOTHING if row.epochs is None else f"{row.epochs:g}"),
         ("One run", lambda row: duration(row.seconds)),
         ("Statistics", lambda row: duration(row.statistics_seconds)),
+        *(predictor if any(row.predictor_seconds for row in table.rows) else ()),
         ("Search trials", lambda row: str(row.search.trials) if row.search else NOTHING),
         ("Search", lambda row: duration(row.search.seconds if row.search else None)),
         ("Total", lambda row: duration(row.total_seconds)),
@@ -89,7 +91,7 @@ def grids_of(table: Table) -> tuple[Grid, ...]:
         f"MACs of conv and linear layers at batch 1; FLOPs are twice the MACs. "
         f"On target: within {share(table.tolerance)} of the dense cost. "
         "In theory, measured: how many times faster by MACs, and by the clock.",
-        "Device time. Total: the whole search and one run, what getting one such network costs.",
+        "Device time. Total: all that getting one such network takes, search included.",
         "Fresh-seed runs, and after the plus sign those of the search.",
     )
     grids = [
@@ -127,6 +129,56 @@ def front_grid(front: Front) -> Grid:
             f"{front.search.runs.failed} failed. Validation: one seed; test: fresh-seed runs."
         ),
     )
+
+
+def predictor_grids(predictors: Sequence[Predictor]) -> tuple[Grid, ...]:
+    """Return what each latency predictor is worth, and its curve over uniform widths."""
+    columns = ("Held-out networks", "Number", "R2", "Spearman", "Mean error")
+    found = []
+    for made in predictors:
+        arms = ", ".join(made.arms)
+        lines = [
+            Line(
+                kind="arm",
+                cells=(
+                    name,
+                    str(judged.samples),
+                    f"{judged.r2:.3f}",
+                    f"{judged.spearman:.3f}",
+                    share(judged.error),
+                ),
+            )
+            for name, judged in (
+                ("widths that go together", made.correlated),
+                ("widths drawn one by one", made.independent),
+            )
+        ]
+        shared = " Something else ran on the device meanwhile." if made.shared_device else ""
+        key = ", ".join(f"{name} {value}" for name, value in made.key.items())
+        found += [
+            Grid(
+                title=f"Latency predictor of {arms}",
+                columns=columns,
+                lines=tuple(lines),
+                note=f"{made.samples} networks timed in {duration(made.seconds)}; the dense "
+                f"network is predicted {share(made.full_width_error)} off, and its latency "
+                f"drifted by up to {share(made.drift)} meanwhile.{shared} Holds for: {key}. "
+                "Predictions guide training; reported latencies are measured.",
+            ),
+            Grid(
+                title=f"Latency predictor of {arms}: the same share of filters in every group",
+                columns=("Filters kept", "Measured", "Predicted"),
+                lines=tuple(
+                    Line(
+                        kind="arm",
+                        cells=(share(width), milliseconds(measured), milliseconds(predicted)),
+                    )
+                    for width, measured, predicted in made.uniform
+                ),
+                note="Among the networks it learned from.",
+            ),
+        ]
+    return tuple(found)
 
 
 def failure_grid(failures: Sequence[Failure]) -> Grid:
@@ -170,7 +222,8 @@ def width_grid(table: Table) -> Grid:
 def all_grids(comparison: Comparison) -> tuple[Grid, ...]:
     """Return every grid of a comparison, in reading order."""
     grids = [grid for table in comparison.tables for grid in grids_of(table)]
-    return (*grids, *(front_grid(front) for front in comparison.fronts))
+    fronts = [front_grid(front) for front in comparison.fronts]
+    return (*grids, *fronts, *predictor_grids(comparison.predictors))
 
 
 def _grid(title: str, columns: Sequence[Column], rows: Sequence[Row], note: str) -> Grid:

@@ -24,6 +24,10 @@ def missing_from(spec: Mapping[str, Any], runs: Sequence[Run]) -> tuple[str, ...
                 _line(f"control {name} at {at}", _of(runs, "control", name, at), seeds)
                 for at in (targets if targets != [FRONT] else _seen(runs, "control", name))
             ]
+    predictors = [run for run in runs if run.entry.role == "predictor"]
+    lines += [f"latency predictor of {p.entry.arm}: waiting" for p in predictors if not _is_in(p)]
+    stuck = {p.entry.arm for p in predictors if _is_in(p) and not p.is_usable}
+    arms = [arm for arm in arms if arm not in stuck]  # nothing to train against: none will run
     pairs = [(arm, at) for at in targets for arm in arms]
     alone = {arm["name"] for arm in spec.get("arms", ()) if not _is_searched(arm)}
     lines += [

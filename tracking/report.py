@@ -16,7 +16,14 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from tracking.comparison import Comparison, Table
-from tracking.grids import Grid, failure_grid, front_grid, grids_of, width_grid
+from tracking.grids import (
+    Grid,
+    failure_grid,
+    front_grid,
+    grids_of,
+    predictor_grids,
+    width_grid,
+)
 from tracking.plots import accuracy_figure, cost_figure, front_figure, width_figure
 from tracking.verdicts import Story, front_story, method_note, stories, story_of
 from tracking.wording import amount, percent, target
@@ -35,6 +42,9 @@ def to_renderable(comparison: Comparison, *, brief: bool = False) -> RenderableT
     if comparison.fronts:
         parts += _told(front_story(comparison.fronts))
         parts += [_rich(front_grid(front)) for front in comparison.fronts]
+    if not brief:
+        for grid in predictor_grids(comparison.predictors):
+            parts += [_rich(grid), Text(grid.note, style="dim")]
     if comparison.failures:
         parts.append(_rich(failure_grid(comparison.failures)))
     if note := method_note(comparison):
@@ -66,6 +76,8 @@ def to_markdown(comparison: Comparison) -> str:
         lines += _markdown_story(front_story(comparison.fronts))
         for front in comparison.fronts:
             lines += _markdown(front_grid(front))
+    for grid in predictor_grids(comparison.predictors):
+        lines += _markdown(grid)
     if comparison.failures:
         lines += _markdown(failure_grid(comparison.failures))
     if note := method_note(comparison):
@@ -121,6 +133,7 @@ def to_html(comparison: Comparison) -> str:
         ],
         sections=[_section(comparison, n, table) for n, table in enumerate(comparison.tables)],
         fronts=[front_grid(front) for front in comparison.fronts],
+        predictors=predictor_grids(comparison.predictors),
         failures=failure_grid(comparison.failures) if comparison.failures else None,
         provenance=_provenance(comparison),
     )

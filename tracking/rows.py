@@ -7,6 +7,7 @@ from typing import Literal
 from tracking.comparison import FRONT, SCRATCH, Dense, Row, Verdict
 from tracking.fronts import arm_of
 from tracking.ranking import ranked, tested
+from tracking.records import TrialState
 from tracking.runs import (
     Run,
     average,
@@ -68,12 +69,15 @@ class Desk:
         """Fill a row with what needs no other row but the dense control."""
         arm = arm_of(name)
         runs = self._of("confirm" if role == "arm" else "control", name)
+        predictors = self._of("predictor", arm) if role == "arm" else []
+        broken = [run for run in predictors if run.trial.state is TrialState.FAILED]
         good = usable(runs)
         accuracy = summary_of(good, "test_accuracy")
         tuned = summary_of(usable(self._of("control", "dense")), "test_accuracy")
         searched = self._of("search", arm.removeprefix(SCRATCH))
         search = search_cost(searched) if searched else None
         seconds = average(good, lambda run: run.seconds)
+        predictor = average(usable(predictors), lambda run: run.seconds)
         return Row(
             name=name,
             arm=arm,
@@ -95,8 +99,13 @@ class Desk:
             seconds=seconds,
             statistics_seconds=average(good, lambda run: run.number("seconds_statistics")),
             search=search,
-            total_seconds=None if seconds is None else seconds + (search.seconds if search else 0),
-            runs=count(runs),
+            predictor_seconds=predictor,
+            total_seconds=(
+                None
+                if seconds is None
+                else seconds + (search.seconds if search else 0.0) + (predictor or 0.0)
+            ),
+            runs=count(runs or broken),
             masked_difference=max(
                 (d for run in good if (d := run.number("masked_difference")) is not None),
                 default=None,

@@ -43,6 +43,8 @@ class Run:
         """The run came back with a finite accuracy (or, for latency, with a measurement)."""
         if self.entry.role == "latency":
             return bool(self.result.get("latency"))
+        if self.entry.role == "predictor":
+            return bool(self.result.get("predictor"))
         return self.number(self.judged_by) is not None
 
     @property
