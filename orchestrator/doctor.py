@@ -22,7 +22,8 @@ from methods import PruningPlan, masked_difference
 from orchestrator.census import census
 from orchestrator.errors import PrunesweepError
 from orchestrator.ground import Ground, Terrain
-from orchestrator.spec import ControlSettings, SweepSpec
+from orchestrator.predictors import predictor_settings
+from orchestrator.spec import ArmSettings, ControlSettings, SweepSpec
 from orchestrator.surroundings import TrackingSettings
 from orchestrator.sweep import Sweep
 from tracking.artifacts import ArtifactStore
@@ -37,6 +38,7 @@ from workers.models import build_model
 from workers.settings import Target
 
 IMAGES_PER_CLASS = 8  #: Of the rehearsal, at least; and two batches.
+FEW_SAMPLES = 30  #: Networks the rehearsal times where a method learns latency.
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -231,6 +233,7 @@ def _somewhere_else(spec: SweepSpec) -> Iterator[SweepSpec]:
                         "test_images": min(data.test_images, 4 * data.num_classes),
                     }
                 ),
+                "arms": tuple(_rehearsed(arm) for arm in spec.arms),
                 "search": spec.search.model_copy(update={"trials": 2, "window": 1}),
                 "seeds": spec.seeds[:2],
                 "recipe": recipe.model_copy(update={"epochs": 1, "warmup_epochs": 0.0}),
@@ -241,3 +244,10 @@ def _somewhere_else(spec: SweepSpec) -> Iterator[SweepSpec]:
                 "tracking": TrackingSettings(store=folder),
             }
         )
+
+
+def _rehearsed(arm: ArmSettings) -> ArmSettings:
+    """Return the arm, timing few networks where it learns latency."""
+    if predictor_settings(arm) is None:
+        return arm
+    return arm.model_copy(update={"settings": {**arm.settings, "samples": FEW_SAMPLES}})

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import ray
+import torch
 
 from tracking.artifacts import ArtifactStore
 from workers.environment import device_name
@@ -58,7 +59,7 @@ class Worker:
         return {
             "node": ray.util.get_node_ip_address(),  # type: ignore[no-untyped-call]
             "pid": os.getpid(),
-            "device": device_name(self._node.device),
+            "device": f"{device_name(self._node.device)}, {torch.get_num_threads()} CPU threads",
         }
 
     def run(self, spec: dict[str, Any], alone: bool) -> Iterator[list[Message]]:
