@@ -15,6 +15,7 @@ import tempfile
 import time
 import urllib.request
 import warnings
+from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -194,12 +195,24 @@ def why_silent(url: str, timeout_s: float = 5.0) -> str | None:
 
     Its ``/health`` is green even where clients are turned away.
     """
-    call = f"{url.rstrip('/')}/api/2.0/mlflow/experiments/search?max_results=1"
+    call = urllib.request.Request(
+        f"{url.rstrip('/')}/api/2.0/mlflow/experiments/search?max_results=1",
+        headers=_credentials(),
+    )
     try:
         with urllib.request.urlopen(call, timeout=timeout_s):
             return None
     except (OSError, ValueError) as error:
         return str(getattr(error, "reason", error))
+
+
+def _credentials() -> dict[str, str]:
+    """Return the header that MLflow's own client would send, by its environment variables."""
+    user, password = (os.environ.get(f"MLFLOW_TRACKING_{key}") for key in ("USERNAME", "PASSWORD"))
+    if user is not None and password is not None:
+        return {"Authorization": f"Basic {b64encode(f'{user}:{password}'.encode()).decode()}"}
+    token = os.environ.get("MLFLOW_TRACKING_TOKEN")
+    return {} if token is None else {"Authorization": f"Bearer {token}"}
 
 
 def _wait_until_it_answers(
