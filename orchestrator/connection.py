@@ -3,6 +3,8 @@
 import logging
 import os
 import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,8 @@ from orchestrator.surroundings import ResourceSettings
 
 _JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  #: Set by Ray for the driver of a job.
 _HIDE_GPUS = "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"  #: 1: a worker that asks for 0 GPUs sees none.
+#: What libpq and MLflow log in with; only the driver and its publisher do.
+_DRIVERS_OWN = ("PGPASSWORD", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
 
 REACH_S = 10.0  #: How long a cluster may take to answer.
 TOKEN_ADVICE = (
@@ -66,12 +70,13 @@ class RayStartError(PrunesweepError):
         )
 
 
-def connect(resources: ResourceSettings, model: str = "") -> None:
+def connect(resources: ResourceSettings, model: str = "", secrets: Iterable[str] = ()) -> None:
     """Join the cluster that ``resources`` names, or start Ray on this machine.
 
     Args:
         resources: Names the cluster.
         model: Name of the network, whose code workers on other machines need, too.
+        secrets: Environment variables of the driver that workers started here do not get.
 
     Raises:
         ClusterUnreachableError: Nothing answers at the address.
@@ -79,9 +84,20 @@ def connect(resources: ResourceSettings, model: str = "") -> None:
     """
     os.environ.setdefault(_HIDE_GPUS, "1")
     if resources.address in (None, "local"):
-        _start_here(resources)
+        with _without(*secrets, *_DRIVERS_OWN):
+            _start_here(resources)
     else:
         _join(str(resources.address), model)
+
+
+@contextmanager
+def _without(*names: str) -> Iterator[None]:
+    """Take variables out of the environment, which processes started in the block inherit."""
+    hidden = {name: os.environ.pop(name) for name in names if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
 
 
 def _start_here(resources: ResourceSettings) -> None:

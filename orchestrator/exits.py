@@ -6,6 +6,7 @@ import typer
 from typer.core import TyperGroup
 
 from orchestrator.errors import PrunesweepError
+from tracking.errors import redact_text
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
@@ -24,7 +25,7 @@ class ErrorsAsMessages(TyperGroup):
             code = exit_code(error)
             if code is None or ctx.params.get("debug"):
                 raise
-            typer.echo(str(error), err=True)
+            typer.echo(redact_text(str(error)), err=True)
             raise typer.Exit(code) from None
 
 

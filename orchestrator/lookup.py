@@ -171,10 +171,11 @@ def find_sweep(name: str, place: Place) -> Iterator[Found]:
     Raises:
         NoLedgerError: There is no ledger.
         UnknownSweepError: It has no sweep of this name.
+        SpecError: An address is not one, or another version of prunesweep stored it.
     """
     with open_existing(require_variables(place.tracking()).ledger_url) as ledger:
         record = ledger.sweep(name)
-        stored = TrackingSettings.model_validate(record.spec.get("tracking", {}))
+        stored = _checked(record.spec.get("tracking", {}))
         yield Found(ledger=ledger, record=record, tracking=place.tracking(stored))
 
 

@@ -162,6 +162,17 @@ def variables_in(tracking: TrackingSettings) -> tuple[str, ...]:
     return tuple(sorted({name for text in texts for name in _VARIABLE.findall(text)}))
 
 
+def secret_variables(tracking: TrackingSettings) -> frozenset[str]:
+    """Return the names of the environment variables that hold passwords of addresses."""
+    texts = [str(text) for text in tracking.model_dump().values()]
+    secrets = [
+        group or "" for text in texts for m in _SECRET.finditer(text) for group in m.groups()
+    ]
+    named = {name for secret in secrets for name in _VARIABLE.findall(secret)}
+    whole = {name for text in texts for name in _VARIABLE.findall(text)}
+    return frozenset(named | {name for name in whole if has_password(os.environ.get(name, ""))})
+
+
 def _scheme_in(text: str | None, *schemes: str) -> str | None:
     if text is None or _VARIABLE.match(text) or text.partition("://")[0] in schemes:
         return text

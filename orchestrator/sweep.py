@@ -24,7 +24,7 @@ from orchestrator.lookup import spec_of
 from orchestrator.progress import Progress
 from orchestrator.ray_backend import RayBackend
 from orchestrator.spec import SweepSpec, forbidden_changes
-from orchestrator.surroundings import TrackingSettings
+from orchestrator.surroundings import TrackingSettings, secret_variables
 from tracking.artifacts import ArtifactStore
 from tracking.compare import compare
 from tracking.comparison import Comparison
@@ -133,8 +133,8 @@ class Sweep:
         console = console or Console(stderr=True)
         ground = self.survey()
         _check_reachable(self.spec.resources.address)
-        connect(self.spec.resources, self.spec.model.name)
         tracking = self.spec.tracking
+        connect(self.spec.resources, self.spec.model.name, secret_variables(tracking))
         with Ledger.open(tracking.ledger_url) as ledger:
             writer = self._open(ledger, extend=extend)
             with self._publishing(), writer.lease.kept(), _left_in_order(writer):

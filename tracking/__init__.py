@@ -23,6 +23,7 @@ from tracking.errors import (
     UnknownTrialError,
     UnstorableError,
     redact,
+    redact_text,
 )
 from tracking.records import (
     AttemptRecord,
@@ -68,4 +69,5 @@ __all__ = [
     "UnknownTrialError",
     "UnstorableError",
     "redact",
+    "redact_text",
 ]

@@ -9,7 +9,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, BinaryIO, cast
 from urllib.parse import unquote, urlsplit
 
@@ -34,7 +34,8 @@ class ArtifactPathError(ArtifactError, ValueError):
     def __str__(self) -> str:
         return (
             f"Artifact path {self.path!r} cannot be used; it must be relative, with forward "
-            "slashes and without empty, '.' or '..' parts, as in 'trials/3f2a/plan.json'."
+            "slashes, without a drive letter and without empty, '.' or '..' parts, as in "
+            "'trials/3f2a/plan.json'."
         )
 
 
@@ -70,10 +71,16 @@ def check_path(path: str) -> PurePosixPath:
     """Return ``path`` once it is known to stay inside the store.
 
     Raises:
-        ArtifactPathError: It is empty, absolute, or has a backslash, NUL, ``.``, ``..`` or an
-            empty part.
+        ArtifactPathError: It is empty, absolute, or has a drive letter, a backslash, NUL, ``.``,
+            ``..`` or an empty part.
     """
-    if "\\" in path or "\0" in path or any(part in {"", ".", ".."} for part in path.split("/")):
+    parts = path.split("/")
+    if (
+        "\\" in path
+        or "\0" in path
+        or PureWindowsPath(path).drive
+        or any(part in {"", ".", ".."} for part in parts)
+    ):
         raise ArtifactPathError(path)
     return PurePosixPath(path)
 

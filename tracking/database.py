@@ -18,6 +18,7 @@ from tracking.errors import (
     LedgerUrlError,
     MissingLedgerError,
     redact,
+    redact_text,
 )
 
 LOCK_TIMEOUT_S = 30.0  #: How long a transaction waits for another one to end.
@@ -126,7 +127,9 @@ class Database:
         except LedgerUnreachableError:  # said already
             raise
         except kinds as error:
-            cause = str(getattr(error, "orig", None) or error).strip()
+            cause = redact_text(str(getattr(error, "orig", None) or error).strip())
+            password = self._engine.url.password
+            cause = cause.replace(str(password), "***") if password else cause
             raise LedgerUnreachableError(self.url, cause) from None
 
     def _enter_wal(self) -> None:
@@ -174,6 +177,8 @@ def _parse(url: str) -> sa.URL:
         raise LedgerUrlError(url, "is not a database URL") from None
     if parsed.get_backend_name() not in {"sqlite", "postgresql"}:
         raise LedgerUrlError(url, f"names {parsed.get_backend_name()!r}, which is not supported")
+    if parsed.get_backend_name() == "postgresql" and url.partition("?")[0].count("@") > 1:
+        raise LedgerUrlError(url, "has an '@' in its password or name, to be written %40")
     if parsed.get_backend_name() == "sqlite" and parsed.database in {None, "", ":memory:"}:
         raise LedgerUrlError(url, "names no file, so nothing would outlive this process")
     return parsed

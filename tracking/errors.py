@@ -5,6 +5,7 @@ import re
 from tracking.records import LeaseRecord
 
 _USER = re.compile(r"^(?P<head>[^:/?#]+://[^:@/?#]*)(?::.*)?@(?P<tail>[^@]*)$", re.DOTALL)
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>]+")
 _SECRET_OPTION = re.compile(r"(?i)([?&][^=&]*(?:password|secret|token|key)[^=&]*=)[^&#]*")
 
 
@@ -18,6 +19,11 @@ def redact(url: str) -> str:
     if match and match.group(0) != match["head"] + "@" + match["tail"]:
         url = f"{match['head']}:***@{match['tail']}"
     return _SECRET_OPTION.sub(r"\1***", url)
+
+
+def redact_text(text: str) -> str:
+    """Return a text without the passwords of the URLs in it."""
+    return _URL.sub(lambda url: redact(url[0]), text)
 
 
 class TrackingError(Exception):

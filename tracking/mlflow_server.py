@@ -19,8 +19,10 @@ from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
@@ -195,24 +197,30 @@ def why_silent(url: str, timeout_s: float = 5.0) -> str | None:
 
     Its ``/health`` is green even where clients are turned away.
     """
-    call = urllib.request.Request(
-        f"{url.rstrip('/')}/api/2.0/mlflow/experiments/search?max_results=1",
-        headers=_credentials(),
-    )
+    path = "/api/2.0/mlflow/experiments/search?max_results=1"
     try:
-        with urllib.request.urlopen(call, timeout=timeout_s):
+        with urllib.request.urlopen(_request(url.rstrip("/") + path), timeout=timeout_s):
             return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, HTTPException) as error:
         return str(getattr(error, "reason", error))
 
 
-def _credentials() -> dict[str, str]:
-    """Return the header that MLflow's own client would send, by its environment variables."""
+def _request(url: str) -> urllib.request.Request:
+    """Return the request that MLflow's own client would make: it logs in by variables or URL."""
+    parts = urlsplit(url)
+    login, _, host = parts.netloc.rpartition("@")
+    request = urllib.request.Request(urlunsplit(parts._replace(netloc=host)))
     user, password = (os.environ.get(f"MLFLOW_TRACKING_{key}") for key in ("USERNAME", "PASSWORD"))
     if user is not None and password is not None:
-        return {"Authorization": f"Basic {b64encode(f'{user}:{password}'.encode()).decode()}"}
+        login = f"{user}:{password}"
+    else:
+        login = unquote(login)
     token = os.environ.get("MLFLOW_TRACKING_TOKEN")
-    return {} if token is None else {"Authorization": f"Bearer {token}"}
+    if login:
+        request.add_header("Authorization", f"Basic {b64encode(login.encode()).decode()}")
+    elif token is not None:
+        request.add_header("Authorization", f"Bearer {token}")
+    return request
 
 
 def _wait_until_it_answers(

@@ -16,6 +16,7 @@ from tracking.errors import (
     TransitionError,
     UnknownTrialError,
     UnstorableError,
+    redact_text,
 )
 from tracking.lease import Lease
 from tracking.records import (
@@ -341,8 +342,16 @@ class SweepWriter:
 
 
 def clean(text: str) -> str:
-    """Return text both databases take: no NUL and no lone surrogates, which tracebacks may hold."""
-    return text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()
+    """Return text to store: no passwords of URLs, and neither NUL nor lone surrogates.
+
+    All of them may be in a traceback, and databases do not take the latter.
+    """
+    return (
+        redact_text(text)
+        .replace("\0", "\N{REPLACEMENT CHARACTER}")
+        .encode(errors="replace")
+        .decode()
+    )
 
 
 def _check_json(what: str, value: Any) -> None:

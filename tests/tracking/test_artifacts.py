@@ -26,6 +26,9 @@ ESCAPES = [
     "..\\sibling",
     "s3://bucket/plan.json",
     "plan\0.json",
+    "C:plan.json",
+    "C:/plan.json",
+    "//host/share/plan.json",
 ]
 
 
