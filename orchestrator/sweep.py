@@ -28,7 +28,12 @@ from orchestrator.surroundings import TrackingSettings, secret_variables
 from tracking.artifacts import ArtifactStore
 from tracking.compare import compare
 from tracking.comparison import Comparison
-from tracking.errors import TrackingError, UnknownSweepError
+from tracking.errors import (
+    MissingLedgerError,
+    SweepHeldError,
+    TrackingError,
+    UnknownSweepError,
+)
 from tracking.ledger import Ledger
 from tracking.publisher_process import start_publisher
 from tracking.records import SweepState
@@ -132,6 +137,7 @@ class Sweep:
         """
         console = console or Console(stderr=True)
         ground = self.survey()
+        self._check_free()
         _check_reachable(self.spec.resources.address)
         tracking = self.spec.tracking
         connect(self.spec.resources, self.spec.model.name, secret_variables(tracking))
@@ -146,6 +152,16 @@ class Sweep:
         if not over:
             raise KeyboardInterrupt
         return comparison
+
+    def _check_free(self) -> None:
+        """Refuse a sweep that another driver runs before Ray is started, which takes a while."""
+        with (
+            suppress(MissingLedgerError, UnknownSweepError),
+            Ledger.open(self.spec.tracking.ledger_url, create=False) as ledger,
+        ):
+            lease = ledger.lease(ledger.sweep(self.spec.name).id)
+            if lease is not None and not lease.is_over:
+                raise SweepHeldError(self.spec.name, lease)
 
     def _open(self, ledger: Ledger, *, extend: bool) -> SweepWriter:
         """Create the sweep or take it over, if the specification allows."""
