@@ -33,12 +33,14 @@ def url(
         yield url
 
 
-def running(url: str) -> bool:
-    """Say whether a trial runs."""
+def running(url: str, epoch: int) -> bool:
+    """Say whether a trial runs under the driver of this epoch."""
     try:
         with Ledger.open(url, create=False) as ledger:
-            sweeps = ledger.sweeps()
-            return bool(sweeps) and ledger.counts(sweeps[0].id)[TrialState.RUNNING] > 0
+            return any(
+                sweep.epoch == epoch and ledger.counts(sweep.id)[TrialState.RUNNING] > 0
+                for sweep in ledger.sweeps()
+            )
     except MissingLedgerError:
         return False
 
@@ -49,12 +51,12 @@ def test_the_second_is_refused_and_takes_over_when_the_first_is_killed(
     tracking = {"ledger": f"${{{URL}}}", "mlflow": "off"}
     spec = write_spec(tmp_path, tracking=tracking, baseline=ENDLESS)
     with started(tmp_path, "run", spec, "--quiet") as first:
-        until(lambda: first.poll() is not None or running(url), "a trial to begin")
+        until(lambda: first.poll() is not None or running(url, 1), "a trial to begin")
         assert first.poll() is None, first.communicate()
         code, out, err = ended(tmp_path, "resume", "tiny", "--ledger", f"${{{URL}}}")
         assert (code, out) == (2, "")
         assert f"The sweep 'tiny' is being run by process {first.pid} on" in err
-        assert running(url)
+        assert running(url, 1)
         with Ledger.open(url) as ledger:  # frozen, replaced by force, and awake again
             first.send_signal(signal.SIGSTOP)
             ledger.take_over("tiny", "its successor", by_force=True)
@@ -64,12 +66,12 @@ def test_the_second_is_refused_and_takes_over_when_the_first_is_killed(
             assert "taken over by its successor (epoch 2)" in err
             ledger.take_over("tiny", "nobody", by_force=True).lease.release()
     with started(tmp_path, "resume", "tiny", "--ledger", f"${{{URL}}}") as second:
-        until(lambda: second.poll() is not None or running(url), "a trial to begin again")
+        until(lambda: second.poll() is not None or running(url, 4), "a trial to begin again")
         assert second.poll() is None, second.communicate()
         second.kill()
         second.communicate()
     with started(tmp_path, "resume", "tiny", "--ledger", f"${{{URL}}}") as third:
-        until(lambda: third.poll() is not None or running(url), "a trial to begin once more")
+        until(lambda: third.poll() is not None or running(url, 5), "a trial to begin once more")
         assert third.poll() is None, third.communicate()
         third.send_signal(signal.SIGINT)
         code, _, err = finish(third)
