@@ -104,7 +104,7 @@ class StripeConv(nn.Module):
             seen = _view(seen, 3, left * self.dilation[1], width, self.stride[1])
             part = F.conv2d(seen, rows)
             if output is None:
-                output = part.new_zeros(len(part), self.out_channels, height, width)
+                output = part.new_zeros(part.shape[0], self.out_channels, height, width)
             output = output.index_add_(1, filters, part)
         assert output is not None
         return output if self.bias is None else output + self.bias.reshape(-1, 1, 1)

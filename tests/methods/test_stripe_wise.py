@@ -1,8 +1,33 @@
+import copy
+from collections.abc import Mapping
 from dataclasses import replace
+from itertools import pairwise
 
-from methods.groups import LayerPolicy
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn, optim
+
+from methods import (
+    CostTarget,
+    LayerPolicy,
+    LayoutError,
+    MethodError,
+    PruningPlan,
+    count_cost,
+    find_layout,
+    shrink,
+)
+from methods.base import Step
+from methods.filter_norm import FilterNorm
+from methods.groups import Group
+from methods.removal_order import RemovalOrder
+from methods.skeletons import Skeletons
+from methods.stripe_conv import StripeConv
 from methods.stripe_wise import StripeWise
-from methods.testing import EXAMPLES, PruningMethodContract
+from methods.stripes import by_stripe
+from methods.testing import CLASSES, EXAMPLES, Example, PruningMethodContract, TinySession
+from search_spaces import RatioSpace, SpaceSettings, project
 
 #: The contract's networks under the layer policy of stripes; streams are no special case there.
 STRIPED = {
@@ -16,6 +41,7 @@ STRIPED = {
     for name, example in EXAMPLES.items()
     if name != "residual_stream"
 }
+RESIDUAL = STRIPED["residual_projection"]
 
 
 class TestStripeWise(PruningMethodContract):
@@ -23,6 +49,281 @@ class TestStripeWise(PruningMethodContract):
     examples = STRIPED
 
 
-class TestNative(PruningMethodContract):
+class TestUntrained(PruningMethodContract):
     method = StripeWise(share=0.0)
     examples = STRIPED
+
+
+def session_of(
+    example: Example, *, target: CostTarget | None = None, epochs: int = 4
+) -> TinySession:
+    return TinySession(example.layout(), classes=CLASSES, target=target, epochs=epochs)
+
+
+def shrunk_macs(example: Example, network: nn.Module, plan: PruningPlan) -> int:
+    shrink(network, plan, example.layout())
+    return count_cost(network, example.layout().input_shape).macs
+
+
+class TestLayout:
+    def test_spatial_convolutions_lose_stripes_and_1x1_inside_blocks_filters(self) -> None:
+        groups = {group.name: group for group in STRIPED["bottleneck"].layout().groups}
+        assert {name: group.taps for name, group in groups.items()} == {
+            "3.branch.0.0": 1,
+            "3.branch.2.0": 9,
+            "4.branch.0.0": 1,
+            "4.branch.2.0": 9,
+        }
+
+    def test_the_end_of_a_branch_loses_stripes_and_no_filters(self) -> None:
+        groups = {group.name: group for group in RESIDUAL.layout().groups}
+        assert groups["3.branch.0.0"].outputs
+        assert not groups["3.branch.2.0"].outputs
+
+    def test_depthwise_and_grouped_convolutions_are_left_alone(self) -> None:
+        for name in ("inverted_residual", "grouped"):
+            network = STRIPED[name].network()
+            for group in STRIPED[name].layout().groups:
+                conv = network.get_submodule(group.name)
+                assert isinstance(conv, nn.Conv2d)
+                assert conv.groups == 1
+
+    def test_a_network_without_spatial_convolutions_is_refused(self) -> None:
+        example = EXAMPLES["inverted_residual"]
+        policy = LayerPolicy(kind="stripes")  # the stem is protected, the others are depthwise
+        with pytest.raises(LayoutError, match="no convolution that may lose stripes"):
+            find_layout(example.network(), example.layout().input_shape, policy)
+
+    def test_methods_for_filters_are_refused_and_the_other_way_round(self) -> None:
+        network = RESIDUAL.network()
+        with pytest.raises(MethodError, match="'filter_norm' prunes filters, and under the layer"):
+            FilterNorm().accept(network, RESIDUAL.layout())
+        with pytest.raises(MethodError, match="'stripe_wise' prunes stripes, and under the layer"):
+            StripeWise().accept(network, EXAMPLES["residual_projection"].layout())
+
+
+class TestDeadFilters:
+    """A filter all of whose stripes go."""
+
+    def plan(self, example: Example, group: Group, filters: set[int]) -> PruningPlan:
+        layout = example.layout()
+        kept = {name: tuple(range(width)) for name, width in layout.widths.items()}
+        kept[group.name] = tuple(i for i in range(group.width) if i // group.taps not in filters)
+        return PruningPlan(policy="stripes", widths=layout.widths, kept=kept)
+
+    def test_it_is_deleted_where_nothing_else_needs_its_channel(self) -> None:
+        network = RESIDUAL.network().eval()
+        group = RESIDUAL.layout().groups[0]
+        norm = network.get_submodule(str(group.norms[0]))
+        assert isinstance(norm, nn.BatchNorm2d)
+        with torch.no_grad():
+            for parameter in (norm.weight, norm.bias):
+                parameter[[1, 4]] = 0.0
+        images = session_of(RESIDUAL).images
+        small = copy.deepcopy(network)
+        shrink(small, self.plan(RESIDUAL, group, {1, 4}), RESIDUAL.layout())
+        conv, reader = (small.get_submodule(f"3.branch.{i}.0") for i in (0, 2))
+        assert isinstance(conv, nn.Conv2d)  # those that are left have all their stripes
+        assert isinstance(reader, nn.Conv2d)
+        assert conv.weight.shape[0] == reader.weight.shape[1] == 10
+        with torch.no_grad():
+            torch.testing.assert_close(small(images), network(images), atol=1e-5, rtol=1e-5)
+
+    def test_it_stays_as_a_row_of_zeros_in_a_stream(self) -> None:
+        network = RESIDUAL.network()
+        group = RESIDUAL.layout().groups[1]
+        shrink(network, self.plan(RESIDUAL, group, {0, 7}), RESIDUAL.layout())
+        conv = network.get_submodule(group.name)
+        assert isinstance(conv, StripeConv)
+        emitted = conv(torch.randn(2, 12, 4, 4))
+        assert emitted.abs().sum(dim=(0, 2, 3)).nonzero().flatten().tolist() == [
+            i for i in range(12) if i not in {0, 7}
+        ]
+
+
+class TestTarget:
+    @pytest.mark.parametrize("name", ["plain", "residual_projection", "bottleneck"])
+    @pytest.mark.parametrize("share", [0.0, 0.5])
+    @pytest.mark.parametrize("ratios_given", [True, False])
+    def test_the_cost_is_met_although_filters_die(
+        self, name: str, share: float, ratios_given: bool
+    ) -> None:
+        example, target = STRIPED[name], CostTarget(axis="macs", reduction=0.45)
+        layout = example.layout()
+        ratios: Mapping[str, float] = {}
+        if ratios_given:
+            space = RatioSpace(layout.groups, SpaceSettings(max_ratio=0.98))
+            same = dict.fromkeys(space.dimensions, 1.0)
+            ratios = project(same, space, layout.cost, target).ratios
+        network = example.network()
+        plan = StripeWise(share=share).select(network, ratios, session_of(example, target=target))
+        wanted = 0.55 * layout.cost.dense("macs")
+        assert shrunk_macs(example, network, plan) == pytest.approx(wanted, rel=0.01)
+
+    def test_dying_filters_are_paid_for_with_stripes_that_stay(self) -> None:
+        layout = RESIDUAL.layout()
+        ratios = dict.fromkeys(layout.widths, 0.6)
+        linear = layout.cost.cost(
+            "macs", np.array([round(0.4 * width) for width in layout.cost.widths])
+        )
+        target = CostTarget(axis="macs", reduction=1 - linear / layout.cost.dense("macs"))
+        first = layout.groups[0]
+        scores = {name: torch.rand(width) + 1.0 for name, width in layout.widths.items()}
+        scores[first.name][: 4 * first.taps] -= 1.0  # four filters are the weakest of all
+        free = RemovalOrder(layout, ratios, None).gone(scores, 1.0)
+        exact = RemovalOrder(layout, ratios, target).gone(scores, 1.0)
+
+        def macs(gone: Mapping[str, Tensor]) -> int:
+            kept = {n: (~g).nonzero().flatten().tolist() for n, g in gone.items()}
+            return layout.cost_of("macs", kept)
+
+        assert macs(free) < 0.97 * linear
+        assert macs(exact) == pytest.approx(linear, rel=0.01)
+        assert sum(int(g.sum()) for g in exact.values()) < sum(int(g.sum()) for g in free.values())
+
+    def test_without_a_target_the_ratios_are_met_exactly(self) -> None:
+        layout = RESIDUAL.layout()
+        ratios = {name: 0.1 * (i + 1) for i, name in enumerate(layout.widths)}
+        plan = StripeWise().select(RESIDUAL.network(), ratios, session_of(RESIDUAL))
+        for group in layout.groups:
+            gone = group.width - len(plan.kept[group.name])
+            assert gone == int(ratios[group.name] * group.width + 1e-6)
+
+    def test_more_than_one_stripe_per_layer_leaves_is_refused(self) -> None:
+        target = CostTarget(axis="macs", reduction=0.99)
+        with pytest.raises(MethodError, match=r"The target removes 99\.0% of the macs"):
+            StripeWise().select(RESIDUAL.network(), {}, session_of(RESIDUAL, target=target))
+
+    def test_what_it_did_is_noted(self) -> None:
+        session = session_of(RESIDUAL)
+        ratios = dict.fromkeys(session.layout.widths, 0.5)
+        StripeWise().select(RESIDUAL.network(), ratios, session)
+        assert session.notes["stripes removed"] == sum(RESIDUAL.layout().widths.values()) / 2
+        assert session.epochs_trained == 2
+
+
+class Watched(Skeletons):
+    """Remembers the factors after every step."""
+
+    seen: list[dict[str, Tensor]]
+
+    def hold(self, step: Step) -> None:
+        super().hold(step)
+        self.seen.append({n: f.detach().clone() for n, f in self.factors.items()})
+
+
+class TestLatch:
+    @pytest.mark.parametrize("mode", ["target", "native"])
+    def test_factors_are_zero_or_above_delta_and_zeros_stay(
+        self, mode: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        Watched.seen = []
+        monkeypatch.setattr("methods.stripe_wise.Skeletons", Watched)
+        native = mode == "native"
+        ratios = {} if native else dict.fromkeys(RESIDUAL.layout().widths, 0.6)
+        method = StripeWise(mode="native", delta=0.99) if native else StripeWise()
+        plan = method.select(RESIDUAL.network(), ratios, session_of(RESIDUAL))
+        assert len(Watched.seen) == 8
+        for before, after in pairwise(Watched.seen):
+            for name, factors in after.items():
+                assert not factors[before[name] == 0].any()
+        for shown in Watched.seen:
+            for values in shown.values():
+                alive = values[values != 0].abs()
+                assert not native or (alive > 0.99).sum() >= len(alive) - 1  # one always stays
+        last = {name: int(f.count_nonzero()) for name, f in Watched.seen[-1].items()}
+        assert last == {name: len(kept) for name, kept in plan.kept.items()}
+        assert min(last.values()) < min(RESIDUAL.layout().widths.values())
+
+    def test_masks_are_fixed_at_the_end(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        Watched.seen = []
+        monkeypatch.setattr("methods.stripe_wise.Skeletons", Watched)
+        ratios = dict.fromkeys(RESIDUAL.layout().widths, 0.6)
+        StripeWise(fixed=0.5, share=1.0).select(RESIDUAL.network(), ratios, session_of(RESIDUAL))
+        counts = [sum(int(f.count_nonzero()) for f in fs.values()) for fs in Watched.seen]
+        half = len(counts) // 2
+        assert len(set(counts[half:])) == 1
+        assert counts[0] > counts[half // 2] > counts[-1]
+
+    def test_without_penalty_and_threshold_training_is_as_usual(self) -> None:
+        plain, worn = RESIDUAL.network(), RESIDUAL.network()
+        session_of(RESIDUAL).train(plain, 2)
+        skeletons = Skeletons(worn, RESIDUAL.layout().groups, alpha=0.0)
+        for factors in skeletons.factors.values():
+            factors.requires_grad_(False)
+
+        def hold(step: Step) -> None:
+            skeletons.remove_below(-1.0)
+            skeletons.hold(step)
+
+        session_of(RESIDUAL).train(worn, 2, after_backward=skeletons.penalise, after_step=hold)
+        skeletons.merge()
+        for name, value in plain.state_dict().items():
+            assert torch.equal(worn.state_dict()[name], value), name
+
+    def test_factors_have_the_weight_decay_they_are_given(self) -> None:
+        network = RESIDUAL.network()
+        skeletons = Skeletons(network, RESIDUAL.layout().groups, alpha=0.0, weight_decay=0.25)
+        optimizer = optim.SGD(network.parameters(), lr=0.1, momentum=0.9, weight_decay=0.5)
+        count = len(optimizer.param_groups[0]["params"])
+        skeletons.penalise(_step(network, optimizer))
+        rest, ours = optimizer.param_groups
+        assert len(rest["params"]) + len(ours["params"]) == count
+        assert {id(p) for p in ours["params"]} == {id(f) for f in skeletons.factors.values()}
+        assert (rest["weight_decay"], ours["weight_decay"], ours["momentum"]) == (0.5, 0.25, 0.9)
+
+
+def _step(network: nn.Module, optimizer: optim.Optimizer) -> Step:
+    nothing = torch.zeros(0)
+    return Step(
+        network=network, optimizer=optimizer, epoch=0, progress=0.5, images=nothing, labels=nothing
+    )
+
+
+class TestNative:
+    @pytest.mark.parametrize(
+        ("ratios", "target"), [({"x": 0.5}, None), ({}, CostTarget(axis="macs", reduction=0.5))]
+    )
+    def test_it_takes_neither_ratios_nor_a_target(
+        self, ratios: Mapping[str, float], target: CostTarget | None
+    ) -> None:
+        with pytest.raises(MethodError, match="in the mode 'native' cannot be given"):
+            StripeWise(mode="native").select(
+                RESIDUAL.network(), ratios, session_of(RESIDUAL, target=target)
+            )
+
+    def test_a_higher_threshold_removes_more(self) -> None:
+        removed = []
+        for delta in (0.01, 0.99, 1.0):
+            session = session_of(RESIDUAL)
+            StripeWise(mode="native", delta=delta).select(RESIDUAL.network(), {}, session)
+            removed.append(session.notes["stripes removed"])
+        assert 0.0 == removed[0] < removed[1] < removed[2]
+
+    @pytest.mark.parametrize(
+        ("alpha", "decay", "batch", "epoch"),
+        [(1e-5, 1e-4, 64, 29), (1e-4, 0.0, 64, 12), (1e-5, 1e-4, 512, None)],
+    )
+    def test_penalty_and_weight_decay_alone_shrink_factors_as_derived(
+        self, alpha: float, decay: float, batch: int, epoch: int | None
+    ) -> None:
+        """Rows of the table in the authors' setting: 160 epochs, learning rate 0.1 in steps."""
+        conv = nn.Conv2d(1, 1, 3, padding=1, bias=False)
+        network = nn.Sequential(conv)
+        skeletons = Skeletons(network, [by_stripe("0", conv, None, None)], alpha=alpha)
+        (factors,) = skeletons.factors.values()
+        optimizer = optim.SGD([factors], lr=0.1, momentum=0.9, weight_decay=decay, foreach=False)
+        step, per_epoch = _step(network, optimizer), -(-50_000 // batch)
+        factors.grad = torch.zeros_like(factors)
+        for t in range(160 * per_epoch):
+            at = t / per_epoch
+            optimizer.param_groups[0]["lr"] = 0.1 * 0.1 ** ((at >= 80) + (at >= 120))
+            factors.grad.zero_()
+            skeletons.penalise(step)
+            optimizer.step()
+            if t % 50 == 0 and float(factors.detach().max()) <= 0.01:
+                assert epoch is not None
+                assert abs(at - epoch) <= 1.0
+                return
+        assert epoch is None
+        assert float(factors.detach().mean()) == pytest.approx(0.38, abs=0.01)
