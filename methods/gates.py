@@ -61,7 +61,7 @@ class GateRule:
     start: float = 0.25  #: Every logit at the start: open, and within the support.
     floor: float = 0.1  #: Share of a group's gates that cannot close; one at least.
     estimator: Estimator = "polynomial"
-    weight_dependent: bool = True  #: False: each logit is a parameter of its own.
+    weight_dependent: bool = True  #: False: logits differ by parameters of their own.
     detached: bool = True  #: No gradient reaches the weights through the gates that read them.
 
     def least(self, width: int) -> int:
@@ -86,7 +86,9 @@ class GroupGates:
     """The gates of one group.
 
     The logit of a filter is one linear function, shared by the filters of a layer, of its
-    standardised weights; a group with several producers takes the mean over them.
+    standardised weights, and an offset; a group with several producers takes the mean over them.
+    Free gates have a parameter per filter, less their mean, in place of the function. Either way
+    what presses on a whole group moves its offset alone.
     """
 
     def __init__(self, network: nn.Module, group: Group, rule: GateRule) -> None:
@@ -97,29 +99,23 @@ class GroupGates:
         self._rows = [
             torch.tensor(channels[producer], device=device)[:, 0] for producer in group.producers
         ]
-        if rule.weight_dependent:
-            self._slopes = [
-                nn.Parameter(torch.zeros(self._weight(i).shape[1], device=device))
-                for i in range(len(group.producers))
-            ]
-            self._offsets = nn.Parameter(torch.full((1,), rule.start, device=device))
-        else:
-            self._slopes = []
-            self._offsets = nn.Parameter(torch.full((group.width,), rule.start, device=device))
-
-    @property
-    def parameters(self) -> list[nn.Parameter]:
-        """What learns."""
-        return [*self._slopes, self._offsets]
+        sizes = [self._weight(i).shape[1] for i in range(len(group.producers))]
+        #: What tells the filters apart: a direction per producer, or a number per filter.
+        self.directions = [
+            nn.Parameter(torch.zeros(size, device=device))
+            for size in (sizes if rule.weight_dependent else [group.width])
+        ]
+        self.offset = nn.Parameter(torch.full((1,), rule.start, device=device))
 
     def logits(self) -> Tensor:
         """Return one logit per filter as the weights are now, ``[filters]``, in float32."""
+        if not self._rule.weight_dependent:
+            (free,) = self.directions
+            return free - free.mean() + self.offset
         parts = [
-            standardised(self._weight(i)) @ direction for i, direction in enumerate(self._slopes)
+            standardised(self._weight(i)) @ direction for i, direction in enumerate(self.directions)
         ]
-        if not parts:
-            return self._offsets.clone()
-        return torch.stack(parts).mean(dim=0) + self._offsets
+        return torch.stack(parts).mean(dim=0) + self.offset
 
     def gates(self, logits: Tensor) -> Tensor:
         """Return one gate per filter, 0 or 1, ``[filters]``."""
@@ -160,9 +156,14 @@ class Gates:
         self.refresh()
 
     @property
-    def parameters(self) -> list[nn.Parameter]:
-        """What learns, of all groups."""
-        return [parameter for group in self._groups for parameter in group.parameters]
+    def directions(self) -> list[nn.Parameter]:
+        """What tells filters apart, of all groups."""
+        return [direction for group in self._groups for direction in group.directions]
+
+    @property
+    def offsets(self) -> list[nn.Parameter]:
+        """What opens or closes a group as a whole, ``[1]`` each."""
+        return [group.offset for group in self._groups]
 
     @property
     def logits(self) -> dict[str, Tensor]:

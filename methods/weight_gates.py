@@ -47,20 +47,21 @@ class WeightGates(PruningMethod):
 
     Departures, where the papers are silent or no code was published: filters are read by how they
     differ from their layer mates; the cost is relative to the dense one, so that ``alpha`` has no
-    unit; a share of each group cannot close; gates learn at a rate that crosses the threshold in
-    half of the phase. Batch norms behind closed filters see other inputs than before: recovery
-    adapts them, after the recipe's recalibration if it has one.
+    unit; a share of each group cannot close; what tells filters apart learns by Adam, and the
+    offsets of the groups in proportion to their gradients, so that the price decides where most
+    goes: Adam would close all groups alike. Batch norms behind closed filters see other inputs than
+    before: recovery adapts them, after the recipe's recalibration if it has one.
     """
 
     name: ClassVar[str] = "weight_gates"
     source: ClassVar[str] = "Li et al., TCSVT 2022, arXiv:2007.02066"
     allocates: ClassVar[bool] = True
     schedulable: ClassVar[bool] = False
-    weight_dependent: bool = True  #: False: each logit is a parameter of its own, the control.
+    weight_dependent: bool = True  #: False: logits are parameters, the control.
     share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2  #: Of the trial's epochs; one at least.
     cost: Literal["macs", "latency"] = "macs"  #: In the loss; macs: what the target counts.
     alpha: Annotated[float, Field(gt=0.0)] = 1.0  #: Weight of the cost.
-    learning_rate: Annotated[float, Field(gt=0.0)] | None = None  #: Of the gates' Adam; null: auto.
+    learning_rate: Annotated[float, Field(gt=0.0)] | None = None  #: Of the gates; null: auto.
     weight_rate: Annotated[float, Field(ge=0.0, le=1.0)] = 0.1  #: Times the recipe's learning rate.
     estimator: Estimator = "polynomial"  #: Of the gradient of a step; polynomial as published.
     start: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.25  #: Every logit at the start.
@@ -184,6 +185,7 @@ class _Phase:
         self._model, self._device = session.layout.cost, session.device
         self._latency = session.latency if method.cost == "latency" else None
         self._adam: optim.Adam | None = None
+        self._gate_rate = 0.0
         self._rates: list[float] = []  # of the recipe's optimizer at this step
         self._progress, self._patience = 0.0, 0.5
 
@@ -209,12 +211,24 @@ class _Phase:
     def learn(self, step: Step) -> None:
         """Step the gates, and slow down the weights' step that follows."""
         if self._adam is None:
-            self._adam = optim.Adam(self.gates.parameters, lr=self._learning_rate(step))
+            self._gate_rate = self._learning_rate(step)
+            self._adam = optim.Adam(self.gates.directions, lr=self._gate_rate)
         self._adam.step()
         self._adam.zero_grad()
+        self._step_offsets()
         self._rates = [group["lr"] for group in step.optimizer.param_groups]
         for group in step.optimizer.param_groups:
             group["lr"] *= self._method.weight_rate
+
+    @torch.no_grad()
+    def _step_offsets(self) -> None:
+        """Move the offset with the largest gradient by the gates' rate, others in proportion."""
+        offsets = self.gates.offsets
+        pull = torch.cat([torch.zeros_like(o) if o.grad is None else o.grad for o in offsets])
+        moves = self._gate_rate * pull / pull.abs().max().clamp(min=1e-12)
+        for offset, move in zip(offsets, moves, strict=True):
+            offset.sub_(move)
+            offset.grad = None
 
     def is_over(self, step: Step) -> bool:
         """Say whether the target is met; ask for more pressure if it should be by now."""

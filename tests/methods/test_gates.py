@@ -34,10 +34,10 @@ def gates_of(example: Example, rule: GateRule | None = None) -> tuple[nn.Module,
 def scramble(gates: Gates, seed: int = 0) -> None:
     """Give the gates directions and offsets at which about half of them are closed."""
     generator = torch.Generator().manual_seed(seed)
-    for parameter in gates.parameters:
-        parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
-        if parameter.numel() == 1:
-            parameter.zero_()
+    for direction in gates.directions:
+        direction.copy_(torch.randn(direction.shape, generator=generator) * 0.3)
+    for offset in gates.offsets:
+        offset.zero_()
 
 
 class TestStep:
@@ -87,14 +87,14 @@ class TestGroupGates:
     def test_at_the_default_start_every_gate_pulls_on_the_offset(self) -> None:
         _, gates = self.gates()
         self.opened(gates).sum().backward()  # type: ignore[no-untyped-call]
-        grad = gates.parameters[-1].grad
+        grad = gates.offset.grad
         assert grad is not None
         assert grad.tolist() == [16.0]
 
     def test_from_a_start_outside_the_support_nothing_learns(self) -> None:
         _, gates = self.gates(start=1.0)
         (self.opened(gates) * torch.randn(16)).sum().backward()  # type: ignore[no-untyped-call]
-        for parameter in gates.parameters:
+        for parameter in (*gates.directions, gates.offset):
             assert parameter.grad is not None
             assert not parameter.grad.any()
 
@@ -109,7 +109,7 @@ class TestGroupGates:
             network.get_parameter("0.weight")[5] = network.get_parameter("0.weight")[2]
             for seed in range(5):
                 torch.manual_seed(seed)
-                gates.parameters[0].normal_()
+                gates.directions[0].normal_()
                 logits = gates.logits()
                 assert logits[5] == logits[2]
                 assert len(set(logits.tolist())) > 8
@@ -117,16 +117,19 @@ class TestGroupGates:
     def test_free_gates_do_not_look_at_the_filters(self) -> None:
         network, gates = self.gates(weight_dependent=False)
         with torch.no_grad():
-            gates.parameters[0].copy_(torch.linspace(-1, 1, 16))
+            gates.directions[0].copy_(torch.linspace(-1, 1, 16))
             before = gates.logits().clone()
             network.get_parameter("0.weight").normal_()
         assert torch.equal(gates.logits(), before)
-        assert [parameter.shape for parameter in gates.parameters] == [(16,)]
+        assert [direction.shape for direction in gates.directions] == [(16,)]
+        expected = torch.linspace(-1, 1, 16) + 0.25
+        torch.testing.assert_close(before, expected)
 
     def test_the_largest_logits_of_a_group_cannot_close(self) -> None:
         _, gates = self.gates(floor=0.25, weight_dependent=False)
         with torch.no_grad():
-            gates.parameters[0].copy_(-1.0 - torch.arange(16.0))
+            gates.directions[0].copy_(-torch.arange(16.0))
+            gates.offset.fill_(-10.0)
         assert self.opened(gates).tolist() == [1.0] * 4 + [0.0] * 12
 
     def test_one_filter_stays_without_a_floor(self) -> None:
@@ -138,7 +141,7 @@ class TestGroupGates:
         network, gates = self.gates(detached=detached)
         torch.manual_seed(0)
         with torch.no_grad():
-            gates.parameters[0].normal_()
+            gates.directions[0].normal_()
         (self.opened(gates) * torch.randn(16)).sum().backward()  # type: ignore[no-untyped-call]
         assert (network.get_parameter("0.weight").grad is None) == detached
 
@@ -201,10 +204,9 @@ class TestGates:
         with gates.attached():
             loss = F.cross_entropy(network.train()(self.images(example)), labels)
         loss.backward()  # type: ignore[no-untyped-call]
-        for parameter in gates.parameters:
-            assert parameter.grad is not None
-            if parameter.numel() > 1:  # an offset scales a whole layer, which a norm takes out
-                assert parameter.grad.abs().max() > 1e-6
+        for direction in gates.directions:  # an offset scales a layer, which a norm takes out
+            assert direction.grad is not None
+            assert direction.grad.abs().max() > 1e-6
 
     def test_frozen_gates_stay_as_they_are_and_learn_nothing(self, example: Example) -> None:
         network, gates = gates_of(example)
@@ -214,7 +216,7 @@ class TestGates:
         with gates.attached():
             network.train()(self.images(example)).sum().backward()
         assert torch.equal(gates.counts(), before)
-        assert all(parameter.grad is None for parameter in gates.parameters)
+        assert all(p.grad is None for p in (*gates.directions, *gates.offsets))
 
     def test_the_network_holds_nothing_of_the_gates(self, example: Example) -> None:
         network, gates = gates_of(example)
