@@ -211,10 +211,7 @@ def _request(url: str) -> urllib.request.Request:
     login, _, host = parts.netloc.rpartition("@")
     request = urllib.request.Request(urlunsplit(parts._replace(netloc=host)))
     user, password = (os.environ.get(f"MLFLOW_TRACKING_{key}") for key in ("USERNAME", "PASSWORD"))
-    if user is not None and password is not None:
-        login = f"{user}:{password}"
-    else:
-        login = unquote(login)
+    login = unquote(login) if user is None or password is None else f"{user}:{password}"
     token = os.environ.get("MLFLOW_TRACKING_TOKEN")
     if login:
         request.add_header("Authorization", f"Basic {b64encode(login.encode()).decode()}")

@@ -1,7 +1,10 @@
+import base64
 import json
 import socket
+import threading
 import urllib.parse
 import urllib.request
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ from tracking.mlflow_server import (
     server_command,
     server_environment,
     start_server,
+    why_silent,
 )
 from tracking.publisher import Publisher
 from tracking.records import NewEntry
@@ -93,3 +97,27 @@ def test_a_taken_port_is_an_error_that_says_so(tmp_path: Path) -> None:
             start_server(default_uri(tmp_path), tmp_path, port=port, timeout_s=60.0),
         ):
             pass
+
+
+def test_a_password_in_the_url_is_sent_and_never_said() -> None:
+    asked: list[str | None] = []
+
+    class Server(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.headers["Authorization"])
+            self.send_response(200 if self.headers["Authorization"] else 401)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None: ...
+
+    with HTTPServer(("127.0.0.1", 0), Server) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        host = f"127.0.0.1:{server.server_port}"
+        assert why_silent(f"http://{host}") == "Unauthorized"
+        assert why_silent(f"http://me:hu%40sh@{host}/") is None
+        server.shutdown()
+        thread.join()
+    assert asked == [None, "Basic " + base64.b64encode(b"me:hu@sh").decode()]
+    for wrong in (f"http://me:hush@{host}", "http://me:hush@[nowhere", "http://me:hush@host:port"):
+        assert "hush" not in (why_silent(wrong) or "")
