@@ -59,6 +59,12 @@ Address = Annotated[
     str | None, typer.Option(help="Ray cluster that this machine is part of: auto or HOST:PORT.")
 ]
 Workers = Annotated[int | None, typer.Option(min=1, help="Trials at a time.")]
+Wait = Annotated[
+    float,
+    typer.Option(
+        min=0.0, help="Seconds to wait for another driver's lease to end.", metavar="SECONDS"
+    ),
+]
 Name = Annotated[str, typer.Argument(help="Name of the sweep.", metavar="NAME")]
 
 Database = Annotated[
@@ -86,6 +92,7 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would run and what it takes.")
     ] = False,
+    wait: Wait = 0.0,
     store: Store = None,
     ledger: Ledger = None,
     quiet: Quiet = False,
@@ -103,7 +110,7 @@ def run(
 
         views.show(forecast.forecast(sweep), forecast.view, as_json=as_json)
     else:
-        _drive(sweep, quiet=quiet, as_json=as_json)
+        _drive(sweep, quiet=quiet, as_json=as_json, wait_s=wait)
 
 
 @app.command()
@@ -142,6 +149,7 @@ def resume(
     name: Name,
     address: Address = None,
     workers: Workers = None,
+    wait: Wait = 0.0,
     store: Store = None,
     ledger: Ledger = None,
     quiet: Quiet = False,
@@ -149,7 +157,7 @@ def resume(
 ) -> None:
     """Go on with a sweep that was interrupted."""
     sweep = _stored(name, Place(store=store, ledger=ledger), address, workers)
-    _drive(sweep, quiet=quiet, as_json=as_json)
+    _drive(sweep, quiet=quiet, as_json=as_json, wait_s=wait)
 
 
 @app.command()
@@ -405,14 +413,20 @@ def _stored(name: str, place: Place, address: str | None, workers: int | None) -
 
 
 def _drive(
-    sweep: "Sweep", *, quiet: bool, as_json: bool, extend: bool = False, retry: bool = False
+    sweep: "Sweep",
+    *,
+    quiet: bool,
+    as_json: bool,
+    extend: bool = False,
+    retry: bool = False,
+    wait_s: float = 0.0,
 ) -> None:
     """Run a sweep to its end and show the comparison; after Ctrl-C say how to go on."""
     from orchestrator import views
 
     try:
         console = Console(stderr=True, quiet=quiet)
-        comparison = sweep.run(extend=extend, retry=retry, console=console)
+        comparison = sweep.run(extend=extend, retry=retry, wait_s=wait_s, console=console)
     except KeyboardInterrupt:
         typer.echo(views.stopped(sweep.spec), err=True)
         raise typer.Exit(INTERRUPTED) from None

@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -36,7 +37,7 @@ from tracking.errors import (
 )
 from tracking.ledger import Ledger
 from tracking.publisher_process import start_publisher
-from tracking.records import SweepState
+from tracking.records import LeaseRecord, SweepState
 from tracking.report import to_html, to_json, to_markdown
 from tracking.writer import SweepWriter
 from workers.actor import TRIAL_RUNNER
@@ -113,6 +114,7 @@ class Sweep:
         *,
         extend: bool = False,
         retry: bool = False,
+        wait_s: float = 0.0,
         console: Console | None = None,
         runner: str = TRIAL_RUNNER,
     ) -> Comparison:
@@ -121,6 +123,7 @@ class Sweep:
         Args:
             extend: More search trials or seeds than before are allowed.
             retry: Run failed trials again.
+            wait_s: How long to wait for another driver of the sweep to end, or to lose its lease.
             console: Where progress goes; the standard error stream by default.
             runner: ``package.module:callable`` that runs one trial in a worker.
 
@@ -137,7 +140,7 @@ class Sweep:
         """
         console = console or Console(stderr=True)
         ground = self.survey()
-        self._check_free()
+        self._check_free(wait_s)
         _check_reachable(self.spec.resources.address)
         tracking = self.spec.tracking
         connect(self.spec.resources, self.spec.model.name, secret_variables(tracking))
@@ -153,15 +156,23 @@ class Sweep:
             raise KeyboardInterrupt
         return comparison
 
-    def _check_free(self) -> None:
+    def _check_free(self, wait_s: float) -> None:
         """Refuse a sweep that another driver runs before Ray is started, which takes a while."""
+        deadline = time.monotonic() + wait_s
+        while (lease := self._lease()) is not None:
+            if time.monotonic() >= deadline:
+                raise SweepHeldError(self.spec.name, lease)
+            time.sleep(min(1.0, max(0.0, deadline - time.monotonic())))
+
+    def _lease(self) -> LeaseRecord | None:
+        """Return the lease of a driver that runs the sweep, as far as is known."""
         with (
             suppress(MissingLedgerError, UnknownSweepError),
             Ledger.open(self.spec.tracking.ledger_url, create=False) as ledger,
         ):
             lease = ledger.lease(ledger.sweep(self.spec.name).id)
-            if lease is not None and not lease.is_over:
-                raise SweepHeldError(self.spec.name, lease)
+            return None if lease is None or lease.is_over else lease
+        return None
 
     def _open(self, ledger: Ledger, *, extend: bool) -> SweepWriter:
         """Create the sweep or take it over, if the specification allows."""

@@ -1,13 +1,16 @@
-"""`prunesweep db`: what is said of a ledger's schema, and the way to the newest one."""
+"""What is said of a ledger's schema, the way to the newest one, and of a sweep that is held."""
 
 import sqlite3
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.orchestrator.command_line import call, facts
+from tests.orchestrator.command_line import call, facts, write_spec
 from tests.tracking.test_migrations import FIRST
 from tracking.ledger import Ledger
+from tracking.processes import this_process
 from tracking.schema import HEAD
 
 
@@ -54,3 +57,15 @@ def test_a_ledger_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
         result = call("db", "upgrade", "--store", tmp_path)
     assert result.exit_code == 2
     assert "Upgrade prunesweep on this machine" in result.stderr
+
+
+def test_a_sweep_that_runs_elsewhere_is_waited_for_as_long_as_told(tmp_path: Path) -> None:
+    elsewhere = replace(this_process(), host="far-away", place="another machine")
+    with Ledger.open(f"sqlite:///{tmp_path}/ledger.db") as ledger:
+        ledger.create_sweep("tiny", {}, "h")
+        ledger.take_over("tiny", "its driver", process=elsewhere)
+    began = time.monotonic()
+    result = call("run", write_spec(tmp_path), "--wait", "1.5", "--store", tmp_path)
+    assert result.exit_code == 2
+    assert f"'tiny' is being run by process {elsewhere.pid} on far-away since" in result.stderr
+    assert time.monotonic() - began >= 1.5

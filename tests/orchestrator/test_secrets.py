@@ -17,7 +17,7 @@ import psycopg
 import pytest
 
 from orchestrator.surroundings import TrackingSettings, secret_variables
-from tests.orchestrator.command_line import ended, finish, started, write_spec
+from tests.orchestrator.command_line import TRIES, ended, finish, started, write_spec
 from tests.tracking.postgres import PASSWORD, PostgresServer, running_postgres
 from tracking import redact_text
 
@@ -83,15 +83,18 @@ def aftermath(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aftermath]:
     with running_postgres() as server, pytest.MonkeyPatch.context() as patch:
         patch.setenv(VARIABLE, PASSWORD)
         patch.setenv("RAY_TMPDIR", str(ray))
-        for database in ("ledger", "mlflow"):
-            server.execute(f"CREATE DATABASE {database}")
-        address = server.url("{}", f"${{{VARIABLE}}}")
-        tracking = {"ledger": address.format("ledger"), "mlflow": address.format("mlflow")}
+        tracking = {}
+        for store in ("ledger", "mlflow"):
+            server.execute(f"CREATE DATABASE {store}")
+            tracking[store] = server.url(store, f"${{{VARIABLE}}}")
         spec = write_spec(folder, tracking=tracking)
-        where = ("--ledger", address.format("ledger"))
+        where = ("--ledger", tracking["ledger"])
         said = []
-        with started(folder, "run", spec) as process, Watch(process.pid) as watch:
-            code, out, err = finish(process)
+        for _ in range(TRIES):  # Ray gives up on a machine that is too busy
+            with started(folder, "run", spec) as process, Watch(process.pid) as watch:
+                code, out, err = finish(process)
+            if code == 0:
+                break
         assert code == 0, err
         said += [out, err]
         for arguments in (
