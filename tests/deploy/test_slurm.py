@@ -4,13 +4,14 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from orchestrator.lookup import NoLedgerError, open_existing
 from tests.deploy.files import DEPLOY, PROGRAMS
-from tests.orchestrator.command_line import PATIENCE_S, write_spec
+from tests.orchestrator.command_line import PATIENCE_S, TRIES, write_spec
 from tests.orchestrator.processes import until
 from tracking.records import SweepState, TrialState
 
@@ -81,6 +82,10 @@ class Job:
         self._scripts.append(script)
         return script
 
+    def is_under_way(self, script: "subprocess.Popen[bytes]") -> bool:
+        """Say whether trials complete, or the script has ended."""
+        return self.completed() >= 2 or script.poll() is not None
+
     def output(self) -> str:
         """Return what the last script wrote."""
         return (self.folder / f"slurm-{len(self._scripts) - 1}.out").read_text(errors="replace")
@@ -103,8 +108,11 @@ class Job:
 
 
 def test_a_job_at_its_time_limit_is_queued_again_and_goes_on(job: Job) -> None:
-    script = job.start()
-    until(lambda: job.completed() >= 2 or script.poll() is not None, "no trial completes")
+    for _ in range(TRIES):  # Ray gives up on a machine that is too busy
+        script = job.start()
+        until(partial(job.is_under_way, script), "no trial completes")
+        if "no Ray cluster answers" not in job.output():
+            break
     assert script.poll() is None, job.output()
     (token,) = job.folder.glob(".prunesweep/job-*/token")
     assert token.stat().st_mode & 0o077 == 0
@@ -115,8 +123,11 @@ def test_a_job_at_its_time_limit_is_queued_again_and_goes_on(job: Job) -> None:
     assert job.completed() < 16
 
     (job.folder / "requeued").unlink()
-    again = job.start()
-    assert again.wait(timeout=PATIENCE_S) == 0, job.output()
+    for _ in range(TRIES):  # Ray gives up on a machine that is too busy
+        status = job.start().wait(timeout=PATIENCE_S)
+        if "no Ray cluster answers" not in job.output():
+            break
+    assert status == 0, job.output()
     assert not (job.folder / "requeued").exists()
     with open_existing(job.ledger) as ledger:
         (sweep,) = ledger.sweeps()
