@@ -13,9 +13,10 @@ from typing import Any
 import methods
 from methods import PruningPlan, Schedule, removed_count
 from methods.latency_predictor import PredictorSettings
+from orchestrator.arms import ArmSettings
 from orchestrator.ground import Ground
 from orchestrator.predictors import Predictors
-from orchestrator.spec import ArmSettings, SweepSpec
+from orchestrator.spec import SweepSpec
 from orchestrator.study import FRONT, Choice, Study
 from search_spaces import Proposal
 from tracking.records import EntryRecord, NewEntry, Role, TrialRecord, TrialState

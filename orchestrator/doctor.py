@@ -19,11 +19,12 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from methods import PruningPlan, masked_difference
+from orchestrator.arms import ArmSettings
 from orchestrator.census import census
 from orchestrator.errors import PrunesweepError
 from orchestrator.ground import Ground, Terrain
 from orchestrator.predictors import predictor_settings
-from orchestrator.spec import ArmSettings, ControlSettings, SweepSpec
+from orchestrator.spec import ControlSettings, SweepSpec
 from orchestrator.surroundings import TrackingSettings
 from orchestrator.sweep import Sweep
 from tracking.artifacts import ArtifactStore

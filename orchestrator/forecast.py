@@ -15,9 +15,10 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.census import Line, census
+from orchestrator.changes import forbidden_changes
 from orchestrator.errors import SpecChangeError, SpecError
 from orchestrator.lookup import NoLedgerError, open_existing, spec_of
-from orchestrator.spec import SweepSpec, forbidden_changes
+from orchestrator.spec import SweepSpec
 from orchestrator.sweep import Sweep
 from tracking.errors import UnknownSweepError
 from tracking.ledger import Ledger

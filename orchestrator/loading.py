@@ -8,9 +8,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from orchestrator.arms import SHORTHANDS
 from orchestrator.errors import Problem, SpecError
 from orchestrator.messages import explain
-from orchestrator.spec import SHORTHANDS, SweepSpec
+from orchestrator.spec import SweepSpec
 from orchestrator.surroundings import CHECK
 from orchestrator.yaml_reader import Path, read_yaml
 

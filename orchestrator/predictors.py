@@ -4,8 +4,8 @@ from collections.abc import Iterable
 
 import methods
 from methods.latency_predictor import PredictorSettings
+from orchestrator.arms import ArmSettings
 from orchestrator.knobs import extremes
-from orchestrator.spec import ArmSettings
 
 
 def predictor_settings(arm: ArmSettings) -> PredictorSettings | None:

@@ -6,12 +6,9 @@ a sweep starts: methods are registered, files are there, environment variables a
 absolute.
 """
 
-import json
 import os
-import re
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BeforeValidator,
@@ -22,7 +19,8 @@ from pydantic import (
     model_validator,
 )
 
-from orchestrator.knobs import Knob, extremes, find_knobs, whole_settings, without_knobs
+from orchestrator.arms import ArmSettings, Name, shorthand
+from orchestrator.knobs import without_knobs
 from orchestrator.surroundings import (
     ResourceSettings,
     TrackingSettings,
@@ -38,19 +36,8 @@ from workers.settings import (
     Settings,
     Share,
     Target,
-    Unit,
     content_hash,
 )
-
-#: Where a plain string stands for a mapping with this one key.
-SHORTHANDS: Final = {"model": "name", "data": "name", "arms": "method", "schedule": "name"}
-
-_NOT_SET: Final = "not set"
-
-
-def _shorthand(field: str) -> BeforeValidator:
-    key = SHORTHANDS[field]
-    return BeforeValidator(lambda value: {key: value} if isinstance(value, str) else value)
 
 
 def _one_is_a_list(value: Any) -> Any:
@@ -67,120 +54,11 @@ def _absolute(path: str) -> str:
     return os.path.abspath(os.path.expanduser(path))
 
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,99}$")]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Reductions = Annotated[
     tuple[Annotated[float, BeforeValidator(_no_percentages), Field(gt=0.0, lt=1.0)], ...],
     BeforeValidator(_one_is_a_list),
 ]
-
-
-class ArmSettings(Settings):
-    """One way of pruning: a method, its settings, and a schedule."""
-
-    method: str  #: A registered method, or an alias of one.
-    name: Name = ""  #: Unique in the sweep; left out: the method, and the schedule unless one_shot.
-    #: Settings of the method; a range or choices as value: the search decides.
-    settings: dict[str, Any] = Field(default={})
-    schedule: Annotated[dict[str, Any], _shorthand("schedule")] = Field(
-        default={"name": "one_shot"}
-    )
-    #: Who chooses the ratios: a search, or the method itself, which is given the target.
-    allocation: Literal["search", "method"] = "search"
-
-    @model_validator(mode="before")
-    @classmethod
-    def _default_name(cls, data: Any) -> Any:
-        if not isinstance(data, dict) or "name" in data:
-            return data
-        schedule = data.get("schedule", "one_shot")
-        schedule = schedule.get("name", "one_shot") if isinstance(schedule, dict) else schedule
-        parts = [data.get("method", "arm")] + ([] if schedule == "one_shot" else [schedule])
-        parts += ["allocated"] if data.get("allocation") == "method" else []
-        return {**data, "name": re.sub(r"[^A-Za-z0-9._+-]+", "_", "-".join(map(str, parts)))}
-
-    @field_validator("method")
-    @classmethod
-    def _method_is_registered(cls, method: str, info: ValidationInfo) -> str:
-        if checking(info):
-            import methods
-
-            try:
-                methods.create(method)
-            except methods.UnknownMethodError as error:
-                raise ValueError(str(error)) from error
-            except methods.SettingsError:
-                pass  # the settings have their turn below
-        return method
-
-    @field_validator("settings")
-    @classmethod
-    def _settings_fit(cls, settings: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
-        if checking(info) and "method" in info.data:
-            import methods
-
-            for values in extremes(settings):
-                methods.create(info.data["method"], values)
-        return settings
-
-    @field_validator("schedule")
-    @classmethod
-    def _schedule_fits(cls, schedule: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
-        if not isinstance(schedule.get("name"), str):
-            raise ValueError("needs the name of a schedule, as in {name: iterative, rounds: 3}")
-        if checking(info):
-            import methods
-
-            for values in extremes(schedule):
-                methods.Schedule.create(values)
-            known = methods.available().get(info.data.get("method", ""))
-            if known is not None and not known.schedulable and schedule["name"] != "one_shot":
-                raise ValueError(f"cannot be combined with {known.name}; leave it out")
-        return schedule
-
-    @field_validator("allocation")
-    @classmethod
-    def _method_allocates(cls, allocation: str, info: ValidationInfo) -> str:
-        if allocation == "method" and checking(info) and {"method", "settings"} <= info.data.keys():
-            import methods
-
-            method = methods.create(info.data["method"], without_knobs(info.data["settings"]))
-            if not method.allocates:
-                raise ValueError(
-                    f"is 'method', but {method.name} does not choose ratios by itself; leave it "
-                    "out, or name a method that does ('prunesweep methods' tells)"
-                )
-        return allocation
-
-    @property
-    def unit(self) -> Unit:
-        """What its method prunes."""
-        import methods
-
-        return methods.kind_of(self.method).unit
-
-    @property
-    def knobs(self) -> dict[str, Knob]:
-        """What the search chooses beside the ratios, as ``settings.alpha`` or ``schedule.knee``."""
-        return {
-            f"{part}.{name}": knob
-            for part, values in (("settings", self.settings), ("schedule", self.schedule))
-            for name, knob in find_knobs(values).items()
-        }
-
-    def chosen(self, numbers: Mapping[str, float]) -> Self:
-        """Return the arm with its knobs at the values that ``numbers`` in [0, 1] stand for."""
-        if not self.knobs:
-            return self
-        import methods
-
-        kinds = {"settings": methods.kind_of(self.method), "schedule": methods.Schedule}
-        filled = {part: dict(getattr(self, part)) for part in kinds}
-        for key, knob in self.knobs.items():
-            part, _, name = key.partition(".")
-            whole = name in whole_settings(kinds[part])
-            filled[part][name] = knob.value(numbers[key], whole=whole)
-        return self.model_copy(update=filled)
 
 
 class TargetSettings(Settings):
@@ -248,10 +126,10 @@ class SweepSpec(Settings):
     model_config = ConfigDict(hide_input_in_errors=True)
 
     name: Name  #: Unique in the ledger.
-    model: Annotated[ModelSettings, _shorthand("model")]
+    model: Annotated[ModelSettings, shorthand("model")]
     checkpoint: str | None = None  #: Dense weights; None: the baseline is trained once.
-    data: Annotated[DataSettings, _shorthand("data")] = DataSettings()
-    arms: tuple[Annotated[ArmSettings, _shorthand("arms")], ...]  #: At least one.
+    data: Annotated[DataSettings, shorthand("data")] = DataSettings()
+    arms: tuple[Annotated[ArmSettings, shorthand("arms")], ...]  #: At least one.
     targets: TargetSettings | None = None  #: None: search the front of accuracy and MACs.
     layers: LayerSettings = LayerSettings()
     search: SearchSettings = SearchSettings()
@@ -406,41 +284,3 @@ class SweepSpec(Settings):
     def spec_hash(self) -> str:
         """Name of the content: 32 hexadecimal digits."""
         return content_hash(self.content)
-
-
-def differences(old: SweepSpec, new: SweepSpec) -> list[str]:
-    """Say what changed in the content, one line per field: ``recipe.epochs: 4 -> 8``."""
-    return list(_changes(_by_arm(old), _by_arm(new), ""))
-
-
-def forbidden_changes(old: SweepSpec, new: SweepSpec, *, extend: bool = False) -> list[str]:
-    """Say which changes a sweep that has begun cannot take; empty when it can go on.
-
-    Resources, tracking and the place of the images may always change. With ``extend``,
-    ``search.trials`` may grow and ``seeds`` may be appended to.
-    """
-    if extend and new.search.trials >= old.search.trials:
-        search = new.search.model_copy(update={"trials": old.search.trials})
-        new = new.model_copy(update={"search": search})
-    if extend and new.seeds[: len(old.seeds)] == old.seeds:
-        new = new.model_copy(update={"seeds": old.seeds})
-    return differences(old, new)
-
-
-def _by_arm(spec: SweepSpec) -> dict[str, Any]:
-    content = spec.content
-    content["arms"] = {arm.pop("name"): arm for arm in content["arms"]}
-    return content
-
-
-def _changes(old: Any, new: Any, path: str) -> Iterator[str]:
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key in [*old, *(key for key in new if key not in old)]:
-            inside = f"{path}.{key}" if path else key
-            yield from _changes(old.get(key, _NOT_SET), new.get(key, _NOT_SET), inside)
-    elif old != new:
-        yield f"{path}: {_shown(old)} -> {_shown(new)}"
-
-
-def _shown(value: Any) -> str:
-    return value if value == _NOT_SET else json.dumps(value)

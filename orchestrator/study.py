@@ -7,8 +7,9 @@ from typing import Any
 import methods
 from methods import Layout
 from methods.cost import CostTarget
+from orchestrator.arms import ArmSettings
 from orchestrator.knobs import without_knobs
-from orchestrator.spec import ArmSettings, SearchSettings
+from orchestrator.spec import SearchSettings
 from search_spaces import (
     Outcome,
     PastProposal,

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from orchestrator.agenda import Agenda
 from orchestrator.census import census
+from orchestrator.changes import forbidden_changes
 from orchestrator.connection import REACH_S, ClusterUnreachableError, connect
 from orchestrator.driver import Driver
 from orchestrator.errors import SpecChangeError, SpecError, SweepFailedError
@@ -24,7 +25,7 @@ from orchestrator.loading import load_spec, locate, parse_spec
 from orchestrator.lookup import spec_of
 from orchestrator.progress import Progress
 from orchestrator.ray_backend import RayBackend
-from orchestrator.spec import SweepSpec, forbidden_changes
+from orchestrator.spec import SweepSpec
 from orchestrator.surroundings import TrackingSettings, secret_variables
 from tracking.artifacts import ArtifactStore
 from tracking.compare import compare

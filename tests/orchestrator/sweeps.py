@@ -131,7 +131,7 @@ class Bench:
         device: str = DEVICE,
         on: Ground | None = None,
     ) -> Driven:
-        """Run a sweep, or go on with it, by a driver of its own; ``on`` the small ground if None."""
+        """Run a sweep, or go on with it, by a driver of its own; on the small ground if None."""
         spec = spec.model_copy(update={"name": self.name})
         stored = spec.model_dump(mode="json")
         try:

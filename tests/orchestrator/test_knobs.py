@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 import methods
 from orchestrator.agenda import Agenda
+from orchestrator.arms import ArmSettings
 from orchestrator.census import census
 from orchestrator.errors import SpecError
 from orchestrator.knobs import MIDDLE, Choices, Range
 from orchestrator.loading import parse_spec
-from orchestrator.spec import ArmSettings
 from tests.orchestrator.simulation import simulate
 from tests.orchestrator.sweeps import DEVICE, ground, specification
 from tests.orchestrator.test_agenda import Play, of_role

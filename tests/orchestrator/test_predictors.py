@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from orchestrator.agenda import Place, Wanted
+from orchestrator.arms import ArmSettings
 from orchestrator.census import census
 from orchestrator.predictors import predictor_settings
-from orchestrator.spec import ArmSettings, SweepSpec
+from orchestrator.spec import SweepSpec
 from tests.orchestrator.backends import SeededBackend
 from tests.orchestrator.simulation import simulate
 from tests.orchestrator.sweeps import DEVICE, OFF, Bench, specification

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
+from orchestrator.changes import differences, forbidden_changes
 from orchestrator.errors import Problem, SpecChangeError, SpecError
 from orchestrator.loading import load_spec, locate, parse_spec
 from orchestrator.messages import record_in
-from orchestrator.spec import SweepSpec, differences, forbidden_changes
+from orchestrator.spec import SweepSpec
 from orchestrator.surroundings import TrackingSettings
 from workers.settings import Target
 
