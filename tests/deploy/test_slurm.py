@@ -1,8 +1,10 @@
 """The Slurm script for real, but for Slurm: `srun` and `scontrol` of one machine."""
 
 import os
+import shutil
 import signal
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -15,7 +17,7 @@ from tests.orchestrator.command_line import PATIENCE_S, TRIES, write_spec
 from tests.orchestrator.processes import until
 from tracking.records import SweepState, TrialState
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 #: Runs what it is given here; what Slurm would do with its own options is not tried.
 SRUN = """#!/bin/sh
@@ -63,7 +65,7 @@ class Job:
             "HOME": str(self.folder),
             "PATH": f"{self.folder}:{PROGRAMS}:{os.environ['PATH']}",
             "PRUNESWEEP_ENVIRONMENT": str(self.folder / "prunesweep.env"),
-            "PRUNESWEEP_TEMPORARY": f"/tmp/ray-slurm-{number}",  # paths of sockets have an end
+            "PRUNESWEEP_TEMPORARY": self._temporary(len(self._scripts)),
             "SLURM_JOB_ID": str(number),
             "SLURM_JOB_NODELIST": "node1",
             "SLURM_JOB_NUM_NODES": "1",
@@ -81,6 +83,10 @@ class Job:
             )
         self._scripts.append(script)
         return script
+
+    def _temporary(self, number: int) -> str:
+        """Return where Ray keeps its files; paths of sockets have an end, so not in the folder."""
+        return f"{tempfile.gettempdir()}/ray-slurm-{os.getpid()}-{number}"
 
     def is_under_way(self, script: "subprocess.Popen[bytes]") -> bool:
         """Say whether trials complete, or the script has ended."""
@@ -105,6 +111,8 @@ class Job:
             if script.poll() is None:
                 os.killpg(script.pid, signal.SIGKILL)
                 script.wait()
+        for number in range(len(self._scripts)):
+            shutil.rmtree(self._temporary(number), ignore_errors=True)
 
 
 def test_a_job_at_its_time_limit_is_queued_again_and_goes_on(job: Job) -> None:

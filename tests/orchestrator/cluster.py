@@ -9,12 +9,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 PROGRAMS = Path(sys.executable).parent
-START_S = 180.0  #: For a node to come up; the machine may be busy with other things.
+TRIES = 4
 STOP_S = 30.0
 
 
@@ -24,6 +24,7 @@ class RayCluster:
 
     port: int
     dashboard: str  #: URL.
+    agent: str  #: URL of the one on the worker.
     environment: Mapping[str, str]  #: Of somebody who has the token.
 
 
@@ -41,7 +42,7 @@ def running_cluster(**variables: str) -> Iterator[RayCluster]:
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(folder / "token"),
         }
-        port, dashboard, *agents = _free_ports(4)
+        port, dashboard, *agents = free_ports(4)
         head = [
             "--head", "--num-cpus", "0", "--port", str(port), "--include-dashboard", "true",
             "--dashboard-host", "127.0.0.1", "--dashboard-port", str(dashboard),
@@ -49,40 +50,39 @@ def running_cluster(**variables: str) -> Iterator[RayCluster]:
         worker = ["--address", f"127.0.0.1:{port}", "--num-cpus", "2"]
         nodes: list[subprocess.Popen[bytes]] = []
         try:
-            for arguments, agent in zip((head, worker), agents, strict=True):
-                log = folder / f"node-{len(nodes)}.log"
-                nodes.append(_start(folder, arguments, agent, log, {**environment, **variables}))
-                _wait_until(log, "Ray runtime started", nodes[-1])
+            for arguments, at in zip((head, worker), agents, strict=True):
+                nodes.append(_started(folder, arguments, at, {**environment, **variables}))
             url = f"http://127.0.0.1:{dashboard}"
-            yield RayCluster(port=port, dashboard=url, environment=environment)
+            agent = f"http://127.0.0.1:{agents[1]}"
+            yield RayCluster(port=port, dashboard=url, agent=agent, environment=environment)
         finally:
             for node in reversed(nodes):
                 _stop(node)
 
 
-def _start(
-    folder: Path, arguments: list[str], agent: int, log: Path, environment: Mapping[str, str]
+def _started(
+    folder: Path, arguments: list[str], agent: int, environment: Mapping[str, str]
 ) -> "subprocess.Popen[bytes]":
-    command = [
+    """Start a node; again where Ray gives up, which it does when the machine is busy for 30 s."""
+    command: list[str | Path] = [
         PROGRAMS / "ray", "start", *arguments, "--block", "--node-ip-address", "127.0.0.1",
         "--dashboard-agent-listen-port", str(agent), "--object-store-memory", str(80 * 2**20),
         "--disable-usage-stats",
     ]  # fmt: skip
-    if "--head" in arguments:
-        command += ["--temp-dir", folder / "ray"]
-    with log.open("wb") as output:
-        return subprocess.Popen(
-            command, cwd=folder, env=environment, stdout=output, stderr=output,
-            stdin=subprocess.DEVNULL, start_new_session=True,
-        )  # fmt: skip
-
-
-def _wait_until(log: Path, words: str, process: "subprocess.Popen[bytes]") -> None:
-    deadline = time.monotonic() + START_S
-    while words not in log.read_text(errors="replace"):
-        if process.poll() is not None or time.monotonic() > deadline:
-            raise RuntimeError(f"a Ray node did not start: {log.read_text(errors='replace')}")
-        time.sleep(0.2)
+    for attempt in range(TRIES):
+        temporary = ["--temp-dir", f"{folder}/ray{attempt}"] if "--head" in arguments else []
+        with (folder / "log").open("wb") as log:
+            node = subprocess.Popen(
+                [*command, *temporary], cwd=folder, env=environment, stdout=log, stderr=log,
+                stdin=subprocess.DEVNULL, start_new_session=True,
+            )  # fmt: skip
+        while node.poll() is None:
+            if "Ray runtime started" in (folder / "log").read_text(errors="replace"):
+                return node
+            time.sleep(0.2)
+        with suppress(ProcessLookupError):
+            os.killpg(node.pid, signal.SIGKILL)  # what it had started
+    raise RuntimeError(f"no Ray node starts: {(folder / 'log').read_text(errors='replace')}")
 
 
 def _stop(node: "subprocess.Popen[bytes]") -> None:
@@ -96,7 +96,8 @@ def _stop(node: "subprocess.Popen[bytes]") -> None:
         node.wait()
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Return ports nobody listens on."""
     probes = [socket.socket() for _ in range(count)]
     try:
         for probe in probes:
