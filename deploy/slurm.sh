@@ -61,7 +61,7 @@ if ((SLURM_JOB_NUM_NODES > 1)); then
   nodes+=($!)
 fi
 
-prunesweep run "$@" --address "$head_ip:$port" &
+prunesweep run "$@" --address "$head_ip:$port" --wait 90 &
 driver=$!
 
 # Slurm says so three minutes before the limit, or when others need the nodes: the driver puts the

@@ -144,6 +144,7 @@ def test_nobody_is_let_in_without_the_token(
     assert "Traceback" not in err
 
 
+@pytest.mark.slow
 def test_a_job_has_its_code_and_is_continued_by_the_next(
     laptop: Laptop, cluster: RayCluster, ledger: str
 ) -> None:
@@ -185,6 +186,7 @@ def test_the_health_checks_of_the_manifests_need_no_token(cluster: RayCluster) -
         urllib.request.urlopen(f"{cluster.dashboard}/api/jobs/", timeout=60)
 
 
+@pytest.mark.slow
 def test_a_job_that_fails_ends_with_its_exit_code(laptop: Laptop, cluster: RayCluster) -> None:
     arguments = ["model.name=gone:net", "--address", cluster.dashboard, "--shared-paths"]
     code, out, _ = laptop.call("submit", "name=failing", *arguments, "--follow")

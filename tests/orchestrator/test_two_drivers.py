@@ -19,7 +19,7 @@ URL = "TWO_DRIVERS_LEDGER"  #: Environment variable of the specification.
 ENDLESS = {"epochs": 50_000}  #: Of the baseline: it trains until its driver is gone.
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
 def url(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[str]:
