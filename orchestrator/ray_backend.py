@@ -22,6 +22,9 @@ from orchestrator.surroundings import ResourceSettings
 from workers.actor import TRIAL_RUNNER, Worker
 from workers.settings import TrialSpec
 
+#: Workers in a row that may die before they answer: a machine that is lost takes several along.
+MAX_STILLBORN = 8
+
 
 @dataclass(slots=True)
 class _Seat:
@@ -56,6 +59,7 @@ class RayBackend:
         self._actor_class: Any = ray.remote(Worker)
         self._seats = [self._hire() for _ in range(resources.workers)]
         self._device: str | None = None
+        self._stillborn = 0  # workers in a row that died before they answered
 
     def _hire(self) -> _Seat:
         actor = self._actor_class.options(**self._options).remote(*self._arguments)
@@ -105,10 +109,14 @@ class RayBackend:
         try:
             hello = ray.get(seat.greeting)
         except RayError as error:
-            if _will_happen_again(error):
-                raise WorkerStartError(str(error).strip().splitlines()[-1]) from error
+            self._stillborn += 1
+            if _will_happen_again(error) or self._stillborn >= MAX_STILLBORN:
+                raise WorkerStartError(
+                    str(error).strip().splitlines()[-1], self._stillborn
+                ) from error
             self._replace(seat)
             return []
+        self._stillborn = 0
         seat.greeting = None
         seat.slot = Slot(node=hello["node"], pid=hello["pid"])
         self._device = self._device or hello["device"]
@@ -147,14 +155,19 @@ class RayBackend:
 
 
 class WorkerStartError(PrunesweepError):
-    """A worker could not set itself up."""
+    """A worker could not set itself up, or one after another died of trying."""
 
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
+    def __init__(self, reason: str, in_a_row: int = 1) -> None:
+        super().__init__(reason, in_a_row)
+        self.reason, self.in_a_row = reason, in_a_row
 
     def __str__(self) -> str:
-        return f"A worker could not start: {self.reason}"
+        if self.in_a_row < MAX_STILLBORN:
+            return f"A worker could not start: {self.reason}"
+        return (
+            f"{self.in_a_row} workers in a row died before they were ready: {self.reason} Look for "
+            "memory that runs out or a library that crashes on import; Ray's logs have the rest."
+        )
 
 
 def _cause(error: RayTaskError) -> BaseException:

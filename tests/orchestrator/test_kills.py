@@ -234,6 +234,12 @@ class TestWorkersThatCannotStart:
             "A worker could not start: ModuleNotFoundError: No module named 'no'" in sweep.words()
         )
 
+    @pytest.mark.slow
+    def test_workers_that_die_one_after_another_end_the_sweep(self, tmp_path: Path) -> None:
+        sweep = RealSweep(tmp_path, FIELDS, runner=f"{__package__}.fatal:run_trial")
+        assert sweep.run() == 1
+        assert "8 workers in a row died before they were ready: " in sweep.words()
+
 
 class TestRealTrials:
     FIELDS: ClassVar[dict[str, Any]] = {
