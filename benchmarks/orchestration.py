@@ -152,7 +152,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--samplers", nargs="+", default=["tpe"], choices=("tpe", "random"))
     parser.add_argument("--repetitions", type=int, default=3)
-    parser.add_argument("--trials", type=int, default=150, help="of prunesweep")
+    # As many as of the arm with reused actors: a sampler's cost grows with the trials it knows.
+    parser.add_argument("--trials", type=int, default=40, help="of prunesweep")
     parser.add_argument("--reuse-trials", type=int, default=40)
     parser.add_argument("--default-trials", type=int, default=10)
     parser.add_argument("--output", type=Path, help="Markdown file to write")

@@ -22,6 +22,9 @@ from tracking.mlflow_server import sqlite_file
 
 MAX_CHECKPOINT: Final = 256 * 2**20  #: Bytes that travel with a job; Ray takes 500 MiB in all.
 
+#: A job that follows one whose machine died waits for that one's lease to run out.
+LEASE_WAIT_S: Final = 90
+
 #: Addresses of what every node reaches, by key of ``tracking``.
 _REACHED_BY: Final = {
     "ledger": "postgresql+psycopg://",
@@ -74,9 +77,10 @@ def pack(
     if with_code:
         own_code(folder)
     program = ["python", "-m", "orchestrator"] if with_code else ["prunesweep"]
+    there = ["--address", "auto", "--wait", str(LEASE_WAIT_S)]
     return Parcel(
         sweep=spec.name,
-        entrypoint=shlex.join([*program, "run", spec_file.name, *sent, "--address", "auto"]),
+        entrypoint=shlex.join([*program, "run", spec_file.name, *sent, *there]),
         files=tuple(sorted(path.name for path in folder.iterdir())),
         needs=variables_in(spec.tracking),
         status=_status_command(spec),

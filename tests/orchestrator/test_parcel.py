@@ -48,6 +48,8 @@ def test_a_sweep_on_services_travels_as_its_file(tmp_path: Path) -> None:
         "search.limits={'layer3.*': [0, 0.5]}",
         "--address",
         "auto",
+        "--wait",
+        "90",
     ]
 
 
