@@ -75,7 +75,7 @@ def test_a_registered_method_is_created_by_its_name_and_its_aliases() -> None:
 
 def test_a_module_may_be_loaded_twice() -> None:
     register()(SmallestIndexFirst)
-    again = type(SmallestIndexFirst)(
+    again: type[PruningMethod] = type(
         SmallestIndexFirst.__name__, SmallestIndexFirst.__bases__, dict(SmallestIndexFirst.__dict__)
     )
     register()(again)
