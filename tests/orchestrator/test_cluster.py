@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from _pytest.mark.structures import ParameterSet
 
 from tests.orchestrator.cluster import RayCluster, running_cluster
 from tests.orchestrator.command_line import PATIENCE_S, ROOT, write_spec
@@ -114,14 +115,19 @@ def test_a_driver_on_a_node_sends_its_code_to_the_workers(
     assert laptop.imported_from() == {"here", "py_modules_files"}  # the driver, the workers
 
 
+def _later(*values: Any) -> ParameterSet:
+    """Leave a case to the slow tests."""
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 @pytest.mark.parametrize(
     ("verb", "changes", "problem"),
     [
         ("run", {"RAY_AUTH_MODE": None, "RAY_AUTH_TOKEN_PATH": None}, "it wants a token"),
-        ("run", {"RAY_AUTH_TOKEN": "0" * 64}, "its token is another one"),
-        ("run", {"RAY_AUTH_TOKEN_PATH": None}, "no token was found"),
+        _later("run", {"RAY_AUTH_TOKEN": "0" * 64}, "its token is another one"),
+        _later("run", {"RAY_AUTH_TOKEN_PATH": None}, "no token was found"),
         ("submit", {"RAY_AUTH_MODE": None}, "Missing authentication token"),
-        ("submit", {"RAY_AUTH_TOKEN": "0" * 64}, "Invalid authentication token"),
+        _later("submit", {"RAY_AUTH_TOKEN": "0" * 64}, "Invalid authentication token"),
     ],
 )
 def test_nobody_is_let_in_without_the_token(

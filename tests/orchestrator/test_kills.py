@@ -226,6 +226,7 @@ class TestMlflowOutOfReach:
         assert all(trial.published_rev == trial.rev for trial in sweep.bench().trials())
 
 
+@pytest.mark.slow
 class TestWorkersThatCannotStart:
     def test_the_driver_says_why_and_ends(self, tmp_path: Path) -> None:
         sweep = RealSweep(tmp_path, FIELDS, runner="no.such:thing")
@@ -234,7 +235,6 @@ class TestWorkersThatCannotStart:
             "A worker could not start: ModuleNotFoundError: No module named 'no'" in sweep.words()
         )
 
-    @pytest.mark.slow
     def test_workers_that_die_one_after_another_end_the_sweep(self, tmp_path: Path) -> None:
         sweep = RealSweep(tmp_path, FIELDS, runner=f"{__package__}.fatal:run_trial")
         assert sweep.run() == 1

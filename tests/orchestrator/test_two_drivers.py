@@ -13,13 +13,13 @@ from tests.tracking.postgres import running_postgres
 from tracking import MissingLedgerError, Outcome, TrialState
 from tracking.ledger import Ledger
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(1500)]
 
 URL = "TWO_DRIVERS_LEDGER"  #: Environment variable of the specification.
 ENDLESS = {"epochs": 50_000}  #: Of the baseline: it trains until its driver is gone.
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
+@pytest.fixture(params=["sqlite", "postgresql"])
 def url(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[str]:
