@@ -13,7 +13,7 @@ from pathlib import Path
 
 from benchmarks.noop_sweep import run, specification
 from benchmarks.sampler import measure
-from benchmarks.surroundings import surroundings
+from benchmarks.surroundings import publish, surroundings
 from orchestrator.connection import connect
 
 WINDOW = 100  #: Trials the cost is averaged over, from each size on.
@@ -47,11 +47,7 @@ def main() -> None:
         cpu_ms = stopwatch.per_trial(stopwatch.cpu_s, *part)
         _, tpe_ms = measure("tpe", size, 50, ASKS)
         lines.append(f"| {size} | {wall_ms:.1f} | {cpu_ms:.1f} | {tpe_ms:.0f} |")
-    text = "\n".join([*lines, ""])
-    print(text)
-    if options.output:
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        options.output.write_text(text)
+    publish([*lines, ""], options.output)
 
 
 if __name__ == "__main__":

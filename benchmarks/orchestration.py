@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.noop import REPORTS
-from benchmarks.surroundings import ROOT, surroundings
+from benchmarks.surroundings import ROOT, publish, surroundings
 
 OURS, REUSE, DEFAULT = "prunesweep", "Ray Tune, reused actors", "Ray Tune, default"
 GOALS = {REUSE: 40, DEFAULT: 100}  #: How many times as long Ray Tune is to take.
@@ -169,11 +169,7 @@ def main() -> None:
         for sampler in options.samplers
     ]
     lines += [*surroundings(), "", *(line for section in sections for line in section)]
-    text = "\n".join(lines)
-    print(text)
-    if options.output:
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        options.output.write_text(text)
+    publish(lines, options.output)
 
 
 if __name__ == "__main__":

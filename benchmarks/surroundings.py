@@ -3,6 +3,7 @@
 import os
 import platform
 import subprocess
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -27,6 +28,15 @@ def surroundings() -> list[str]:
         f"- {os.cpu_count()} CPUs ({_processor()}), load averages at the end {load}",
         f"- Python {platform.python_version()}, {packages}",
     ]
+
+
+def publish(lines: Sequence[str], output: Path | None) -> None:
+    """Print a page of Markdown, and write it to ``output`` if that is given."""
+    text = "\n".join(lines)
+    print(text)
+    if output:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(text)
 
 
 def _processor() -> str:

@@ -2,6 +2,7 @@
 
 import time
 from collections import Counter
+from collections.abc import Iterable
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -22,13 +23,15 @@ class Progress:
         console: Where to print.
         total: Trials the sweep asks for, at most.
         name: The sweep.
+        done: Places whose trials had ended before this driver began.
     """
 
-    def __init__(self, console: Console, total: int, name: str) -> None:
+    def __init__(self, console: Console, total: int, name: str, done: Iterable[Place] = ()) -> None:
         self._console, self._total, self._name = console, total, name
         self._states: Counter[TrialState] = Counter()
         self._reused = 0
-        self._places = 0
+        self._done = set(done)
+        self._before = len(self._done)
         self._best: dict[tuple[str, str], tuple[float, int]] = {}
         self._running = self._waiting = 0
         self._began = self._said = time.monotonic()
@@ -44,7 +47,7 @@ class Progress:
 
     def ended(self, trial: Ended) -> None:
         """Count a trial; say at once when it failed."""
-        self._places += len(trial.places)
+        self._done.update(trial.places)
         if trial.reused:
             self._reused += 1
         else:
@@ -77,18 +80,18 @@ class Progress:
 
     def summary(self) -> str:
         """Return where things stand, in one line."""
-        done = sum(self._states.values())
+        done, fresh = len(self._done), len(self._done) - self._before
         minutes = (time.monotonic() - self._began) / 60
-        rate = done / minutes if minutes else 0.0
-        parts = [f"{self._name}: {self._places} of {self._total} done"]
+        rate = sum(self._states.values()) / minutes if minutes else 0.0
+        parts = [f"{self._name}: {done} of {self._total} done"]
         parts += [f"{self._running} running"] if self._running else []
         if failed := self._states[TrialState.FAILED]:
             parts.append(f"{failed} failed")
         if self._reused:
             parts.append(f"{self._reused} known already")
         parts.append(f"{rate:.1f} trials/min")
-        if done and self._places < self._total:
-            left = (self._total - self._places) / (self._places / minutes)
+        if fresh and minutes and done < self._total:
+            left = (self._total - done) / (fresh / minutes)
             parts.append(f"about {_minutes(left)} left")
         return ", ".join(parts)
 

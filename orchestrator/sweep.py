@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from orchestrator.agenda import Agenda
+from orchestrator.agenda import Agenda, Place, place_of
 from orchestrator.census import census
 from orchestrator.changes import forbidden_changes
 from orchestrator.connection import REACH_S, ClusterUnreachableError, connect
@@ -217,7 +217,8 @@ class Sweep:
             device = f"{backend.device_of_first_worker()}, torch {torch.__version__}"
             agenda = Agenda(spec, ground, device)
             total = sum(line.trials for line in census(spec))
-            with Progress(console, total, spec.name) as progress:
+            done = _places_done(ledger, writer.sweep_id)
+            with Progress(console, total, spec.name, done) as progress:
                 driver = Driver(agenda, backend, ledger, writer, progress)
                 with _stop_on_signals(driver):
                     over = driver.run()
@@ -266,6 +267,12 @@ class Sweep:
             process.terminate()  # it publishes what is left, and ends
             with suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=FLUSH_S)
+
+
+def _places_done(ledger: Ledger, sweep_id: int) -> list[Place]:
+    """Return the places whose trials have ended."""
+    final = {trial.id for trial in ledger.trials(sweep_id) if trial.state.is_final}
+    return [place_of(entry) for entry in ledger.entries(sweep_id) if entry.trial_id in final]
 
 
 @contextmanager

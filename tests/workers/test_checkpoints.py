@@ -139,8 +139,10 @@ def test_fitting_loads_every_value() -> None:
 
 
 def test_fitting_does_without_batch_norm_counters() -> None:
-    weights = {k: v for k, v in network().state_dict().items() if "num_batches" not in k}
-    fit(network(), weights)
+    target = network()
+    weights = {k: v + 1 for k, v in network().state_dict().items() if "num_batches" not in k}
+    fit(target, weights)
+    assert same({k: target.state_dict()[k] for k in weights}, weights)
 
 
 def test_weights_that_do_not_fit_are_listed_and_leave_the_network_as_it_was() -> None:
