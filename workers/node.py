@@ -98,6 +98,8 @@ class Node:
     cache_dir: Path  #: Of this machine: decoded data sets, statistics.
     artifacts: ArtifactStore
     is_shared: bool = True  #: Something else may run on the device; matters to latency.
+    attempt: int = 1  #: Number of this attempt at the trial that is run.
+    checkpoint_epochs: int = 0  #: Epochs of training from one checkpoint to the next; 0: none.
     _data: Recent[DataSet] = field(default_factory=lambda: Recent(2), repr=False, compare=False)
     _weights: Recent[Mapping[str, Tensor]] = field(
         default_factory=lambda: Recent(2), repr=False, compare=False
