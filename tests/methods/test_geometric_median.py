@@ -1,10 +1,12 @@
 import pytest
 import torch
+from torch import nn
 
 from methods import SettingsError, create
+from methods.base import Step
 from methods.geometric_median import GeometricMedian
-from methods.testing import PruningMethodContract
-from tests.methods.helpers import filters
+from methods.testing import CLASSES, EXAMPLES, PruningMethodContract, TinySession
+from tests.methods.helpers import filters, same_ratio
 
 
 def weights(count: int, seed: int = 0) -> torch.Tensor:
@@ -47,6 +49,40 @@ class TestGeometricMedian(PruningMethodContract):
     def test_a_norm_share_beyond_1_is_refused(self) -> None:
         with pytest.raises(SettingsError, match="norm_share"):
             create("fpgm", {"norm_share": 1.5})
+
+    @pytest.mark.parametrize("name", ["plain", "residual_stream"])
+    def test_with_frozen_gradients_the_mask_never_changes(self, name: str) -> None:
+        layout = EXAMPLES[name].layout()
+        first = GeometricMedian().select(
+            EXAMPLES[name].network(), same_ratio(layout, 0.5), TinySession(layout, classes=CLASSES)
+        )
+        masks: list[dict[str, list[int]]] = []
+
+        class Watched(TinySession):
+            def train(self, network, epochs, **hooks):  # type: ignore[no-untyped-def]
+                after_step = hooks.pop("after_step")
+
+                def look(step: Step) -> bool | None:
+                    ends: bool | None = after_step(step)
+                    masks.append({g.name: zero_filters(network, g.name) for g in layout.groups})
+                    return ends
+
+                super().train(network, epochs, after_step=look, **hooks)
+
+        network = EXAMPLES[name].network()
+        session = Watched(layout, classes=CLASSES, epochs=5, schedule="hfp")
+        plan = GeometricMedian().select(network, same_ratio(layout, 0.5), session)
+        assert len(masks) == 4 * session.epochs_trained > 0
+        assert all(mask == masks[0] for mask in masks)
+        assert masks[0] == {name: first.dropped(name) for name in layout.widths}
+        assert plan == first
+
+
+def zero_filters(network: nn.Module, conv: str) -> list[int]:
+    """Return the filters of a convolution whose weights are all zero."""
+    norms = network.get_parameter(f"{conv}.weight").detach().flatten(1).norm(dim=1)
+    found: list[int] = (norms == 0.0).nonzero().flatten().tolist()
+    return found
 
 
 class TestMix(PruningMethodContract):

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.optimize import brentq
 from torch import Tensor, nn
 
@@ -16,7 +18,7 @@ from methods.allocation import meet_target
 from methods.cost import CostModel, Counts, Term
 from methods.filter_norm import FilterNorm
 from methods.layout import Group, Layout
-from methods.provable import Provable, ProvableSampling, complexities, draw
+from methods.provable import Provable, ProvableSampling, _Draws, complexities, draw
 from methods.sensitivity import Rule, sample_size, sensitivities
 from methods.surgery import masked
 from methods.testing import (
@@ -330,6 +332,19 @@ class TestAllocation:
         for more, less in pairwise(counts):
             assert all(a >= b - 1.01 for a, b in zip(more, less, strict=True))
             assert sum(more) > sum(less)
+
+    @given(
+        sensitivity=st.lists(st.just(0.0) | st.floats(1e-6, 1.0), min_size=1, max_size=40),
+        complexity=st.floats(1.0, 100.0),
+    )
+    def test_more_draws_never_keep_fewer_and_never_a_filter_of_sensitivity_0(
+        self, sensitivity: list[float], complexity: float
+    ) -> None:
+        draws = _Draws.of(torch.tensor(sensitivity), complexity)
+        counts = [draws.expected(10.0**power) for power in range(-30, 31, 3)]
+        assert counts == sorted(counts)
+        assert counts[0] >= 1
+        assert counts[-1] == max(1, sum(s > 0.0 for s in sensitivity))
 
     def test_equal_sensitivities_give_nearly_equal_ratios(
         self, monkeypatch: pytest.MonkeyPatch

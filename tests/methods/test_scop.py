@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from methods import CostTarget, LayerPolicy, Layout, MethodError, create, find_layout, shrink
 from methods import knockoffs as knockoffs_module
+from methods.base import Step
 from methods.knockoffs import make_knockoff, pca_gaussian, permuted, white_noise
 from methods.scop import Scop, TwoStreams
 from methods.testing import (
@@ -281,6 +282,29 @@ class TestLearning:
         factors = torch.cat([found[f"factor/{group.name}"] for group in layout.groups])
         assert shares == pytest.approx([float((factors == end).float().mean()) for end in (0, 1)])
         assert (sum(shares) > 0) == (rate == 0.3)
+
+    def test_factors_are_within_their_bounds_after_each_step(self) -> None:
+        seen: list[Tensor] = []
+
+        class Looking(TinySession):
+            def train(self, network, epochs, **hooks):  # type: ignore[no-untyped-def]
+                after_step = hooks.pop("after_step")
+
+                def look(step: Step) -> bool | None:
+                    seen.append(torch.cat([f.detach().clone() for f in network.factors]))
+                    ends: bool | None = after_step(step)
+                    return ends
+
+                super().train(network, epochs, after_step=look, **hooks)
+
+        layout = EXAMPLES["plain"].layout()
+        session = Looking(layout, classes=CLASSES)
+        Scop(share=1.0, learning_rate=0.3, saturation=1.0).scores(
+            EXAMPLES["plain"].network(), session
+        )
+        assert len(seen) == 4 * session.epochs_trained
+        assert all(factors.min() >= 0.0 and factors.max() <= 1.0 for factors in seen)
+        assert all((factors == 0.0).any() or (factors == 1.0).any() for factors in seen[2:])
 
     def test_a_filter_nobody_reads_keeps_score_0_and_the_others_move(self) -> None:
         torch.manual_seed(0)

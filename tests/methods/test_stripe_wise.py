@@ -301,13 +301,21 @@ class TestNative:
         assert 0.0 == removed[0] < removed[1] < removed[2]
 
     @pytest.mark.parametrize(
-        ("alpha", "decay", "batch", "epoch"),
-        [(1e-5, 1e-4, 64, 29), (1e-4, 0.0, 64, 12), (1e-5, 1e-4, 512, None)],
+        ("alpha", "decay", "batch", "epoch", "final"),
+        [
+            pytest.param(1e-5, 1e-4, 64, 29, None, marks=pytest.mark.slow),
+            pytest.param(1e-5, 0.0, 64, None, 0.34, marks=pytest.mark.slow),
+            pytest.param(0.0, 1e-4, 64, 58, None, marks=pytest.mark.slow),
+            (1e-4, 0.0, 64, 12, None),
+            pytest.param(1e-5, 1e-4, 128, 58, None, marks=pytest.mark.slow),
+            pytest.param(1e-5, 1e-4, 256, None, 0.11, marks=pytest.mark.slow),
+            (1e-5, 1e-4, 512, None, 0.38),
+        ],
     )
     def test_penalty_and_weight_decay_alone_shrink_factors_as_derived(
-        self, alpha: float, decay: float, batch: int, epoch: int | None
+        self, alpha: float, decay: float, batch: int, epoch: int | None, final: float | None
     ) -> None:
-        """Rows of the table in the authors' setting: 160 epochs, learning rate 0.1 in steps."""
+        """The authors' setting, 160 epochs at learning rate 0.1 in steps: when a factor is gone."""
         conv = nn.Conv2d(1, 1, 3, padding=1, bias=False)
         network = nn.Sequential(conv)
         skeletons = Skeletons(network, [by_stripe("0", conv, None, None)], alpha=alpha)
@@ -315,6 +323,7 @@ class TestNative:
         optimizer = optim.SGD([factors], lr=0.1, momentum=0.9, weight_decay=decay, foreach=False)
         step, per_epoch = _step(network, optimizer), -(-50_000 // batch)
         factors.grad = torch.zeros_like(factors)
+        gone = None
         for t in range(160 * per_epoch):
             at = t / per_epoch
             optimizer.param_groups[0]["lr"] = 0.1 * 0.1 ** ((at >= 80) + (at >= 120))
@@ -322,8 +331,8 @@ class TestNative:
             skeletons.penalise(step)
             optimizer.step()
             if t % 50 == 0 and float(factors.detach().max()) <= 0.01:
-                assert epoch is not None
-                assert abs(at - epoch) <= 1.0
-                return
-        assert epoch is None
-        assert float(factors.detach().mean()) == pytest.approx(0.38, abs=0.01)
+                gone = at
+                break
+        assert gone == (None if epoch is None else pytest.approx(epoch, abs=1.0))
+        if final is not None:
+            assert float(factors.detach().mean()) == pytest.approx(final, abs=0.01)

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from methods import LayerPolicy, Layout, find_layout
 from methods.taylor import Taylor
+from methods.taylor import _gates as open_gates
 from methods.testing import CLASSES, EXAMPLES, PruningMethodContract, TinySession
-from tests.methods.helpers import norm_of
+from tests.methods.helpers import logits, norm_of
 
 
 def at(network: nn.Module, layer: str, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -81,6 +82,17 @@ class TestTaylor(PruningMethodContract):
         )
         for name in one:
             torch.testing.assert_close(one[name], other[name], rtol=1e-4, atol=1e-9)
+
+    @pytest.mark.parametrize("name", EXAMPLES)
+    def test_gates_of_1_leave_the_output_to_the_bit(self, name: str) -> None:
+        network, layout = EXAMPLES[name].network(), EXAMPLES[name].layout()
+        images = TinySession(layout, classes=CLASSES).images[:8]
+        expected = logits(network, images)
+        with open_gates(network, layout, 1, images.device) as gates:
+            gated = network(images)
+            assert torch.equal(gated, expected)
+            gradients = torch.autograd.grad(gated.square().sum(), list(gates.values()))
+        assert all(gradient.any() for gradient in gradients)  # and they were in its way
 
     def test_a_filter_nobody_reads_scores_0(self) -> None:
         network = EXAMPLES["residual_pad"].network()
