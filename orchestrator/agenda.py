@@ -8,6 +8,7 @@ starts or stores a trial.
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import methods
@@ -19,8 +20,11 @@ from orchestrator.predictors import Predictors
 from orchestrator.spec import SweepSpec
 from orchestrator.study import FRONT, Choice, Study
 from search_spaces import Proposal
+from tracking.given_up import JUDGED, Breaker
 from tracking.records import EntryRecord, NewEntry, Role, TrialRecord, TrialState
 from workers.settings import Recipe, Target, TrialSpec
+
+_NEVER = datetime.max.replace(tzinfo=UTC)
 
 DENSE, RANDOM, UNIFORM_L1, SCRATCH = "dense", "random", "uniform_l1", "scratch"
 
@@ -95,13 +99,21 @@ class Agenda:
         self._units = {arm.name: arm.unit for arm in spec.arms}
         self._ways: dict[str, dict[str, Any]] = {}
         self._over: set[tuple[str, str]] = set()
+        self._breaker = Breaker(spec.recovery.failures_per_arm)
         self.problem: str | None = None  #: Why the sweep cannot go on.
+
+    @property
+    def given_up(self) -> Mapping[str, str]:
+        """Arms whose first trials all failed alike, with the cause."""
+        return self._breaker.given_up
 
     def begin(self, entries: Iterable[EntryRecord], trials: Iterable[TrialRecord]) -> None:
         """Start, or go on from what the ledger holds."""
         by_id = {trial.id: trial for trial in trials}
         past = [(entry, by_id[entry.trial_id]) for entry in entries]
         self._known = {place_of(entry): trial.uid for entry, trial in past}
+        for entry, trial in sorted(past, key=lambda pair: (pair[1].ended_at or _NEVER, pair[1].id)):
+            self._judge(place_of(entry), trial.uid, trial.state, trial.cause)
         for key, study in self._studies.items():
             mine = [(e, t) for e, t in past if e.role == "search" and (e.arm, e.target) == key]
             study.restore(mine)
@@ -134,15 +146,21 @@ class Agenda:
     def is_over(self) -> bool:
         """Nothing is due, out, or still to come."""
         searching = any(
-            not (study.is_over or self._predictors.is_missed(arm))
-            for (arm, _), study in self._studies.items()
+            not (study.is_over or self._is_out(arm)) for (arm, _), study in self._studies.items()
         )
         return self.problem is not None or not (self._open or searching)
 
     def ended(
-        self, place: Place, uid: str, state: TrialState, result: Mapping[str, Any] | None
+        self,
+        place: Place,
+        uid: str,
+        state: TrialState,
+        result: Mapping[str, Any] | None,
+        cause: str | None = None,
     ) -> None:
         """Take in how a trial wanted at ``place`` ended; nothing if another is wanted by now."""
+        if self._judge(place, uid, state, cause):
+            self._give_up(place.arm)
         if self._known.get(place) == uid:
             del self._known[place]
         if self._open.get(place) != uid:
@@ -168,9 +186,12 @@ class Agenda:
             self._crown_if_complete(place.target)
 
     def _propose(self, limit: int) -> list[Wanted]:
-        """Ask each study that can for one more proposal, in turn."""
+        """Ask each study that can for one more proposal, those behind first.
+
+        So all end at about the same time, and none is left to a few workers at the end.
+        """
         found: list[Wanted] = []
-        for study in self._studies.values():
+        for study in sorted(self._studies.values(), key=lambda study: study.asked):
             if len(found) < limit and self._is_ready(study.arm) and study.can_ask:
                 proposal, choice = study.ask()
                 place = Place("search", study.arm.name, study.label, proposal.number)
@@ -182,7 +203,29 @@ class Agenda:
 
     def _is_ready(self, arm: ArmSettings) -> bool:
         """Say whether an arm has what its trials need beside the weights."""
-        return not (self._predictors.is_awaited(arm.name) or self._predictors.is_missed(arm.name))
+        return not (self._predictors.is_awaited(arm.name) or self._is_out(arm.name))
+
+    def _is_out(self, arm: str) -> bool:
+        """Say whether no more trials of an arm are run."""
+        return self._predictors.is_missed(arm) or arm in self.given_up
+
+    def _judge(self, place: Place, uid: str, state: TrialState, cause: str | None) -> bool:
+        """Take in what a trial says of its arm; return whether that gives the arm up."""
+        counts = place.role in JUDGED and state.is_final
+        return counts and self._breaker.ended(place.arm, uid, state, cause)
+
+    def _give_up(self, arm: str) -> None:
+        """Want nothing more of an arm; what is out already may end."""
+        for wanted in [w for w in self._due if w.place.arm == arm]:
+            self._due.remove(wanted)
+            del self._open[wanted.place]
+            if wanted.place.role == "confirm":
+                self._awaited[wanted.place.target].discard(wanted.place)
+        for name, label in self._studies:
+            if name == arm:
+                self._confirm_if_over(name, label)
+        for awaited in list(self._awaited):
+            self._crown_if_complete(awaited)
 
     def _unlock(self) -> None:
         """The starting weights are known: controls are due, and searches may begin."""
@@ -210,7 +253,7 @@ class Agenda:
     def _confirm_if_over(self, arm_name: str, label: str) -> None:
         """Re-run the winners of a study whose search has ended, with fresh seeds."""
         study = self._studies[arm_name, label]
-        missed = self._predictors.is_missed(arm_name)
+        missed = self._is_out(arm_name)
         waits = self._weights is None or self._predictors.is_awaited(arm_name)
         if waits or (arm_name, label) in self._over or not (study.is_over or missed):
             return

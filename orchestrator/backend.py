@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
+from tracking.records import Loss
 from workers.settings import TrialSpec
 
 
@@ -55,14 +56,22 @@ class Failed:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Stopped:
+    """The trial ended where it stood, as it was told to."""
+
+    task: Task
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Lost:
     """The worker or its machine went away."""
 
     task: Task
+    loss: Loss
     reason: str
 
 
-Event = Reported | Finished | Failed | Lost
+Event = Reported | Finished | Failed | Stopped | Lost
 
 
 class Backend(Protocol):
@@ -79,6 +88,12 @@ class Backend(Protocol):
 
     def wait(self, timeout_s: float) -> list[Event]:
         """Return what happened, waiting up to ``timeout_s`` for the first event."""
+
+    def stop(self, task: Task) -> None:
+        """Ask a trial to end at its next report; it may come to its own end before that."""
+
+    def abandon(self, task: Task) -> None:
+        """Take the worker from a trial that does not answer; nothing more is heard of the task."""
 
     @property
     def running(self) -> int:
@@ -137,6 +152,12 @@ class InlineBackend:
                 trace = "".join(traceback.format_exception(error))
                 events.append(Failed(task=task, error=trace, cause=one_line(error)))
         return events
+
+    def stop(self, task: Task) -> None:
+        """Nothing: whoever could ask waits until the trial has ended."""
+
+    def abandon(self, task: Task) -> None:
+        """Nothing, likewise."""
 
     def close(self) -> None:
         """Forget what has not run."""

@@ -17,7 +17,7 @@ def differences(old: SweepSpec, new: SweepSpec) -> list[str]:
 def forbidden_changes(old: SweepSpec, new: SweepSpec, *, extend: bool = False) -> list[str]:
     """Say which changes a sweep that has begun cannot take; empty when it can go on.
 
-    Resources, tracking and the place of the images may always change. With ``extend``,
+    Resources, recovery, tracking and the place of the images may always change. With ``extend``,
     ``search.trials`` may grow and ``seeds`` may be appended to.
     """
     if extend and new.search.trials >= old.search.trials:

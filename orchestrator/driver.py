@@ -5,16 +5,18 @@ moment is continued by the next one.
 """
 
 import concurrent.futures as futures
+import math
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from orchestrator.agenda import Agenda, Place, Wanted, place_of
-from orchestrator.backend import Backend, Event, Failed, Finished, Lost, Reported, Task
+from orchestrator.backend import Backend, Event, Failed, Finished, Lost, Reported, Stopped, Task
 from tracking.errors import StaleAttemptError, UnstorableError
 from tracking.ledger import Ledger
-from tracking.records import TrialRecord, TrialState
+from tracking.records import Loss, TrialRecord, TrialState
 from tracking.writer import SweepWriter
 from workers.settings import TrialSpec
 
@@ -42,8 +44,11 @@ class Watcher(Protocol):
     def ended(self, trial: Ended) -> None:
         """A trial reached a final state."""
 
-    def lost(self, trial_id: int, reason: str) -> None:
+    def lost(self, trial_id: int, loss: Loss, reason: str) -> None:
         """An attempt was lost; its trial is run again."""
+
+    def given_up(self, arm: str, cause: str) -> None:
+        """An arm's first trials all failed alike; no more of them are run."""
 
     def tick(self, running: int, waiting: int) -> None:
         """The loop went round once."""
@@ -57,6 +62,8 @@ class _Work:
     spec: TrialSpec
     places: list[Place] = field(default_factory=list)
     task: Task | None = None  #: Set while it runs.
+    stop_reason: str = ""  #: Why it was told to end early.
+    heard_at: float = 0.0  #: When it last gave a sign of life, by `time.monotonic`.
 
     @property
     def is_exclusive(self) -> bool:
@@ -72,6 +79,7 @@ class Driver:
         ledger: Where records are read.
         writer: Where records are written; held by this driver alone.
         watcher: Is told of everything.
+        hung_after_s: How long a trial may be silent before its attempt is given up.
     """
 
     def __init__(
@@ -81,7 +89,10 @@ class Driver:
         ledger: Ledger,
         writer: SweepWriter,
         watcher: Watcher,
+        *,
+        hung_after_s: float = math.inf,
     ) -> None:
+        self._hung_after_s = hung_after_s
         self._agenda, self._backend, self._watcher = agenda, backend, watcher
         self._ledger, self._writer = ledger, writer
         self._work: dict[int, _Work] = {}
@@ -91,6 +102,7 @@ class Driver:
         self._planner = futures.ThreadPoolExecutor(1, thread_name_prefix="planner")
         self._planned: futures.Future[list[Wanted]] | None = None
         self._told: deque[futures.Future[None]] = deque()
+        self._given_up: set[str] = set()  # arms whose waiting trials are cancelled
         self._asks = True  # the agenda may want something it did not want when last asked
         self._stopping = False
 
@@ -116,6 +128,8 @@ class Driver:
                 if self._is_over():
                     return True
                 self._collect(self._backend.wait(self._patience()))
+                self._collect(self._give_up_silent())
+                self._give_up_arms()
                 self._watcher.tick(len(self._running), len(self._waiting))
             self._give_back()
             return False
@@ -202,6 +216,7 @@ class Driver:
         for trial_id, slot in begun:
             work = self._work[trial_id]
             assert work.task is not None
+            work.heard_at = time.monotonic()
             self._backend.start(slot, work.task, work.spec, alone=work.is_exclusive)
 
     def _may_start(self, work: _Work) -> bool:
@@ -244,6 +259,7 @@ class Driver:
         match event:
             case Reported():
                 self._writer.report(trial_id, attempt, event.step, event.values, event.at)
+                self._work[trial_id].heard_at = time.monotonic()
                 return None
             case Finished():
                 try:
@@ -255,17 +271,51 @@ class Driver:
             case Failed():
                 self._writer.fail(trial_id, attempt, event.error, event.cause)
                 return self._end(trial_id, TrialState.FAILED, cause=event.cause)
+            case Stopped():
+                reason = self._work[trial_id].stop_reason
+                self._writer.stop(trial_id, attempt, None, reason)
+                return self._end(trial_id, TrialState.STOPPED, cause=reason)
             case Lost():
-                state = self._writer.lose(trial_id, attempt, event.reason)
+                state = self._writer.lose(trial_id, attempt, event.loss, event.reason)
                 if state.is_final:
-                    return self._end(trial_id, state, cause=f"lost too often: {event.reason}")
-                return lambda: self._requeue(trial_id, event.reason)
+                    return self._end(trial_id, state, cause=f"lost: {event.loss}")
+                return lambda: self._requeue(trial_id, event)
 
-    def _requeue(self, trial_id: int, reason: str) -> None:
+    def _requeue(self, trial_id: int, lost: Lost) -> None:
         self._running.discard(trial_id)
         self._work[trial_id].task = None
         self._waiting.appendleft(trial_id)
-        self._watcher.lost(trial_id, reason)
+        self._watcher.lost(trial_id, lost.loss, lost.reason)
+
+    def _give_up_silent(self) -> list[Event]:
+        """Take the workers from trials that have been silent for too long."""
+        earliest = time.monotonic() - self._hung_after_s
+        lost: list[Event] = []
+        for trial_id in sorted(self._running):
+            work = self._work[trial_id]
+            if work.task is not None and work.heard_at < earliest:
+                self._backend.abandon(work.task)
+                reason = f"no report for {self._hung_after_s:g} s (recovery.hung_after_s)"
+                lost.append(Lost(task=work.task, loss=Loss.HUNG, reason=reason))
+        return lost
+
+    def _give_up_arms(self) -> None:
+        """Cancel what waits of arms that the agenda has given up."""
+        for arm in sorted(self._agenda.given_up.keys() - self._given_up):
+            self._given_up.add(arm)
+            self._watcher.given_up(arm, self._agenda.given_up[arm])
+        if not self._given_up:
+            return
+        doomed = [
+            trial_id
+            for trial_id in self._waiting
+            if self._given_up.issuperset(place.arm for place in self._work[trial_id].places)
+        ]
+        if doomed:
+            cause = "the arm was given up"
+            for trial_id in self._writer.cancel(doomed, cause):
+                self._waiting.remove(trial_id)
+                self._end(trial_id, TrialState.CANCELLED, cause=cause)()
 
     def _end(
         self,
@@ -295,7 +345,7 @@ class Driver:
     def _tell(self, trial: Ended) -> None:
         for place in trial.places:
             told = self._planner.submit(
-                self._agenda.ended, place, trial.uid, trial.state, trial.result
+                self._agenda.ended, place, trial.uid, trial.state, trial.result, trial.cause
             )
             self._told.append(told)
             self._asks = True
@@ -308,4 +358,4 @@ class Driver:
                 task = self._work[trial_id].task
                 if task is not None:
                     reason = "the driver was stopped"
-                    self._writer.lose(trial_id, task.attempt, reason, counted=False)
+                    self._writer.lose(trial_id, task.attempt, Loss.DRIVER, reason)

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from orchestrator.agenda import Place
 from orchestrator.driver import Ended
-from tracking.records import TrialState
+from tracking.records import Loss, TrialState
 
 LINE_EVERY_S = 15.0  #: Between plain lines.
 
@@ -62,11 +62,15 @@ class Progress:
                 best, seen = self._best.get((place.target, place.arm), (accuracy, 0))
                 self._best[place.target, place.arm] = (max(best, accuracy), seen + 1)
 
-    def lost(self, trial_id: int, reason: str) -> None:
-        """Say that a worker went away."""
-        self._console.print(
-            Text.assemble(("lost ", "bold yellow"), f"trial {trial_id}, which runs again: {reason}")
-        )
+    def lost(self, trial_id: int, loss: Loss, reason: str) -> None:
+        """Say that a worker went away, and of what."""
+        what = f"trial {trial_id} ({loss}), which runs again: {reason}"
+        self._console.print(Text.assemble(("lost ", "bold yellow"), what))
+
+    def given_up(self, arm: str, cause: str) -> None:
+        """Say that an arm is not gone on with."""
+        what = f"arm {arm}, whose first trials all failed: {cause}"
+        self._console.print(Text.assemble(("given up ", "bold red"), what))
 
     def tick(self, running: int, waiting: int) -> None:
         """Show where things stand."""

@@ -22,6 +22,7 @@ from pydantic import (
 from orchestrator.arms import ArmSettings, Name, shorthand
 from orchestrator.knobs import without_knobs
 from orchestrator.surroundings import (
+    RecoverySettings,
     ResourceSettings,
     TrackingSettings,
     checking,
@@ -139,6 +140,7 @@ class SweepSpec(Settings):
     seeds: tuple[Seed, ...] = (1, 2, 3)  #: Of re-runs and controls; two or more.
     controls: ControlSettings = ControlSettings()
     resources: ResourceSettings = ResourceSettings()
+    recovery: RecoverySettings = RecoverySettings()
     tracking: TrackingSettings = TrackingSettings()
 
     @field_validator("model")
@@ -270,11 +272,13 @@ class SweepSpec(Settings):
 
     @property
     def content(self) -> dict[str, Any]:
-        """What determines results: all but the name, resources, tracking and where files lie.
+        """What determines results: all but the name, machines, records and where files lie.
 
         Of the checkpoint it has the file's name; trials are identified by the weights in it.
         """
-        content = self.model_dump(mode="json", exclude={"name", "resources", "tracking"})
+        content = self.model_dump(
+            mode="json", exclude={"name", "resources", "recovery", "tracking"}
+        )
         for key in ("path", "download"):
             del content["data"][key]
         content["checkpoint"] = self.checkpoint and Path(self.checkpoint).name

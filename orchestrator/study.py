@@ -89,6 +89,11 @@ class Study:
         return len(self._ended) >= self.trials
 
     @property
+    def asked(self) -> int:
+        """Proposals made so far."""
+        return self._search.asked
+
+    @property
     def can_ask(self) -> bool:
         """The next proposal may be made now."""
         return self._search.asked < self.trials and self._search.can_ask(self._search.asked)

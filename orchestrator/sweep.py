@@ -211,6 +211,7 @@ class Sweep:
             spec.resources,
             cache_dir=str(spec.tracking.folder / "cache"),
             artifacts=spec.tracking.artifacts_url,
+            checkpoint_epochs=spec.recovery.checkpoint_epochs,
             runner=runner,
         )
         try:
@@ -219,7 +220,14 @@ class Sweep:
             total = sum(line.trials for line in census(spec))
             done = _places_done(ledger, writer.sweep_id)
             with Progress(console, total, spec.name, done) as progress:
-                driver = Driver(agenda, backend, ledger, writer, progress)
+                driver = Driver(
+                    agenda,
+                    backend,
+                    ledger,
+                    writer,
+                    progress,
+                    hung_after_s=spec.recovery.hung_after_s,
+                )
                 with _stop_on_signals(driver):
                     over = driver.run()
                 console.print(progress.summary(), highlight=False, soft_wrap=True)

@@ -4,8 +4,10 @@ A plain path or a ``file://`` URL is a local (or shared) folder; anything else i
 (``s3://``, ``gs://``, ``memory://`` ...), whose credentials come from the environment.
 """
 
+import contextlib
 import hashlib
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Callable
@@ -18,6 +20,7 @@ import fsspec
 from tracking.errors import TrackingError, redact
 
 BLOCK = 1 << 20  #: Bytes read at a time.
+_TEMPORARY = re.compile(r"\.[0-9a-f]{32}\.tmp")  # what is being written, or a killed process left
 
 
 class ArtifactError(TrackingError):
@@ -173,6 +176,34 @@ class ArtifactStore:
             (self._folder / relative).unlink(missing_ok=True)
         elif self.exists(path):
             self._system.rm_file(self._remote(relative))
+
+    def files(self, folder: str) -> list[str]:
+        """Return the names of the files that lie in ``folder``, sorted; none without a folder."""
+        relative = check_path(folder)
+        if self._folder is not None:
+            try:
+                with os.scandir(self._folder / relative) as found:
+                    names = [entry.name for entry in found if entry.is_file()]
+            except (FileNotFoundError, NotADirectoryError):
+                return []
+            return sorted(name for name in names if not _TEMPORARY.fullmatch(name))
+        self._system.invalidate_cache()  # another machine may have written since
+        try:
+            rows = self._system.ls(self._remote(relative), detail=True)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return sorted(row["name"].rsplit("/", 1)[-1] for row in rows if row["type"] == "file")
+
+    def remove_folder(self, folder: str) -> None:
+        """Delete ``folder`` with all that lies in it; nothing happens when there is none."""
+        relative = check_path(folder)
+        if self._folder is not None:
+            with contextlib.suppress(FileNotFoundError):
+                shutil.rmtree(self._folder / relative)
+            return
+        self._system.invalidate_cache()  # another machine may have written since
+        with contextlib.suppress(FileNotFoundError):
+            self._system.rm(self._remote(relative), recursive=True)
 
     def sha256(self, path: str) -> str:
         """Return the SHA-256 of the content of ``path`` as 64 hexadecimal digits."""

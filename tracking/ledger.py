@@ -21,6 +21,7 @@ from tracking.records import (
     AttemptRecord,
     EntryRecord,
     LeaseRecord,
+    Loss,
     MetricPoint,
     Outcome,
     SweepRecord,
@@ -148,8 +149,8 @@ class Ledger:
     ) -> SweepWriter:
         """Become the one driver of a sweep, fencing off the one before.
 
-        Attempts the old driver left open are lost and their trials pending again; that counts in
-        ``losses`` and ``takeovers``, and never fails a trial.
+        Attempts the old driver left open are lost and their trials pending again; that never fails
+        a trial.
 
         Args:
             name: The sweep.
@@ -157,7 +158,7 @@ class Ledger:
             process: Whose life the lease hangs on; this one by default.
             lease_s: How long the sweep is held without a sign of life; see `SweepWriter.lease`.
             by_force: Take it from a driver that lives, too; that one is fenced.
-            max_losses: Attempts a trial may lose to failing machines before it counts as failed.
+            max_losses: Attempts a trial may lose by what may be its own doing before it has failed.
 
         Raises:
             UnknownSweepError: There is no such sweep.
@@ -195,9 +196,14 @@ class Ledger:
             connection.execute(
                 sa.update(attempts)
                 .where(attempts.c.trial_id.in_(running), attempts.c.outcome.is_(None))
-                .values(outcome=Outcome.LOST, error=why, ended_at=datetime.now(UTC))
+                .values(
+                    outcome=Outcome.LOST,
+                    loss=Loss.DRIVER,
+                    error=why,
+                    ended_at=datetime.now(UTC),
+                )
             )
-            move(connection, Event.LOSE, {"sweep_id": row.id}, losses=1, takeovers=1)
+            move(connection, Event.LOSE, {"sweep_id": row.id})
         return SweepWriter(
             self.database,
             sweep_id=row.id,

@@ -156,6 +156,7 @@ def attempt_run(
         "prunesweep.attempt": str(number),
         "prunesweep.is_result": "true" if counts else "false",
         "prunesweep.outcome": outcome.value if outcome else "running",
+        "prunesweep.loss": attempt.loss.value if attempt and attempt.loss else None,
         "prunesweep.cause": trial.cause if counts else None,
         "prunesweep.error": error[-MAX_TAG:] if error else None,
         "prunesweep.node": attempt.node if attempt else None,

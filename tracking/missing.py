@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tracking.comparison import FRONT, SCRATCH
+from tracking.given_up import JUDGED, Breaker
 from tracking.runs import Run
 
 
@@ -26,7 +27,12 @@ def missing_from(spec: Mapping[str, Any], runs: Sequence[Run]) -> tuple[str, ...
             ]
     predictors = [run for run in runs if run.entry.role == "predictor"]
     lines += [f"latency predictor of {p.entry.arm}: waiting" for p in predictors if not _is_in(p)]
-    stuck = {p.entry.arm for p in predictors if _is_in(p) and not p.is_usable}
+    given_up = _given_up(spec, runs)
+    lines += [
+        f"arm {arm}: given up, as its first trials all failed of {cause}"
+        for arm, cause in given_up.items()
+    ]
+    stuck = {p.entry.arm for p in predictors if _is_in(p) and not p.is_usable} | given_up.keys()
     arms = [arm for arm in arms if arm not in stuck]  # nothing to train against: none will run
     pairs = [(arm, at) for at in targets for arm in arms]
     alone = {arm["name"] for arm in spec.get("arms", ()) if not _is_searched(arm)}
@@ -47,6 +53,15 @@ def missing_from(spec: Mapping[str, Any], runs: Sequence[Run]) -> tuple[str, ...
     waiting = [run for run in runs if run.entry.role == "latency" and not _is_in(run)]
     lines += [f"latency of {run.entry.arm} at {run.entry.target}: waiting" for run in waiting]
     return tuple(line for line in lines if line)
+
+
+def _given_up(spec: Mapping[str, Any], runs: Iterable[Run]) -> Mapping[str, str]:
+    """Return the arms that the sweep does not go on with, and the cause of their failures."""
+    breaker = Breaker(int((spec.get("recovery") or {}).get("failures_per_arm", 0)))
+    of_arms = [run for run in runs if run.entry.role in JUDGED and _is_in(run)]
+    for run in sorted(of_arms, key=lambda run: (run.trial.ended_at, run.trial.id)):
+        breaker.ended(run.entry.arm, run.trial.uid, run.trial.state, run.trial.cause)
+    return breaker.given_up
 
 
 def _is_searched(arm: Mapping[str, Any]) -> bool:

@@ -51,6 +51,22 @@ class Outcome(StrEnum):
     CANCELLED = "cancelled"
 
 
+class Loss(StrEnum):
+    """Why an attempt was lost."""
+
+    WORKER = "worker"  #: Its process ended: a crash, or a signal.
+    MEMORY = "memory"  #: Its process was killed because memory ran out.
+    HUNG = "hung"  #: It said nothing for too long.
+    NODE = "node"  #: Its machine died, or is out of reach.
+    PREEMPTED = "preempted"  #: Its machine was taken back, as announced.
+    DRIVER = "driver"  #: The driver went away, or gave it back.
+
+    @property
+    def may_be_its_own(self) -> bool:
+        """The trial may be to blame, so it is not tried again for ever."""
+        return self in {Loss.WORKER, Loss.MEMORY, Loss.HUNG}
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SweepRecord:
     """Everything one specification asked for."""
@@ -101,8 +117,7 @@ class TrialRecord:
     spec: dict[str, Any]
     state: TrialState
     attempt: int  #: Number of the latest attempt, from 1; 0 before the first.
-    losses: int  #: Attempts lost since the trial was new or retried, ``takeovers`` included.
-    takeovers: int  #: Losses that were the driver's, so they do not spend the trial's budget.
+    losses: int  #: Attempts lost since it was new or retried for which it may be to blame.
     result: dict[str, Any] | None
     error: str | None  #: What went wrong, for people: usually a traceback.
     cause: str | None  #: One word or line for the table: kind of failure, or why it was stopped.
@@ -156,6 +171,7 @@ class AttemptRecord:
     started_at: datetime
     ended_at: datetime | None
     outcome: Outcome | None  #: None while it runs.
+    loss: Loss | None  #: Why it was lost; None otherwise, and where an older version wrote it.
     error: str | None  #: Why it ended, unless it completed.
     run_id: str | None  #: Its run in MLflow.
 

@@ -25,6 +25,7 @@ class Event(StrEnum):
     GIVE_UP = "give_up"  #: Lost once too often.
     RETRY = "retry"
     CANCEL = "cancel"
+    REVIVE = "revive"  #: What was cancelled is wanted after all.
 
 
 #: Event -> (state it needs, state it leads to). Nothing leaves a final state but a retry.
@@ -39,11 +40,11 @@ TRANSITIONS: Mapping[Event, tuple[TrialState, TrialState]] = MappingProxyType(
         Event.GIVE_UP: (TrialState.RUNNING, TrialState.FAILED),
         Event.RETRY: (TrialState.FAILED, TrialState.PENDING),
         Event.CANCEL: (TrialState.PENDING, TrialState.CANCELLED),
+        Event.REVIVE: (TrialState.CANCELLED, TrialState.PENDING),
     }
 )
 
-_LOSSES = ("losses", "takeovers")
-_COUNTED = {Event.START: ("attempt",), Event.LOSE: _LOSSES, Event.GIVE_UP: _LOSSES}
+_COUNTED = {Event.START: ("attempt",), Event.LOSE: ("losses",), Event.GIVE_UP: ("losses",)}
 
 
 def move(
@@ -55,8 +56,8 @@ def move(
         connection: Transaction to write in.
         event: What happens; trials not in the state it needs are left alone.
         which: Columns and the values they must have, ``{"sweep_id": 1}`` for a whole sweep.
-        changes: New values of other columns; ``attempt``, ``losses`` and ``takeovers`` are added
-            to what is there when the event is a start or a loss.
+        changes: New values of other columns; ``attempt`` and ``losses`` are added to what is there
+            when the event is a start or a loss.
 
     Returns:
         Id and attempt of each trial that was moved.
@@ -64,7 +65,7 @@ def move(
     _, reached = TRANSITIONS[event]
     if reached.is_final:
         changes["ended_at"] = datetime.now(UTC)
-    elif event is Event.RETRY:
+    elif event in {Event.RETRY, Event.REVIVE}:
         changes["ended_at"] = None
     values = {f"in_{name}": value for name, value in which.items()}
     values |= {f"new_{name}": value for name, value in changes.items()}

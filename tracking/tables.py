@@ -12,7 +12,7 @@ from typing import Any, get_args
 
 import sqlalchemy as sa
 
-from tracking.records import Outcome, Role, SweepState, TrialState
+from tracking.records import Loss, Outcome, Role, SweepState, TrialState
 
 # JSON knows neither NaN nor infinities, and PostgreSQL refuses them
 _FLOAT_KEY = "$float"
@@ -153,7 +153,6 @@ trials = sa.Table(
     sa.Column("state", _one_of(TrialState), nullable=False),
     sa.Column("attempt", sa.Integer, nullable=False),
     sa.Column("losses", sa.Integer, nullable=False),
-    sa.Column("takeovers", sa.Integer, nullable=False),
     _json("result", nullable=True),
     sa.Column("error", sa.Text),
     sa.Column("cause", sa.Text),
@@ -201,6 +200,7 @@ attempts = sa.Table(
     sa.Column("outcome", _one_of(Outcome)),
     sa.Column("error", sa.Text),
     sa.Column("run_id", sa.Text),
+    sa.Column("loss", _one_of(Loss)),
 )
 
 metrics = sa.Table(

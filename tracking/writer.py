@@ -1,9 +1,10 @@
 """The one way to change a sweep's records: fenced, in transactions, one state machine."""
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from itertools import takewhile
 from typing import Any
 
 import sqlalchemy as sa
@@ -21,6 +22,7 @@ from tracking.errors import (
 from tracking.lease import Lease
 from tracking.records import (
     EntryRecord,
+    Loss,
     NewEntry,
     Outcome,
     SweepState,
@@ -30,7 +32,8 @@ from tracking.records import (
 from tracking.states import TRANSITIONS, Event, move
 from tracking.tables import attempts, encode, entries, metrics, sweeps, trials
 
-MAX_LOSSES = 3  #: Attempts a trial may lose to failing machines before it counts as failed.
+MAX_LOSSES = 3  #: Attempts a trial may lose by what may be its own doing before it has failed.
+MAX_NODES = 10  #: Machines in a row that may die under a trial before it is taken for the cause.
 
 
 class SweepWriter:
@@ -155,7 +158,6 @@ class SweepWriter:
             "state": TrialState.COMPLETED if done else TrialState.PENDING,
             "attempt": 0,
             "losses": 0,
-            "takeovers": 0,
             "result": done.result if done else None,
             "reused_from": done.id if done else None,
             "created_at": now,
@@ -246,38 +248,57 @@ class SweepWriter:
             Event.FAIL, Outcome.FAILED, trial_id, attempt, why=error, error=error, cause=cause
         )
 
-    def lose(self, trial_id: int, attempt: int, reason: str, *, counted: bool = True) -> TrialState:
-        """Record that the attempt's machine went away; return what becomes of the trial.
+    def lose(self, trial_id: int, attempt: int, loss: Loss, reason: str) -> TrialState:
+        """Record that an attempt did not come to an end of its own; return the trial's new state.
 
-        It is pending again, or failed (cause ``lost``) when this was the last loss it had left.
-        An attempt given back in good order is not ``counted``.
+        It is pending again, or failed when this was the last loss it had left: of those it may be
+        to blame for, or of machines that died under it one after another.
 
         Raises:
             StaleAttemptError: ``attempt`` is not the one that runs.
         """
         with self._writing() as connection:
             trial = self._trial(connection, trial_id)
-            spent = trial.losses - trial.takeovers + 1
-            if counted and spent >= self._max_losses:
-                error = f"Attempt {attempt} was lost, the {spent}. time a machine was: {reason}"
-                changes: dict[str, Any] = {"error": error, "cause": "lost", "losses": 1}
+            losses = trial.losses + loss.may_be_its_own
+            changes: dict[str, Any] = {"losses": int(loss.may_be_its_own)}
+            event = Event.LOSE
+            if (loss.may_be_its_own and losses >= self._max_losses) or (
+                loss is Loss.NODE and self._nodes_lost(connection, trial_id) + 1 >= MAX_NODES
+            ):
                 event = Event.GIVE_UP
-            else:
-                changes = {"losses": int(counted)}
-                event = Event.LOSE
-            self._end(event, Outcome.LOST, trial_id, attempt, why=reason, **changes)
+                changes["cause"] = f"lost: {loss}"
+                changes["error"] = f"Attempt {attempt} was lost too, and no more are made: {reason}"
+            self._end(event, Outcome.LOST, trial_id, attempt, why=reason, loss=loss, **changes)
             return TRANSITIONS[event][1]
 
-    def retry_failed(self) -> int:
-        """Make every failed trial pending again, its losses forgotten; return how many."""
-        fresh = {"error": None, "cause": None, "losses": 0, "takeovers": 0}
-        with self._writing() as connection:
-            return len(move(connection, Event.RETRY, {"sweep_id": self.sweep_id}, **fresh))
+    @staticmethod
+    def _nodes_lost(connection: sa.Connection, trial_id: int) -> int:
+        """Count the attempts that were lost with their machine since the last that was not."""
+        losses = connection.execute(_LOSSES, {"trial": trial_id}).scalars()
+        return sum(1 for _ in takewhile(lambda loss: loss == Loss.NODE, losses))
 
-    def cancel_pending(self) -> int:
-        """Cancel every trial that has not begun; return how many."""
+    def retry_failed(self) -> int:
+        """Make every failed or cancelled trial pending again as if new; return how many."""
+        fresh = {"error": None, "cause": None, "losses": 0}
+        sweep = {"sweep_id": self.sweep_id}
         with self._writing() as connection:
-            return len(move(connection, Event.CANCEL, {"sweep_id": self.sweep_id}))
+            again = (Event.RETRY, Event.REVIVE)
+            return sum(len(move(connection, event, sweep, **fresh)) for event in again)
+
+    def cancel(self, trial_ids: Iterable[int], cause: str) -> list[int]:
+        """Cancel trials that have not begun; return which: those that have are left alone."""
+        cause = clean(cause)
+        with self._writing() as connection:
+            return [
+                row.id
+                for trial_id in trial_ids
+                for row in move(
+                    connection,
+                    Event.CANCEL,
+                    {"id": trial_id, "sweep_id": self.sweep_id},
+                    cause=cause,
+                )
+            ]
 
     def set_state(self, state: SweepState | str) -> None:
         """Record where the sweep stands."""
@@ -312,6 +333,7 @@ class SweepWriter:
         attempt: int,
         *,
         why: str | None = None,
+        loss: Loss | None = None,
         result: dict[str, Any] | None = None,
         **changes: Any,
     ) -> None:
@@ -322,8 +344,15 @@ class SweepWriter:
             changes[name] = clean(changes[name])
         with self._writing() as connection:
             self._advance(connection, event, trial_id, attempt, **changes)
-            closing = {"trial": trial_id, "attempt": attempt, "why": why and clean(why)}
-            connection.execute(_CLOSE_ATTEMPT, closing | {"how": outcome, "now": datetime.now(UTC)})
+            closing = {
+                "trial": trial_id,
+                "attempt": attempt,
+                "how": outcome,
+                "loss": loss,
+                "why": why and clean(why),
+                "now": datetime.now(UTC),
+            }
+            connection.execute(_CLOSE_ATTEMPT, closing)
 
     def _advance(
         self, connection: sa.Connection, event: Event, trial_id: int, attempt: int, **changes: Any
@@ -386,7 +415,18 @@ _CLOSE_ATTEMPT = (
         attempts.c.trial_id == sa.bindparam("trial"),
         attempts.c.n == sa.bindparam("attempt"),
     )
-    .values(outcome=sa.bindparam("how"), error=sa.bindparam("why"), ended_at=sa.bindparam("now"))
+    .values(
+        outcome=sa.bindparam("how"),
+        loss=sa.bindparam("loss"),
+        error=sa.bindparam("why"),
+        ended_at=sa.bindparam("now"),
+    )
+)
+_LOSSES = (
+    sa.select(attempts.c.loss)
+    .where(attempts.c.trial_id == sa.bindparam("trial"), attempts.c.ended_at.is_not(None))
+    .order_by(attempts.c.n.desc())
+    .limit(MAX_NODES)
 )
 _ADD_TRIAL = sa.insert(trials).returning(*trials.c)
 _DROP_ENTRY = sa.delete(entries).where(entries.c.id == sa.bindparam("entry"))

@@ -21,10 +21,21 @@ from workers.settings import TrialSpec
 Report = Callable[[int, dict[str, float]], None]
 Runner = Callable[[TrialSpec, Node, Report], dict[str, Any]]
 
-#: What a worker sends back: an epoch's values, or the trial's result as the last item.
-Message = tuple[Literal["report"], int, dict[str, float]] | tuple[Literal["result"], dict[str, Any]]
+#: What a worker sends back: an epoch's values, and last the trial's result, or that it was stopped.
+Message = (
+    tuple[Literal["report"], int, dict[str, float]]
+    | tuple[Literal["result"], dict[str, Any]]
+    | tuple[Literal["stopped"]]
+)
 
 TRIAL_RUNNER = "workers.trial:run_trial"
+
+#: `Worker.run` and, meanwhile, `Worker.stop`.
+CONCURRENT_CALLS = 2
+
+
+class StoppedError(BaseException):
+    """Raised where a trial reports, to end it; no `Exception`, which a trial may well catch."""
 
 
 class Worker:
@@ -45,6 +56,7 @@ class Worker:
             cache_dir=Path(cache_dir),
             artifacts=ArtifactStore(artifacts),
         )
+        self._to_stop: tuple[str, int] | None = None  # a trial's name and the attempt
         # One thread for all trials: each new one would keep a heap of its own.
         self._trials: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         threading.Thread(target=self._run_trials, name="trials", daemon=True).start()
@@ -58,15 +70,28 @@ class Worker:
         """Say where this worker lives."""
         return {
             "node": ray.util.get_node_ip_address(),  # type: ignore[no-untyped-call]
+            "node_id": ray.get_runtime_context().get_node_id(),
             "pid": os.getpid(),
+            "memory_kills": memory_kills(),
             "device": f"{device_name(self._node.device)}, {torch.get_num_threads()} CPU threads",
         }
 
-    def run(self, spec: dict[str, Any], alone: bool) -> Iterator[list[Message]]:
+    def stop(self, uid: str, attempt: int) -> None:
+        """End an attempt at a trial at its next report, if it still runs by then."""
+        self._to_stop = (uid, attempt)
+
+    def run(
+        self, spec: dict[str, Any], alone: bool, attempt: int = 1, checkpoint_epochs: int = 0
+    ) -> Iterator[list[Message]]:
         """Run one trial, yielding reports as they are made and the result at the end.
 
-        Messages made while the ones before were sent travel together. ``alone`` promises that
-        nothing else runs on the device meanwhile.
+        Messages made while the ones before were sent travel together.
+
+        Args:
+            spec: The trial.
+            alone: Nothing else runs on the device meanwhile.
+            attempt: Number of this attempt at it, from 1.
+            checkpoint_epochs: How often it leaves a checkpoint for the next attempt; 0: never.
 
         The trial runs in another thread, because methods train from deep inside calls that cannot
         yield. What it raises is raised here.
@@ -76,11 +101,21 @@ class Worker:
         def work() -> None:
             try:
                 trial = TrialSpec.model_validate(spec)
-                node = replace(self._node, is_shared=not alone)
-                result = self._run(
-                    trial, node, lambda step, values: messages.put(("report", step, values))
+                node = replace(
+                    self._node,
+                    is_shared=not alone,
+                    attempt=attempt,
+                    checkpoint_epochs=checkpoint_epochs,
                 )
-                messages.put(("result", dict(result)))
+
+                def report(step: int, values: dict[str, float]) -> None:
+                    messages.put(("report", step, values))
+                    if self._to_stop == (trial.uid, attempt):
+                        raise StoppedError
+
+                messages.put(("result", dict(self._run(trial, node, report))))
+            except StoppedError:
+                messages.put(("stopped",))
             except BaseException as error:
                 messages.put(error)
 
@@ -91,7 +126,7 @@ class Worker:
                 yield ready
             if error is not None:
                 raise error
-            if ready[-1][0] == "result":
+            if ready[-1][0] != "report":
                 return
 
 
@@ -106,6 +141,15 @@ def _take(
             return ready, message
         ready.append(message)
     return ready, None
+
+
+def memory_kills() -> int:
+    """Count the processes this machine's kernel has killed for memory since it started."""
+    try:
+        lines = Path("/proc/vmstat").read_text().splitlines()
+    except OSError:  # no Linux
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
 
 
 def _give_memory_back() -> None:

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from orchestrator.backend import Event, Failed, Finished, Lost, Reported, Slot, Task
+from orchestrator.backend import Event, Failed, Finished, Lost, Reported, Slot, Stopped, Task
 from tests.orchestrator.simulation import simulate
+from tracking.records import Loss
 from workers.settings import TrialSpec
 
 Report = Callable[[int, dict[str, float]], None]
@@ -64,7 +65,7 @@ class SeededBackend:
         events = self._events(task, spec)
         if self._loses(spec, task.attempt):
             self._ghosts[task.trial_id] = events[1:]
-            events = [*events[:1], Lost(task=task, reason="the worker went away")]
+            events = [*events[:1], Lost(task=task, loss=Loss.WORKER, reason="it went away")]
             if spec.kind == "latency":
                 events = events[-1:]
         self._busy[slot] = deque(events)
@@ -94,6 +95,18 @@ class SeededBackend:
                 del self._busy[slot]
                 self._free.append(slot)
         return events
+
+    def stop(self, task: Task) -> None:
+        """Let the trial end at its next report, unless that is its last."""
+        for queue in self._busy.values():
+            if sum(isinstance(event, Reported) for event in queue) and queue[0].task == task:
+                queue.clear()
+                queue.append(Stopped(task=task))
+
+    def abandon(self, task: Task) -> None:
+        for slot in [slot for slot, queue in self._busy.items() if queue[0].task == task]:
+            del self._busy[slot]
+            self._free.append(slot)
 
     def close(self) -> None:
         self._busy.clear()

@@ -1,6 +1,7 @@
 """Small sweeps to try the loop on: specifications, a ledger, drivers, and what runs must share."""
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from tests.orchestrator.simulation import simulate
 from tracking.compare import compare
 from tracking.errors import UnknownSweepError
 from tracking.ledger import Ledger
-from tracking.records import EntryRecord, SweepState, TrialRecord
+from tracking.records import AttemptRecord, EntryRecord, Loss, SweepState, TrialRecord
 from tracking.writer import MAX_LOSSES, SweepWriter
 
 BASE: Mapping[str, Any] = {
@@ -92,13 +93,17 @@ class Log:
 
     trials: list[Ended] = field(default_factory=list)
     losses: list[int] = field(default_factory=list)
+    arms: dict[str, str] = field(default_factory=dict)  #: Those given up, with the cause.
     on_tick: Callable[[], None] = lambda: None
 
     def ended(self, trial: Ended) -> None:
         self.trials.append(trial)
 
-    def lost(self, trial_id: int, reason: str) -> None:
+    def lost(self, trial_id: int, loss: Loss, reason: str) -> None:
         self.losses.append(trial_id)
+
+    def given_up(self, arm: str, cause: str) -> None:
+        self.arms[arm] = cause
 
     def tick(self, running: int, waiting: int) -> None:
         self.on_tick()
@@ -128,6 +133,7 @@ class Bench:
         retry: bool = False,
         fuse: Fuse | None = None,
         stop_when: Callable[[Log], bool] | None = None,
+        hung_after_s: float = math.inf,
         device: str = DEVICE,
         on: Ground | None = None,
     ) -> Driven:
@@ -145,7 +151,14 @@ class Bench:
         if fuse is not None:
             writer = FusedWriter(self.ledger, writer, fuse)
         log, agenda = Log(), Agenda(spec, on or ground(), device)
-        driver = Driver(agenda, backend or InlineBackend(simulate), self.ledger, writer, log)
+        driver = Driver(
+            agenda,
+            backend or InlineBackend(simulate),
+            self.ledger,
+            writer,
+            log,
+            hung_after_s=hung_after_s,
+        )
         if stop_when is not None:
             log.on_tick = lambda: driver.stop() if stop_when(log) else None
         over = driver.run()
@@ -160,6 +173,10 @@ class Bench:
     def trials(self) -> list[TrialRecord]:
         """Return all trials, in the order they were first wanted."""
         return self.ledger.trials(self.ledger.sweep(self.name).id)
+
+    def attempts(self) -> list[AttemptRecord]:
+        """Return all attempts, by trial and number."""
+        return self.ledger.attempts(self.ledger.sweep(self.name).id)
 
     def trial(self, entry: EntryRecord) -> TrialRecord:
         """Return the trial an entry points at."""

@@ -1,4 +1,5 @@
 import random
+import time
 from collections import Counter
 from collections.abc import Callable
 from functools import cache
@@ -7,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from orchestrator.backend import Event, Slot, Task
+from orchestrator.backend import Event, Reported, Slot, Task
 from orchestrator.census import census
 from orchestrator.spec import SweepSpec
 from tests.orchestrator.backends import Report, Runner, SeededBackend
 from tests.orchestrator.simulation import simulate
 from tests.orchestrator.sweeps import OFF, Bench, Fuse, KilledError, Log, ground, specification
 from tracking.errors import FencedError
-from tracking.records import Outcome, TrialState
+from tracking.records import Loss, Outcome, TrialState
 from workers.settings import TrialSpec
 
 AT_HALF = "macs-50%"
@@ -333,7 +334,9 @@ class TestKilledDrivers:
         assert bench.content() == undisturbed(self.spec)
         for trial in bench.trials():
             assert trial.attempt >= executed[trial.uid] >= 1
-            assert trial.losses == trial.takeovers == trial.attempt - 1
+            assert trial.losses == 0
+        losses = {(a.outcome, a.loss) for a in bench.attempts() if a.outcome is Outcome.LOST}
+        assert losses == {(Outcome.LOST, Loss.DRIVER)}
 
     def test_what_had_ended_is_not_run_again(self, bench: Bench) -> None:
         with pytest.raises(KilledError):
@@ -388,9 +391,8 @@ class TestLostWorkers:
         lost = [trial for trial in bench.trials() if trial.losses]
         assert {trial.id for trial in lost} == set(done.log.losses)
         assert len(lost) > 3
-        assert {(trial.attempt, trial.takeovers) for trial in lost} == {(2, 0)}
-        outcomes = [a.outcome for a in bench.ledger.attempts(lost[0].sweep_id)]
-        assert outcomes.count(Outcome.LOST) == len(lost)
+        assert {(trial.attempt, trial.losses) for trial in lost} == {(2, 1)}
+        assert [a.loss for a in bench.attempts() if a.loss] == [Loss.WORKER] * len(lost)
         assert bench.content() == undisturbed(specification())
 
     def test_a_trial_that_is_lost_too_often_is_given_up(self, bench: Bench) -> None:
@@ -398,7 +400,9 @@ class TestLostWorkers:
         assert bench.drive(specification(), backend).over
         failed = [trial for trial in bench.trials() if trial.state is TrialState.FAILED]
         assert [trial.spec["kind"] for trial in failed] == ["dense", "dense"]
-        assert {(trial.cause, trial.attempt, trial.losses) for trial in failed} == {("lost", 3, 3)}
+        assert {(trial.cause, trial.attempt, trial.losses) for trial in failed} == {
+            ("lost: worker", 3, 3)
+        }
         assert bench.table()["missing"] == []
 
     def test_given_up_trials_can_be_retried(
@@ -408,3 +412,128 @@ class TestLostWorkers:
         bench.drive(specification(), backend)
         assert bench.drive(specification(), SeededBackend(), retry=True).over
         assert bench.content() == undisturbed(specification())
+
+
+class Deaf(SeededBackend):
+    """Workers that fall silent in the first attempt at some trials, and are taken away then."""
+
+    def __init__(self, hangs: Callable[[TrialSpec], bool]) -> None:
+        super().__init__(slots=2)
+        self._hangs = hangs
+        self.abandoned: list[Task] = []
+
+    def start(self, slot: Slot, task: Task, spec: TrialSpec, *, alone: bool = False) -> None:
+        super().start(slot, task, spec, alone=alone)
+        if task.attempt == 1 and self._hangs(spec):
+            queue = self._busy[slot]
+            while len(queue) > 1:
+                queue.pop()  # only its first report is heard
+
+    def wait(self, timeout_s: float) -> list[Event]:
+        hung = {slot: queue[0] for slot, queue in self._busy.items() if len(queue) == 1}
+        silent = [slot for slot, event in hung.items() if isinstance(event, Reported)]
+        kept = {slot: self._busy.pop(slot) for slot in silent}
+        events = super().wait(timeout_s)
+        self._busy.update(kept)
+        return events
+
+    def abandon(self, task: Task) -> None:
+        self.abandoned.append(task)
+        super().abandon(task)
+
+
+class TestSilence:
+    def test_a_trial_that_says_nothing_for_too_long_runs_again_elsewhere(
+        self, bench: Bench, undisturbed: Callable[[SweepSpec], dict[str, Any]]
+    ) -> None:
+        backend = Deaf(lambda spec: spec.kind == "dense")
+        done = bench.drive(specification(), backend, hung_after_s=0.2)
+        assert done.over
+        hung = [a for a in bench.attempts() if a.loss is Loss.HUNG]
+        assert len(hung) == len(backend.abandoned) == len(done.log.losses) == 2
+        assert "no report for 0.2 s" in (hung[0].error or "")
+        assert bench.content() == undisturbed(specification())
+
+    def test_by_default_nobody_is_hurried(self, bench: Bench) -> None:
+        backend = Deaf(lambda spec: spec.kind == "dense")
+        started = time.monotonic()
+        stopped = bench.drive(
+            specification(), backend, stop_when=lambda _log: time.monotonic() - started > 2
+        )
+        assert not stopped.over
+        assert backend.abandoned == []
+
+
+class TestArmsThatFail:
+    """The arm l1 fails from the first; what else there is goes on."""
+
+    spec = specification(arms=["l1", "l2"], search={"trials": 8, "window": 2})
+
+    @staticmethod
+    def l1(spec: TrialSpec) -> bool:
+        way = spec.method_settings.get("p")
+        return spec.kind == "prune" and spec.method == "filter_norm" and way == 1
+
+    def runner(self) -> Runner:
+        return failing(lambda spec: self.l1(spec) and spec.seed == 0)  # controls have other seeds
+
+    @pytest.mark.parametrize("slots", [1, 3])
+    def test_an_arm_whose_first_trials_fail_alike_is_given_up(
+        self, bench: Bench, slots: int
+    ) -> None:
+        done = bench.drive(self.spec, SeededBackend(slots=slots, runner=self.runner()))
+        assert done.over
+        assert list(done.log.arms) == ["l1"]
+        assert "no number" in done.log.arms["l1"]
+        searched = [bench.trial(e) for e in bench.entries(role="search", arm="l1")]
+        states = Counter(trial.state for trial in searched)
+        assert 5 <= states[TrialState.FAILED] <= 5 + slots
+        assert sum(states.values()) < 8
+        assert set(states) <= {TrialState.FAILED, TrialState.CANCELLED}
+        assert bench.entries(role="confirm", arm="l1") == []
+        assert len(bench.entries(role="confirm", arm="l2")) == 2
+        assert bench.entries(role="latency", arm="l2") != []
+        (line,) = [line for line in bench.table()["missing"] if "l1" in line]
+        assert "given up" in line
+        assert "no number" in line
+
+    def test_a_resumed_sweep_leaves_it_alone_and_a_retry_takes_it_up(self, bench: Bench) -> None:
+        bench.drive(self.spec, SeededBackend(slots=2, runner=self.runner()))
+        before, backend = bench.content(), SeededBackend()
+        assert bench.drive(self.spec, backend).over
+        assert backend.started == []
+        assert bench.content() == before
+        assert bench.drive(self.spec, SeededBackend(), retry=True).over
+        assert len(bench.entries(role="confirm", arm="l1")) == 2
+        assert bench.table()["missing"] == []
+
+    def test_one_that_works_once_is_never_given_up(self, bench: Bench) -> None:
+        worked: set[str] = set()
+
+        def run(spec: TrialSpec, report: Report) -> dict[str, Any]:
+            if self.l1(spec) and spec.seed == 0 and worked:
+                raise ArithmeticError("the loss is no number")
+            worked.update({spec.uid} if self.l1(spec) and spec.seed == 0 else ())
+            return simulate(spec, report)
+
+        done = bench.drive(self.spec, SeededBackend(runner=run))
+        assert done.over
+        assert done.log.arms == {}
+
+    def test_causes_that_differ_do_not_add_up(self, bench: Bench) -> None:
+        def run(spec: TrialSpec, report: Report) -> dict[str, Any]:
+            if self.l1(spec) and spec.seed == 0:
+                raise (ArithmeticError if int(spec.uid, 16) % 2 else ValueError)("no")
+            return simulate(spec, report)
+
+        done = bench.drive(self.spec, SeededBackend(runner=run))
+        assert done.over
+        assert done.log.arms == {}
+
+    def test_the_limit_may_be_lifted(self, bench: Bench) -> None:
+        spec = self.spec.model_copy(
+            update={"recovery": self.spec.recovery.model_copy(update={"failures_per_arm": 0})}
+        )
+        done = bench.drive(spec, SeededBackend(runner=self.runner()))
+        assert done.log.arms == {}
+        assert len(bench.entries(role="search", arm="l1")) == 8

@@ -8,6 +8,7 @@ import pytest
 from tests.tracking.conftest import NOON, SPEC, add, add_running, search
 from tracking import (
     EntryConflictError,
+    Loss,
     NewEntry,
     SweepExistsError,
     SweepState,
@@ -189,7 +190,7 @@ class TestMetrics:
     def test_curves_of_two_attempts_never_mix(self, ledger: Ledger, writer: SweepWriter) -> None:
         trial = add_running(writer)
         writer.report(trial.id, 1, 0, {"loss": 1.0}, NOON)
-        writer.lose(trial.id, 1, "node died")
+        writer.lose(trial.id, 1, Loss.NODE, "node died")
         writer.start(trial.id, "node-b", 2)
         writer.report(trial.id, 2, 0, {"loss": 2.0}, NOON)
         assert [point.value for point in ledger.metrics(trial.id)] == [2.0]

@@ -7,7 +7,7 @@ import pytest
 import sqlalchemy as sa
 
 from tests.tracking.conftest import NOON, SPEC, add, add_running
-from tracking import NewEntry
+from tracking import Loss, NewEntry
 from tracking.ledger import Ledger
 from tracking.outbox import Outbox
 from tracking.writer import SweepWriter
@@ -55,7 +55,7 @@ def test_every_change_of_a_trial_makes_it_unpublished(
         "start": lambda: writer.start(trial.id, "node", 1),
         "report": lambda: writer.report(trial.id, 1, 0, {"loss": 1.0}, NOON),
         "another entry": lambda: writer.want(confirm, trial.uid, SPEC),
-        "lose": lambda: writer.lose(trial.id, 1, "gone"),
+        "lose": lambda: writer.lose(trial.id, 1, Loss.WORKER, "gone"),
         "start again": lambda: writer.start(trial.id, "node", 1),
         "fail": lambda: writer.fail(trial.id, 2, "boom", "error"),
         "retry": writer.retry_failed,
@@ -67,7 +67,8 @@ def test_every_change_of_a_trial_makes_it_unpublished(
         change()
         assert [found.id for found in outbox.dirty_trials()] == [trial.id], name
     publish_everything(outbox)
-    ledger.take_over("grid", "third driver", by_force=True).cancel_pending()
+    third = ledger.take_over("grid", "third driver", by_force=True)
+    third.cancel([trial.id], "not wanted")
     assert [found.id for found in outbox.dirty_trials()] == [trial.id]
 
 
@@ -100,7 +101,7 @@ def test_a_change_made_while_publishing_is_published_next(
 def test_the_parts_of_a_trial_are_there_to_publish(outbox: Outbox, writer: SweepWriter) -> None:
     trial = add_running(writer)
     writer.report(trial.id, 1, 0, {"loss": 1.0}, NOON)
-    writer.lose(trial.id, 1, "gone")
+    writer.lose(trial.id, 1, Loss.WORKER, "gone")
     writer.start(trial.id, "node-b", 2)
     assert [(a.n, a.outcome) for a in outbox.attempts_of(trial.id)] == [(1, "lost"), (2, None)]
     assert [point.value for point in outbox.metrics_of(trial.id, 1)] == [1.0]

@@ -10,6 +10,7 @@ from tests.tracking.conftest import NOON, add, add_running
 from tracking import (
     EntryConflictError,
     FencedError,
+    Loss,
     Outcome,
     StaleAttemptError,
     TransitionError,
@@ -17,7 +18,9 @@ from tracking import (
     UnknownTrialError,
 )
 from tracking.ledger import Ledger
-from tracking.writer import SweepWriter
+from tracking.writer import MAX_NODES, SweepWriter
+
+BLAMED = [Loss.WORKER, Loss.MEMORY, Loss.HUNG]
 
 
 class TestTheLifeOfATrial:
@@ -91,26 +94,39 @@ class TestTheLifeOfATrial:
         trial = add(writer)
         for n, expected in [(1, "pending"), (2, "pending"), (3, "failed")]:
             assert writer.start(trial.id, "node", n) == n
-            assert writer.lose(trial.id, n, "node died") == expected
+            assert writer.lose(trial.id, n, BLAMED[n - 1], "it died") == expected
         lost = ledger.trial(trial.id)
-        assert (lost.state, lost.cause, lost.losses) == (TrialState.FAILED, "lost", 3)
-        assert "node died" in (lost.error or "")
-        assert [a.outcome for a in ledger.attempts(writer.sweep_id)] == [Outcome.LOST] * 3
+        assert (lost.state, lost.cause, lost.losses) == (TrialState.FAILED, "lost: hung", 3)
+        assert "it died" in (lost.error or "")
+        attempts = ledger.attempts(writer.sweep_id)
+        assert [(a.outcome, a.loss) for a in attempts] == [(Outcome.LOST, loss) for loss in BLAMED]
 
-    def test_an_attempt_given_back_in_good_order_is_not_counted(
+    @pytest.mark.parametrize("loss", [Loss.DRIVER, Loss.PREEMPTED])
+    def test_what_a_trial_is_not_to_blame_for_spends_no_budget(
+        self, ledger: Ledger, writer: SweepWriter, loss: Loss
+    ) -> None:
+        trial = add(writer)
+        for n in range(1, 2 * MAX_NODES):
+            writer.start(trial.id, "node", n)
+            assert writer.lose(trial.id, n, loss, "interrupted") is TrialState.PENDING
+        assert ledger.trial(trial.id).losses == 0
+
+    def test_machines_that_die_one_after_another_under_a_trial_end_it(
         self, ledger: Ledger, writer: SweepWriter
     ) -> None:
         trial = add(writer)
-        for n in range(1, 6):
+        losses = [Loss.NODE] * (MAX_NODES - 1) + [Loss.DRIVER] + [Loss.NODE] * MAX_NODES
+        for n, loss in enumerate(losses, start=1):
             writer.start(trial.id, "node", n)
-            assert writer.lose(trial.id, n, "interrupted", counted=False) is TrialState.PENDING
-        assert ledger.trial(trial.id).losses == 0
+            last = n == len(losses)
+            assert writer.lose(trial.id, n, loss, "gone") == ("failed" if last else "pending")
+        assert (ledger.trial(trial.id).cause, ledger.trial(trial.id).losses) == ("lost: node", 0)
 
     def test_the_limit_of_losses_can_be_set(self, ledger: Ledger) -> None:
         ledger.create_sweep("strict", {}, "h")
         writer = ledger.take_over("strict", "me", max_losses=1)
         trial = add_running(writer)
-        assert writer.lose(trial.id, 1, "node died") is TrialState.FAILED
+        assert writer.lose(trial.id, 1, Loss.WORKER, "it died") is TrialState.FAILED
 
     def test_failed_trials_are_retried_with_a_fresh_budget(
         self, ledger: Ledger, writer: SweepWriter
@@ -127,15 +143,18 @@ class TestTheLifeOfATrial:
         assert ledger.trial(completed.id).state is TrialState.COMPLETED
 
     def test_only_pending_trials_are_cancelled(self, ledger: Ledger, writer: SweepWriter) -> None:
-        add_running(writer, 0)
-        waiting = add(writer, 1)
-        assert writer.cancel_pending() == 1
+        running, waiting = add_running(writer, 0), add(writer, 1)
+        assert writer.cancel([running.id, waiting.id], "not wanted") == [waiting.id]
         assert ledger.trial(waiting.id).state is TrialState.CANCELLED
+        assert ledger.trial(waiting.id).cause == "not wanted"
         counts = ledger.counts(writer.sweep_id)
         assert {state: n for state, n in counts.items() if n} == {"running": 1, "cancelled": 1}
         assert set(counts) == set(TrialState)
         (cancelled,) = ledger.trials(writer.sweep_id, TrialState.CANCELLED)
         assert cancelled.id == waiting.id
+        assert writer.retry_failed() == 1
+        again = ledger.trial(waiting.id)
+        assert (again.state, again.cause, again.ended_at) == (TrialState.PENDING, None, None)
 
 
 class TestWhoMayWrite:
@@ -149,9 +168,9 @@ class TestWhoMayWrite:
             lambda: writer.report(trial.id, 1, 0, {"loss": 1.0}, NOON),
             lambda: writer.complete(trial.id, 1, {}),
             lambda: writer.fail(trial.id, 1, "boom", "error"),
-            lambda: writer.lose(trial.id, 1, "gone"),
+            lambda: writer.lose(trial.id, 1, Loss.NODE, "gone"),
             writer.retry_failed,
-            writer.cancel_pending,
+            lambda: writer.cancel([trial.id], "not wanted"),
             lambda: writer.set_state("failed"),
             lambda: writer.set_artifacts({"a": "b"}),
             lambda: writer.amend_spec({}, "h"),
@@ -169,13 +188,13 @@ class TestWhoMayWrite:
         for takeover in range(1, 6):
             writer = ledger.take_over("grid", f"driver {takeover}", by_force=True)
             given_back = ledger.trial(trial.id)
-            assert (given_back.state, given_back.losses) == (TrialState.PENDING, takeover)
+            assert (given_back.state, given_back.losses) == (TrialState.PENDING, 0)
             writer.start(trial.id, "node", 1)
         assert ledger.trial(done.id).state is TrialState.COMPLETED
         first, *_ = ledger.attempts(writer.sweep_id)
-        assert (first.outcome, first.ended_at is None) == (Outcome.LOST, False)
+        assert (first.outcome, first.loss, first.ended_at is None) == ("lost", "driver", False)
         assert "driver 1" in (first.error or "")
-        assert writer.lose(trial.id, 6, "node died") is TrialState.PENDING  # its own first loss
+        assert writer.lose(trial.id, 6, Loss.WORKER, "it died") is TrialState.PENDING
 
     def test_a_late_result_does_not_overwrite_its_successor(
         self, ledger: Ledger, writer: SweepWriter
@@ -200,7 +219,7 @@ class TestWhoMayWrite:
             lambda: writer.complete(trial.id, 1, {"val_accuracy": 2.0}),
             lambda: writer.stop(trial.id, 1, None, "late"),
             lambda: writer.fail(trial.id, 1, "boom", "error"),
-            lambda: writer.lose(trial.id, 1, "gone"),
+            lambda: writer.lose(trial.id, 1, Loss.NODE, "gone"),
             lambda: writer.report(trial.id, 1, 99, {"loss": 0.0}, NOON),
         ]
         for late in lates:
@@ -209,7 +228,7 @@ class TestWhoMayWrite:
         with pytest.raises(TransitionError):
             writer.start(trial.id, "node", 1)
         writer.retry_failed()
-        writer.cancel_pending()
+        writer.cancel([trial.id], "not wanted")
         ledger.take_over("grid", "second driver", by_force=True)
         assert ledger.trial(trial.id) == before
 

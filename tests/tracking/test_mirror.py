@@ -47,7 +47,6 @@ TRIAL = TrialRecord(
     state=TrialState.COMPLETED,
     attempt=2,
     losses=1,
-    takeovers=0,
     result={"test_accuracy": 90.0, "macs": 21, "shared_device": True, "note": "text"},
     error=None,
     cause=None,
@@ -66,6 +65,7 @@ ATTEMPT = AttemptRecord(
     started_at=NOON,
     ended_at=NOON + timedelta(seconds=2.5),
     outcome=Outcome.COMPLETED,
+    loss=None,
     error=None,
     run_id=None,
 )

@@ -25,7 +25,7 @@ from tracking.mlflow_server import MlflowServer, default_uri, prepare_store, sta
 from tracking.outbox import Outbox
 from tracking.publisher import Publisher
 from tracking.publisher_process import start_publisher
-from tracking.records import NewEntry, SweepState, TrialState
+from tracking.records import Loss, NewEntry, SweepState, TrialState
 from tracking.sole_publisher import sole_publisher
 from tracking.writer import SweepWriter
 
@@ -270,7 +270,7 @@ class TestPublisher:
         lost = bench.writer.start(trial, "node-a", 1)
         report(bench.writer, trial, lost, steps=2)
         publisher.publish_all()
-        assert bench.writer.lose(trial, lost, "node-a went away") is TrialState.PENDING
+        assert bench.writer.lose(trial, lost, Loss.NODE, "node-a went away") is TrialState.PENDING
         again = bench.writer.start(trial, "node-b", 1)
         report(bench.writer, trial, again)
         publisher.publish_all()

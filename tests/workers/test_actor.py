@@ -1,5 +1,6 @@
 """A worker process: streams reports, raises what a trial raises, gives memory back."""
 
+import contextlib
 import ctypes
 import threading
 from collections.abc import Iterator
@@ -8,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from workers.actor import Message, Worker, _give_memory_back
+from workers.actor import Message, Worker, _give_memory_back, memory_kills
 from workers.node import Node
 from workers.settings import DataSettings, ModelSettings, Recipe, TrialSpec
 
@@ -71,6 +72,30 @@ def test_all_trials_of_a_worker_run_in_one_thread(tmp_path: Path) -> None:
         flat(one.run(SPEC, alone=False))
     assert len(threads) == 3
     assert len(set(threads)) == 1
+
+
+def counting(spec: TrialSpec, node: Node, report: Any) -> dict[str, Any]:
+    for step in range(1, 6):
+        with contextlib.suppress(Exception):  # as a method might
+            report(step, {"loss": 1 / step})
+    return {"attempt": node.attempt, "every": node.checkpoint_epochs}
+
+
+def test_a_trial_is_stopped_at_its_next_report(tmp_path: Path) -> None:
+    one = worker(tmp_path, "counting")
+    one.stop(TrialSpec.model_validate(SPEC).uid, 2)
+    *_, last = flat(one.run(SPEC, alone=False, attempt=1, checkpoint_epochs=3))
+    assert last == ("result", {"attempt": 1, "every": 3})  # another attempt is not meant
+    assert flat(one.run(SPEC, alone=False, attempt=2, checkpoint_epochs=3)) == [
+        ("report", 1, {"loss": 1.0}),
+        ("stopped",),
+    ]
+
+
+@pytest.mark.skipif(not Path("/proc/vmstat").exists(), reason="only Linux counts its kills")
+def test_a_machine_counts_the_processes_killed_for_memory() -> None:
+    (line,) = [x for x in Path("/proc/vmstat").read_text().splitlines() if x[:9] == "oom_kill "]
+    assert memory_kills() == int(line.split()[1])
 
 
 @pytest.mark.skipif(

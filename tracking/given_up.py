@@ -1,0 +1,50 @@
+"""Arms that are not worth going on with: all that was tried of them failed alike."""
+
+from collections import defaultdict
+
+from tracking.records import Role, TrialState
+
+JUDGED: frozenset[Role] = frozenset({"search", "confirm"})  #: Places whose trials speak of an arm.
+
+
+class Breaker:
+    """Gives an arm up once its first trials have all failed of the same cause.
+
+    One that came to any other end shows that the arm can work, and is never given up after that.
+
+    Args:
+        limit: How many must fail before it is given up; 0: never.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._failed: defaultdict[str, dict[str, str]] = defaultdict(dict)  # causes by arm and uid
+        self._works: set[str] = set()
+        self.given_up: dict[str, str] = {}  #: Arms that were, with the cause.
+
+    def ended(self, arm: str, uid: str, state: TrialState, cause: str | None) -> bool:
+        """Take in how a trial of an arm ended; return whether that gives the arm up.
+
+        Args:
+            arm: Name of the arm.
+            uid: The trial's; what is told twice counts once.
+            state: Final; being cancelled says nothing of an arm.
+            cause: Of a failure: its kind, a colon, and what varies.
+        """
+        if state is TrialState.CANCELLED or arm in self.given_up or arm in self._works:
+            return False
+        if state is not TrialState.FAILED:
+            self._works.add(arm)
+            return False
+        failed = self._failed[arm]
+        failed[uid] = _kind(cause)
+        if not 0 < self._limit <= len(failed) or len(set(failed.values())) > 1:
+            return False
+        self.given_up[arm] = cause or ""
+        return True
+
+
+def _kind(cause: str | None) -> str:
+    """Return what failures of one kind have in common: a loss has its own, all else the error's."""
+    kind, _, rest = (cause or "").partition(":")
+    return f"{kind}:{rest}" if kind == "lost" else kind
