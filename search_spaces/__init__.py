@@ -19,6 +19,7 @@ from search_spaces.projection import Projected, free_ratios, project
 from search_spaces.samplers import SAMPLERS
 from search_spaces.search import Outcome, PastProposal, Proposal, Search
 from search_spaces.space import PrunableGroup, RatioSpace, SpaceSettings
+from search_spaces.stopping import StoppingRule, StoppingSettings, create_rule
 
 __all__ = [
     "SAMPLERS",
@@ -39,10 +40,13 @@ __all__ = [
     "SearchSettingsError",
     "SearchSpaceError",
     "SpaceSettings",
+    "StoppingRule",
+    "StoppingSettings",
     "TargetInfeasibleError",
     "UnknownGroupError",
     "UnknownSamplerError",
     "best",
+    "create_rule",
     "free_ratios",
     "front",
     "project",
