@@ -34,9 +34,11 @@ from methods.errors import (
 from methods.layout import Group, LayerPolicy, Layout, find_layout
 from methods.plan import PruningPlan, Ratios, removed_count
 from methods.schedule import Schedule
+from methods.state import NO_STATE, State, Stateful
 from methods.surgery import masked, masked_difference, shrink
 
 __all__ = [
+    "NO_STATE",
     "Cost",
     "CostModel",
     "CostTarget",
@@ -54,6 +56,8 @@ __all__ = [
     "Schedule",
     "Session",
     "SettingsError",
+    "State",
+    "Stateful",
     "Step",
     "UnknownMethodError",
     "aliases_of",

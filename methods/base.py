@@ -14,6 +14,7 @@ from methods.errors import MethodError, SettingsError, UnknownMethodError, neare
 from methods.groups import Group, Layout, Unit
 from methods.latency_predictor import LatencyPredictor, PredictorSettings
 from methods.plan import PruningPlan, Ratios, removed_count
+from methods.state import Stateful
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +62,13 @@ class Session(Protocol):
         after_step: StepHook | None = None,
         after_epoch: EpochHook | None = None,
         loss_term: Callable[[nn.Module], Tensor] | None = None,
+        state: Stateful | None = None,
     ) -> None:
-        """Train ``network`` by the sweep's recipe; ``after_step`` may return True to end early."""
+        """Train ``network`` by the sweep's recipe; ``after_step`` may return True to end early.
+
+        A trial that is interrupted goes on within the call where ``state`` gives all that the hooks
+        remember beside the network (``NO_STATE``: nothing); without, the call begins again.
+        """
 
     def statistics(
         self, network: nn.Module, key: str, compute: Callable[[], Mapping[str, Tensor]]

@@ -15,6 +15,7 @@ from methods.base import Filters, PruningMethod, Session, Step, register
 from methods.errors import MethodError
 from methods.layout import Layout
 from methods.plan import PruningPlan, Ratios
+from methods.state import NO_STATE
 
 
 @register(aliases={"network_slimming": {"sparsity": 1e-4}})
@@ -62,7 +63,7 @@ class BatchNormScale(PruningMethod):
                     if scale.grad is not None:
                         scale.grad.add_(torch.sign(scale.detach()), alpha=self.sparsity)
 
-            session.train(network, epochs, after_backward=add_subgradient)
+            session.train(network, epochs, after_backward=add_subgradient, state=NO_STATE)
         return super().select(network, ratios, session)
 
 

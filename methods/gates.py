@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from methods.layout import Group, Layout
+from methods.state import State
 
 Estimator = Literal["polynomial", "ste", "sigmoid"]
 
@@ -175,6 +176,32 @@ class Gates:
         """Share of the logits outside the support of the estimator, where no gradient flows."""
         logits = torch.cat([*self.logits.values()])
         return float((logits.abs() >= SUPPORT).float().mean())
+
+    def state_dict(self) -> State:
+        """Return what learns, and the gates and logits of the last time the network ran."""
+        return {
+            "is_frozen": self._is_frozen,
+            **{f"parameter/{name}": value.detach() for name, value in self.named_parameters()},
+            **{f"logit/{name}": logits.detach() for name, logits in self._logits.items()},
+            **{f"gate/{name}": gates.detach() for name, gates in self._gates.items()},
+        }
+
+    @torch.no_grad()
+    def load_state_dict(self, state: State) -> None:
+        """Take over what learns, and the gates and logits as they were."""
+        self._is_frozen = state["is_frozen"]
+        for name, parameter in self.named_parameters():
+            parameter.copy_(state[f"parameter/{name}"])
+        for kind, values in (("logit", self._logits), ("gate", self._gates)):
+            for name, value in values.items():
+                values[name] = state[f"{kind}/{name}"].to(value.device)
+
+    def named_parameters(self) -> list[tuple[str, nn.Parameter]]:
+        """Return all that learns, by names that differ."""
+        return [
+            *((f"direction.{i}", direction) for i, direction in enumerate(self.directions)),
+            *((f"offset.{i}", offset) for i, offset in enumerate(self.offsets)),
+        ]
 
     def counts(self) -> Tensor:
         """Return the open gates, ``[groups]`` as in the cost model, on the CPU, differentiable."""

@@ -14,6 +14,7 @@ from methods.cost import CostTarget
 from methods.errors import MethodError
 from methods.groups import Layout
 from methods.plan import Ratios, removed_count
+from methods.state import State
 
 CLOSE = 0.002  #: Distance from a cost, as a share of it, that needs no further steps.
 
@@ -48,6 +49,14 @@ class RemovalOrder:
         self._starts = np.cumsum([0, *widths])
         if target is not None:
             self._check_reachable(target)
+
+    def state_dict(self) -> State:
+        """Return the means that scores are relative to; none before the first look."""
+        return {"means": [*self._means]}
+
+    def load_state_dict(self, state: State) -> None:
+        """Take over the means."""
+        self._means = [*state["means"]]
 
     def gone(self, scores: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
         """Return what is gone when ``share`` of all that is to go has gone.

@@ -23,6 +23,7 @@ from methods.base import PruningMethod, Session, Step, build, prune_lowest
 from methods.errors import SettingsError, nearest
 from methods.layout import Group
 from methods.plan import PruningPlan, Ratios, removed_count
+from methods.state import State
 from methods.surgery import filter_parameters, scale_filters, soften_filters
 
 SETTLED = 0.9  #: Share of the selection after which all three curves have reached their end.
@@ -128,14 +129,13 @@ class Schedule:
         if epochs == 0:
             return prune_lowest(method, layout, method.scores(network, session), ratios)
         masks = SoftMasks(network, layout.groups)
-        scores: dict[str, Tensor] = {}
 
         def update(t: int) -> None:
-            scores.update(masks.rank(method.scores(network, session)))
+            masks.scores = masks.rank(method.scores(network, session))
             for group in layout.groups:
                 wanted = removed_count(group.name, group.width, ratios.get(group.name, 0.0))
                 selected, hard = self.counts(t, epochs, wanted)
-                chosen = method.choose(group, scores[group.name], selected)
+                chosen = method.choose(group, masks.scores[group.name], selected)
                 masks.apply(group, chosen, hard, self.soft_factor(t, epochs))
 
         def after_epoch(_network: nn.Module, optimizer: optim.Optimizer, t: int) -> None:
@@ -149,8 +149,9 @@ class Schedule:
             after_backward=masks.hold_gradients,
             after_step=masks.hold_weights,
             after_epoch=after_epoch,
+            state=masks,
         )
-        return prune_lowest(method, layout, masks.rank(scores), ratios)
+        return prune_lowest(method, layout, masks.rank(masks.scores), ratios)
 
 
 def _settled(t: int, epochs: int) -> bool:
@@ -186,6 +187,17 @@ class SoftMasks:
         self._network = network
         self._parameters = {g.name: filter_parameters(network, g) for g in groups}
         self._hard: dict[str, list[int]] = {g.name: [] for g in groups}
+        self.scores: dict[str, Tensor] = {}  #: Ranked when last looked at, by group.
+
+    def state_dict(self) -> State:
+        """Return which filters are hard, and the scores."""
+        hard = {f"hard/{name}": [*latched] for name, latched in self._hard.items()}
+        return {**hard, **{f"score/{name}": values for name, values in self.scores.items()}}
+
+    def load_state_dict(self, state: State) -> None:
+        """Take over which filters are hard, and the scores."""
+        self._hard = {name: [*state[f"hard/{name}"]] for name in self._hard}
+        self.scores = {name: state[f"score/{name}"] for name in self._hard}
 
     def rank(self, scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the scores with hard filters below all others, so that they stay chosen."""

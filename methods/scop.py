@@ -19,6 +19,7 @@ from methods.errors import MethodError
 from methods.knockoffs import Construction, Knockoff, make_knockoff
 from methods.layout import Group, Layout
 from methods.plan import PruningPlan, Ratios
+from methods.state import State, load_optimizer_state, optimizer_state
 
 CHECK_STEPS = 10  #: Steps between two looks at how many factors have come to an end.
 
@@ -90,10 +91,11 @@ class Scop(PruningMethod):
                 f"The method {self.name!r} learns for an epoch at least, and the trial has "
                 f"{session.epochs_left} left. Raise recipe.epochs."
             )
+        draws = session.generator("knockoff")
         knockoff = make_knockoff(
             self.knockoff,
             lambda: torch.cat([images for images, _labels in session.batches(self.images)]),
-            session.generator("knockoff"),
+            draws,
         )
         streams = TwoStreams(
             copy.deepcopy(network),
@@ -102,29 +104,63 @@ class Scop(PruningMethod):
             start=self.start,
             joint=self.batch_norm == "joint",
         )
-        adam = optim.Adam(streams.factors, lr=self.learning_rate, betas=(0.5, 0.9))
-        taken = 0
-
-        def learn(_step: Step) -> None:
-            adam.step()
-            adam.zero_grad()  # leaves nothing for the recipe's optimizer to do
-            streams.clamp()
-
-        def is_enough(_step: Step) -> bool:
-            nonlocal taken
-            taken += 1
-            if taken == self.steps:
-                return True
-            return taken % CHECK_STEPS == 0 and sum(streams.ended()) >= self.saturation
-
+        learning = _Learning(self, streams, draws)
         epochs = max(1, round(self.share * session.epochs_left))
-        session.train(streams, epochs, after_backward=learn, after_step=is_enough)
+        session.train(
+            streams,
+            epochs,
+            after_backward=learning.learn,
+            after_step=learning.is_enough,
+            state=learning,
+        )
         at_0, at_1 = streams.ended()
         found = {"share/at 0": torch.tensor(at_0), "share/at 1": torch.tensor(at_1)}
         for group, factor in zip(session.layout.groups, streams.factors, strict=True):
             found[f"factor/{group.name}"] = factor.detach()
             found[f"score/{group.name}"] = _scale(network, group) * (2.0 * factor.detach() - 1.0)
         return found
+
+
+class _Learning:
+    """Lets the factors learn, and says when it is enough.
+
+    Args:
+        method: Its settings.
+        streams: Whose factors learn.
+        draws: What the control images are drawn from.
+    """
+
+    def __init__(self, method: Scop, streams: "TwoStreams", draws: torch.Generator) -> None:
+        self._method, self._streams, self._draws = method, streams, draws
+        self._adam = optim.Adam(streams.factors, lr=method.learning_rate, betas=(0.5, 0.9))
+        self._taken = 0  # steps
+
+    def learn(self, _step: Step) -> None:
+        """Step the factors."""
+        self._adam.step()
+        self._adam.zero_grad()  # leaves nothing for the recipe's optimizer to do
+        self._streams.clamp()
+
+    def is_enough(self, _step: Step) -> bool:
+        """Say whether the steps are taken, or most factors have come to an end."""
+        self._taken += 1
+        if self._taken == self._method.steps:
+            return True
+        if self._taken % CHECK_STEPS:
+            return False
+        return sum(self._streams.ended()) >= self._method.saturation
+
+    def state_dict(self) -> State:
+        """Return the steps taken, the draws, and what Adam remembers; factors are the network's."""
+        remembered = optimizer_state(self._adam, self._streams.factors.named_parameters())
+        return {"taken": self._taken, "draws": self._draws.get_state(), **remembered}
+
+    def load_state_dict(self, state: State) -> None:
+        """Take over the steps taken, the draws, and what Adam remembers."""
+        remembered = {**state}
+        self._taken = remembered.pop("taken")
+        self._draws.set_state(remembered.pop("draws"))
+        load_optimizer_state(self._adam, self._streams.factors.named_parameters(), remembered)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ from torch import Tensor, nn, optim
 
 from methods.base import Step
 from methods.groups import Group
+from methods.state import State
 from methods.stripe_conv import bare_weight, merge, wear
 from methods.surgery import filter_parameters
 
@@ -37,6 +38,15 @@ class Skeletons:
     def factors(self) -> dict[str, nn.Parameter]:
         """The factors by group, ``[N, K, K]``; 0 where a stripe is gone."""
         return {layer.group.name: layer.factors for layer in self._layers}
+
+    def state_dict(self) -> State:
+        """Return which stripes are gone; the factors are the network's."""
+        return {f"gone/{layer.group.name}": layer.gone for layer in self._layers}
+
+    def load_state_dict(self, state: State) -> None:
+        """Take over which stripes are gone."""
+        for layer in self._layers:
+            layer.remove(state[f"gone/{layer.group.name}"])
 
     @torch.no_grad()
     def penalise(self, step: Step) -> None:

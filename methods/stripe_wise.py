@@ -17,6 +17,7 @@ from methods.groups import Unit
 from methods.plan import PruningPlan, Ratios
 from methods.removal_order import RemovalOrder
 from methods.skeletons import Skeletons
+from methods.state import State
 
 UPDATES = 50  #: Looks at the scores while stripes go, at most one a step.
 
@@ -82,7 +83,13 @@ class StripeWise(PruningMethod):
         try:
             decide = _Decision(self, skeletons, order)
             if epochs := self._epochs(session.epochs_left):
-                session.train(network, epochs, after_backward=skeletons.penalise, after_step=decide)
+                session.train(
+                    network,
+                    epochs,
+                    after_backward=skeletons.penalise,
+                    after_step=decide,
+                    state=decide,
+                )
             decide.finish()
         finally:
             skeletons.merge()
@@ -111,6 +118,20 @@ class _Decision:
     def __init__(self, method: StripeWise, skeletons: Skeletons, order: RemovalOrder) -> None:
         self._method, self._skeletons, self._order = method, skeletons, order
         self._next = 1  # of the updates; none is left once the ramp has ended
+
+    def state_dict(self) -> State:
+        """Return the next update, what is gone, and what scores are relative to."""
+        return {
+            "next": self._next,
+            **self._order.state_dict(),
+            **self._skeletons.state_dict(),
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        """Take over the next update, what is gone, and what scores are relative to."""
+        self._next = state["next"]
+        self._order.load_state_dict(state)
+        self._skeletons.load_state_dict(state)
 
     def __call__(self, step: Step) -> None:
         """Let go what is due after this step."""

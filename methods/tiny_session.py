@@ -12,6 +12,7 @@ from methods.errors import MethodError
 from methods.latency_predictor import LatencyPredictor
 from methods.layout import Layout
 from methods.schedule import Schedule
+from methods.state import Stateful
 
 BATCH_SIZE = 16
 
@@ -74,6 +75,7 @@ class TinySession:
         after_step: StepHook | None = None,
         after_epoch: EpochHook | None = None,
         loss_term: Callable[[nn.Module], Tensor] | None = None,
+        state: Stateful | None = None,
     ) -> None:
         """Train ``network``; it is in training mode afterwards.
 

@@ -22,9 +22,11 @@ from methods.gates import Estimator, GateRule, Gates
 from methods.latency_predictor import PredictorSettings
 from methods.layout import Layout
 from methods.plan import PruningPlan, Ratios, removed_count
+from methods.state import State, load_optimizer_state, optimizer_state
 
 TOO_SOON = 0.05  #: Share of the phase before which no choice can have been learned.
 RESTARTS = 3  #: Times a phase that met its target too soon begins again, more gently.
+_NUMBERS = ("alpha", "share", "steps", "_gate_rate", "_progress", "_patience")  # of a phase
 
 Logits = Mapping[str, Tensor]  #: By group, ``[filters]``; below 0: closed.
 
@@ -142,6 +144,7 @@ class WeightGates(PruningMethod):
                     after_backward=phase.learn,
                     after_step=phase.is_over,
                     loss_term=phase.cost_term,
+                    state=phase,
                 )
             steps += phase.steps
             if not phase.too_soon or chance == RESTARTS or session.epochs_left < epochs:
@@ -184,8 +187,8 @@ class _Phase:
         self._method, self._target, self._rate = method, target, rate
         self._model, self._device = session.layout.cost, session.device
         self._latency = session.latency if method.cost == "latency" else None
-        self._adam: optim.Adam | None = None
-        self._gate_rate = 0.0
+        self._adam = optim.Adam(self.gates.directions)
+        self._gate_rate = 0.0  # until the first step
         self._rates: list[float] = []  # of the recipe's optimizer at this step
         self._progress, self._patience = 0.0, 0.5
 
@@ -210,15 +213,41 @@ class _Phase:
 
     def learn(self, step: Step) -> None:
         """Step the gates, and slow down the weights' step that follows."""
-        if self._adam is None:
-            self._gate_rate = self._learning_rate(step)
-            self._adam = optim.Adam(self.gates.directions, lr=self._gate_rate)
+        if not self._gate_rate:
+            self._set_gate_rate(self._learning_rate(step))
         self._adam.step()
         self._adam.zero_grad()
         self._step_offsets()
         self._rates = [group["lr"] for group in step.optimizer.param_groups]
         for group in step.optimizer.param_groups:
             group["lr"] *= self._method.weight_rate
+
+    def state_dict(self) -> State:
+        """Return how far the phase is, the gates, and what Adam remembers of them."""
+        remembered = optimizer_state(self._adam, self.gates.named_parameters())
+        return {
+            **{name: getattr(self, name) for name in _NUMBERS},
+            **self.gates.state_dict(),
+            **{f"adam/{path}": value for path, value in remembered.items()},
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        """Take over how far the phase is, the gates, and what Adam remembers of them."""
+        for name in _NUMBERS:
+            setattr(self, name, state[name])
+        self.gates.load_state_dict(state)
+        remembered = {
+            path.removeprefix("adam/"): value
+            for path, value in state.items()
+            if path.startswith("adam/")
+        }
+        load_optimizer_state(self._adam, self.gates.named_parameters(), remembered)
+        self._set_gate_rate(self._gate_rate)
+
+    def _set_gate_rate(self, rate: float) -> None:
+        self._gate_rate = rate
+        for group in self._adam.param_groups:
+            group["lr"] = rate
 
     @torch.no_grad()
     def _step_offsets(self) -> None:

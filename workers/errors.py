@@ -100,3 +100,18 @@ class WeightsMismatchError(CheckpointError):
 def _first(keys: Sequence[str]) -> str:
     more = f", and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else ""
     return ", ".join(keys[:_SHOWN]) + more
+
+
+class BudgetError(WorkerError, RuntimeError):
+    """A method asked for more training than the trial has left."""
+
+    def __init__(self, asked: float, left: float, budget: int) -> None:
+        super().__init__(asked, left, budget)
+        self.asked, self.left, self.budget = asked, left, budget
+
+    def __str__(self) -> str:
+        return (
+            f"{self.asked:g} epochs of training were asked for and {self.left:g} of the trial's "
+            f"{self.budget} are left; every method of a comparison has the same budget. Give the "
+            "method fewer epochs in its settings, or the recipe more."
+        )

@@ -8,6 +8,7 @@ from typing import Literal
 
 import torch
 
+from methods import State
 from workers.measure import synchronize
 
 Act = Literal["prepare", "statistics", "select", "recover", "measure"]
@@ -28,6 +29,21 @@ class Meter:
         self._device = device
         self._acts: list[Act] = ["prepare"]
         self._since = time.perf_counter()
+
+    def state_dict(self) -> State:
+        """Return all that was charged."""
+        self.settle()
+        return {
+            "steps": {**self.steps},
+            "images": {**self.images},
+            "seconds": {**self.seconds},
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        """Take over steps and images; seconds add up over the attempts at a trial."""
+        self.steps, self.images = Counter(state["steps"]), Counter(state["images"])
+        for act, seconds in state["seconds"].items():
+            self.seconds[act] += seconds
 
     @contextmanager
     def act(self, act: Act) -> Iterator[None]:

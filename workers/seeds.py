@@ -6,6 +6,8 @@ import random
 import numpy as np
 import torch
 
+from methods import State
+
 
 def derive_seed(seed: int, purpose: str) -> int:
     """Return a 63-bit seed that differs for every purpose of every trial seed."""
@@ -26,3 +28,31 @@ def seed_everything(seed: int, device: torch.device) -> None:
     torch.backends.cudnn.benchmark = True
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
+
+
+def random_state(device: torch.device) -> State:
+    """Return where Python, NumPy and torch are in their random numbers."""
+    legacy = np.random.get_state(legacy=False)
+    version, python_keys, gauss = random.getstate()
+    state = {
+        "python": [version, list(python_keys), gauss],
+        "numpy": {**legacy, "state": {**legacy["state"], "key": legacy["state"]["key"].tolist()}},
+        "torch": torch.get_rng_state(),
+    }
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    elif device.type == "mps":
+        state["mps"] = torch.mps.get_rng_state()
+    return state
+
+
+def load_random_state(state: State, device: torch.device) -> None:
+    """Go on in the random numbers where :func:`random_state` was, as far as ``device`` has them."""
+    version, python_keys, gauss = state["python"]
+    random.setstate((version, tuple(python_keys), gauss))
+    np.random.set_state(state["numpy"])
+    torch.set_rng_state(state["torch"])
+    if device.type == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"], device)
+    elif device.type == "mps" and "mps" in state:
+        torch.mps.set_rng_state(state["mps"])

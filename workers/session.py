@@ -11,44 +11,37 @@ from collections.abc import Callable, Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
-from methods import CostTarget, Layout, Schedule
+from methods import NO_STATE, CostTarget, Layout, Schedule, State, Stateful
 from methods.base import EpochHook, PruningSchedule, StepHook
 from methods.latency_predictor import LatencyPredictor
 from tracking.artifacts import ArtifactStore
 from workers.checkpoints import weights_hash
 from workers.data import DataSet, Split
+from workers.errors import BudgetError
 from workers.measure import Batch, Evaluation, evaluate
 from workers.meter import Act, Meter
 from workers.seeds import derive_seed
-from workers.settings import TrialSpec, content_hash
-from workers.statistics import StatisticsCost, load_statistics, store_statistics
+from workers.settings import TrialSpec
+from workers.statistics import (
+    StatisticsCost,
+    load_statistics,
+    statistics_name,
+    store_statistics,
+)
 from workers.training import (
     DivergedError,
     EpochPosition,
     Hooks,
+    Training,
     channels_last,
     make_optimizer,
     train_epoch,
 )
+from workers.trial_checkpoints import Checkpoint, TrialCheckpoints, restoring
 
 EVALUATION_BATCH = 512
 
 Report = Callable[[int, dict[str, float]], None]  #: Called once per epoch: step from 1, values.
-
-
-class BudgetError(RuntimeError):
-    """A method asked for more training than the trial has left."""
-
-    def __init__(self, asked: float, left: float, budget: int) -> None:
-        super().__init__(asked, left, budget)
-        self.asked, self.left, self.budget = asked, left, budget
-
-    def __str__(self) -> str:
-        return (
-            f"{self.asked:g} epochs of training were asked for and {self.left:g} of the trial's "
-            f"{self.budget} are left; every method of a comparison has the same budget. Give the "
-            "method fewer epochs in its settings, or the recipe more."
-        )
 
 
 class TrainingSession:
@@ -60,6 +53,8 @@ class TrainingSession:
         device: Where networks train.
         cache: Where statistics are shared between the trials of a machine.
         report: Called after every epoch, with a step that only grows.
+        checkpoints: Where to go on, once training comes to that call, and where it is kept how far
+            the trial is; None: nowhere.
     """
 
     def __init__(
@@ -69,6 +64,8 @@ class TrainingSession:
         device: torch.device,
         cache: ArtifactStore,
         report: Report,
+        *,
+        checkpoints: TrialCheckpoints | None = None,
     ) -> None:
         self.spec = spec
         self.device = device
@@ -86,6 +83,11 @@ class TrainingSession:
         self._steps = 0
         self._reported = 0
         self._paid: dict[str, Mapping[str, Tensor]] = {}  # shared statistics this trial has
+        self.trial_state: State = {}  #: What the trial keeps in checkpoints beside the session.
+        self._checkpoints = checkpoints
+        self._resume = resume = checkpoints.resume if checkpoints else None
+        if resume and resume.act == "recover":
+            self._steps = resume.first_step  # selection was done when recovery began
 
     @property
     def steps_left(self) -> int:
@@ -136,6 +138,7 @@ class TrainingSession:
         after_step: StepHook | None = None,
         after_epoch: EpochHook | None = None,
         loss_term: Callable[[nn.Module], Tensor] | None = None,
+        state: Stateful | None = None,
     ) -> None:
         """Train ``network`` by the trial's recipe, continuing its learning-rate curve.
 
@@ -150,9 +153,12 @@ class TrainingSession:
             after_step: May return True to end the call; only what was trained is charged.
             after_epoch: Runs before the validation split is looked at.
             loss_term: Scalar added to the loss.
+            state: All that the hooks remember beside the network, so that a retry of the trial
+                goes on within this call; None: it begins the call again.
 
         Raises:
             BudgetError: More than what is left of the budget was asked for.
+            CheckpointMismatchError: The checkpoint to go on from is of another network.
             DivergedError: The training or validation loss is not finite.
         """
         steps = round(epochs * self.steps_per_epoch)
@@ -167,9 +173,13 @@ class TrainingSession:
         )
         torch.manual_seed(derive_seed(self.seed, f"train/{self._steps}"))
         optimizer = make_optimizer(self.spec.recipe, network)
-        taken = epoch = 0
+        training = Training(
+            network=network, optimizer=optimizer, method=state or NO_STATE, device=self.device
+        )
+        first_step = self._steps
         with channels_last(network, self.device, self.spec.recipe) as memory_format:
-            while taken < steps:
+            epoch = self._go_on(training)
+            while (taken := self._steps - first_step) < steps:
                 outcome = train_epoch(
                     network,
                     optimizer,
@@ -189,13 +199,68 @@ class TrainingSession:
                     hooks,
                     memory_format=memory_format,
                 )
-                taken += outcome.steps
                 epoch += 1
                 self._steps += outcome.steps
                 self.meter.charge(steps=outcome.steps, images=outcome.images)
                 self._report_epoch(network, outcome.train_loss, outcome.learning_rate)
                 if outcome.ended_early:
                     return
+                if state is not None:
+                    self._keep(training, first_step, epoch)
+
+    def _go_on(self, training: Training) -> int:
+        """Put the call where a checkpoint was made, if it was made in this call.
+
+        Returns:
+            Epochs of the call that are done.
+        """
+        found = self._resume
+        if found is None or (found.act, found.first_step) != (self.meter.current, self._steps):
+            return 0
+        with restoring():
+            training.load_parts(found.parts)
+            self._load_state(found.parts["session"])
+        self._steps = found.step
+        return found.epoch
+
+    def _keep(self, training: Training, first_step: int, epoch: int) -> None:
+        """Write a checkpoint if one is due."""
+        if self._checkpoints is None:
+            return
+        if not self._checkpoints.is_due(self._steps, self.steps_per_epoch):
+            return
+        self._checkpoints.write(
+            Checkpoint(
+                act=self.meter.current,
+                first_step=first_step,
+                step=self._steps,
+                epoch=epoch,
+                parts={
+                    **training.parts(),
+                    "session": self._state(),
+                    "trial": self.trial_state,
+                },
+            )
+        )
+
+    def _state(self) -> State:
+        return {
+            "reported": self._reported,
+            "meter": self.meter.state_dict(),
+            "best": self.best,
+            "notes": self.notes,
+            "statistics_computed": self.statistics_computed,
+            "statistics_reused": self.statistics_reused,
+            "seconds_statistics": self.seconds_statistics,
+        }
+
+    def _load_state(self, state: State) -> None:
+        self._reported = state["reported"]
+        self.meter.load_state_dict(state["meter"])
+        self.best, self.notes = {**state["best"]}, {**state["notes"]}
+        self.statistics_computed = state["statistics_computed"]
+        self.statistics_reused = state["statistics_reused"]
+        self.seconds_statistics = state["seconds_statistics"]
 
     def note(self, name: str, value: float) -> None:
         """Record a number about the choice in the trial's result; the last one of a name counts.
@@ -260,7 +325,7 @@ class TrainingSession:
         Returns:
             The tensors, on the session's device.
         """
-        name = self._statistics_name(key)
+        name = statistics_name(self.spec, key, self.device)
         shared = self._steps == 0 and weights_hash(network.state_dict()) == self.spec.weights
         if shared and name in self._paid:
             return self._paid[name]
@@ -285,22 +350,6 @@ class TrainingSession:
             store_statistics(self._cache, name, tensors, cost)
             self._paid[name] = tensors
         return tensors
-
-    def _statistics_name(self, key: str) -> str:
-        content = self.spec.model_dump(
-            mode="json",
-            include={
-                "model",
-                "data_hash",
-                "weights",
-                "recipe",
-                "layers",
-                "method",
-                "method_settings",
-                "seed",
-            },
-        )
-        return content_hash({**content, "key": key, "device": self.device.type})
 
     def _spent(self) -> StatisticsCost:
         self.meter.settle()
@@ -336,8 +385,10 @@ class PruningSession(TrainingSession):
         report: Report,
         layout: Layout,
         latency: LatencyPredictor | None = None,
+        *,
+        checkpoints: TrialCheckpoints | None = None,
     ) -> None:
-        super().__init__(spec, data, device, cache, report)
+        super().__init__(spec, data, device, cache, report, checkpoints=checkpoints)
         self.layout = layout
         self.latency = latency
         self.schedule: PruningSchedule = Schedule.create(spec.schedule)

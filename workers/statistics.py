@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from tracking.artifacts import ArtifactStore
+from workers.settings import TrialSpec, content_hash
 
 COST = "cost"
 PREFIX = "statistics/"  #: Before the name of every tensor of a file.
@@ -20,6 +21,30 @@ class StatisticsCost:
     steps: int  #: Optimizer steps of the trial's budget.
     images: int  #: Training images, each time one was used.
     seconds: float  #: Device-seconds.
+
+
+def statistics_name(spec: TrialSpec, key: str, device: torch.device) -> str:
+    """Return the name of statistics: a hash of all in a trial that they depend on.
+
+    Args:
+        spec: A trial that wants them.
+        key: Tells apart the statistics of one method.
+        device: Where they are computed.
+    """
+    content = spec.model_dump(
+        mode="json",
+        include={
+            "model",
+            "data_hash",
+            "weights",
+            "recipe",
+            "layers",
+            "method",
+            "method_settings",
+            "seed",
+        },
+    )
+    return content_hash({**content, "key": key, "device": device.type})
 
 
 def load_statistics(

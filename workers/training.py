@@ -1,7 +1,7 @@
 """Training one network by a recipe: optimizer, learning rate, precision, and where hooks run."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -11,6 +11,9 @@ from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
 from methods.base import EpochHook, Step, StepHook
+from methods.state import State, Stateful, load_optimizer_state, optimizer_state
+from workers.checkpoints import fit
+from workers.seeds import load_random_state, random_state
 from workers.settings import Recipe
 
 LOSS_CHECK_STEPS = 50  # reading the loss waits for the device, so not at every step
@@ -90,6 +93,36 @@ def channels_last(
         yield torch.channels_last
     finally:
         network.to(memory_format=torch.contiguous_format)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Training:
+    """What moves while a network is trained; put together again, it goes on bit for bit."""
+
+    network: nn.Module
+    optimizer: Optimizer
+    method: Stateful  #: What the hooks remember.
+    device: torch.device
+
+    def parts(self) -> dict[str, State]:
+        """Return all of it as it is between two epochs, by owner."""
+        return {
+            "network": self.network.state_dict(),
+            "optimizer": optimizer_state(self.optimizer, self.network.named_parameters()),
+            "method": self.method.state_dict(),
+            "random": random_state(self.device),
+        }
+
+    def load_parts(self, parts: Mapping[str, State]) -> None:
+        """Take over what :meth:`parts` gave, in place.
+
+        Raises:
+            WeightsMismatchError: The network is another one; nothing is changed then.
+        """
+        fit(self.network, parts["network"])
+        load_optimizer_state(self.optimizer, self.network.named_parameters(), parts["optimizer"])
+        self.method.load_state_dict(parts["method"])
+        load_random_state(parts["random"], self.device)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import logging
 import math
 import time
 from dataclasses import asdict
@@ -11,6 +12,7 @@ from torch import nn
 
 import methods
 from methods import (
+    NO_STATE,
     Cost,
     Layout,
     PruningPlan,
@@ -24,7 +26,7 @@ from workers.data import DataSet
 from workers.environment import describe_environment
 from workers.errors import WorkerError
 from workers.latency import large_batch, measure_latency
-from workers.measure import recalibrate_batch_norm
+from workers.measure import Evaluation, recalibrate_batch_norm
 from workers.models import build_model
 from workers.node import Node, weights_path
 from workers.predictor import measure_predictor, predictor_key, predictor_of, store_predictor
@@ -34,6 +36,9 @@ from workers.session import PruningSession, Report, TrainingSession
 from workers.settings import TrialSpec, content_hash
 from workers.shapes import layout_of, shrink_fresh
 from workers.training import DivergedError
+from workers.trial_checkpoints import CheckpointMismatchError, TrialCheckpoints, restoring
+
+log = logging.getLogger(__name__)
 
 TOLERANCE = 1e-3  #: Of the shrunk network against the masked one, relative to the largest logit.
 CHECKED_IMAGES = 16
@@ -83,10 +88,14 @@ class MaskedDifferenceError(WorkerError, ArithmeticError):
 def run_trial(spec: TrialSpec, node: Node, report: Report) -> dict[str, Any]:
     """Run one trial; the same specification gives the same numbers, bit for bit on a CPU.
 
+    An attempt that was cut short is gone on from: where its newest whole checkpoint is, with the
+    same numbers as if nothing had happened. Checkpoints are removed when the trial ends.
+
     Args:
         spec: What to run.
         node: Where, with its caches and the artifact store.
-        report: Called after each epoch; what it raises ends the trial.
+        report: Called after each epoch; what it raises ends the trial. After a checkpoint was gone
+            on from, the first step is the one behind it.
 
     Returns:
         A :class:`TrialResult`, a :class:`LatencyResult` for kind ``latency``, a
@@ -104,6 +113,28 @@ def run_trial(spec: TrialSpec, node: Node, report: Report) -> dict[str, Any]:
     """
     started = time.perf_counter()
     _check_spec(spec)
+    checkpoints = TrialCheckpoints(
+        node.artifacts, spec.uid, attempt=node.attempt, epochs=node.checkpoint_epochs
+    )
+    try:
+        try:
+            result = _run(spec, node, report, checkpoints)
+        except CheckpointMismatchError as error:
+            log.warning("Trial %s begins again: %s", spec.uid, error)
+            checkpoints.begin_again()
+            result = _run(spec, node, report, checkpoints)
+    except Exception:  # the trial's own; a process that is ended leaves what it has written
+        checkpoints.remove()
+        raise
+    checkpoints.remove()
+    result["seconds_total"] = time.perf_counter() - started
+    return result
+
+
+def _run(
+    spec: TrialSpec, node: Node, report: Report, checkpoints: TrialCheckpoints
+) -> dict[str, Any]:
+    """Run one trial, where an earlier attempt was or from its beginning."""
     seed_everything(spec.seed, node.device)
     data = node.data(spec.data).for_trial()
     if data.info.data_hash != spec.data_hash:
@@ -113,13 +144,10 @@ def run_trial(spec: TrialSpec, node: Node, report: Report) -> dict[str, Any]:
         fit(network, node.weights(spec.weights))
     network.to(node.device)
     if spec.kind == "latency":
-        result: dict[str, Any] = dict(_time_forward(spec, node, network, data))
-    elif spec.kind == "predictor":
-        result = dict(_learn_latency(spec, node, network, data, report))
-    else:
-        result = dict(_train(spec, node, network, data, report))
-    result["seconds_total"] = time.perf_counter() - started
-    return result
+        return dict(_time_forward(spec, node, network, data))
+    if spec.kind == "predictor":
+        return dict(_learn_latency(spec, node, network, data, report))
+    return dict(_train(spec, node, network, data, report, checkpoints))
 
 
 def _check_spec(spec: TrialSpec) -> None:
@@ -132,28 +160,49 @@ def _check_spec(spec: TrialSpec) -> None:
 
 
 def _train(
-    spec: TrialSpec, node: Node, network: nn.Module, data: DataSet, report: Report
+    spec: TrialSpec,
+    node: Node,
+    network: nn.Module,
+    data: DataSet,
+    report: Report,
+    checkpoints: TrialCheckpoints,
 ) -> TrialResult:
     """Run every kind of trial that trains: they differ in how the shape comes about."""
+    resume = checkpoints.resume
     base = count_cost(network, data.info.input_shape)
     plan: PruningPlan | None = None
     difference = 0.0
+    before: Evaluation | None = None
     session: TrainingSession
-    if spec.kind == "prune":
+    if spec.kind == "prune" and (resume is None or resume.act != "recover"):
         layout = _layout(spec, network, data)
         latency = predictor_of(spec, node.artifacts, layout, data.info.num_classes, node.device)
         session = pruning = PruningSession(
-            spec, data, node.device, node.cache, report, layout, latency
+            spec, data, node.device, node.cache, report, layout, latency, checkpoints=checkpoints
         )
         plan, difference = _prune(pruning, network)
     else:
-        session = TrainingSession(spec, data, node.device, node.cache, report)
+        session = TrainingSession(
+            spec, data, node.device, node.cache, report, checkpoints=checkpoints
+        )
         if spec.kind == "scratch":
             plan = PruningPlan.from_json(spec.plan or {})
             shrink_fresh(network, plan, _layout(spec, network, data))
-    before = session.validate(network)
+        if resume is not None:
+            with restoring():
+                known = resume.parts["trial"]
+                before, difference = Evaluation(**known["before"]), known["masked_difference"]
+                if spec.kind == "prune":
+                    plan = PruningPlan.from_json(known["plan"])
+                    shrink(network, plan, _layout(spec, network, data))
+    before = before or session.validate(network)
+    session.trial_state = {
+        "plan": plan.to_json() if plan else None,
+        "masked_difference": difference,
+        "before": asdict(before),
+    }
     with session.meter.act("recover"):
-        session.train(network, session.steps_left / session.steps_per_epoch)
+        session.train(network, session.steps_left / session.steps_per_epoch, state=NO_STATE)
     after = session.validate(network)
     test = session.test(network)
     for split, found in (("validation", after), ("test", test)):

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn, optim
 
-from methods import Schedule, SettingsError, create, removed_count, shrink
+from methods import Schedule, SettingsError, Stateful, create, removed_count, shrink
 from methods.base import EpochHook, Step, StepHook
 from methods.layout import Layout
 from methods.schedule import SoftMasks
@@ -120,6 +120,7 @@ class WatchedSession(TinySession):
         after_step: StepHook | None = None,
         after_epoch: EpochHook | None = None,
         loss_term: Callable[[nn.Module], Tensor] | None = None,
+        state: Stateful | None = None,
     ) -> None:
         def watch_step(step: Step) -> bool | None:
             result = after_step(step) if after_step else None
@@ -148,6 +149,7 @@ class WatchedSession(TinySession):
             after_step=watch_step,
             after_epoch=watch_epoch,
             loss_term=loss_term,
+            state=state,
         )
 
 

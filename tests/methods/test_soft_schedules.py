@@ -17,6 +17,7 @@ from methods import (
     PruningPlan,
     Schedule,
     SettingsError,
+    Stateful,
     create,
     masked_difference,
     removed_count,
@@ -62,6 +63,7 @@ class Diary(TinySession):
         after_step: StepHook | None = None,
         after_epoch: EpochHook | None = None,
         loss_term: Callable[[nn.Module], Tensor] | None = None,
+        state: Stateful | None = None,
     ) -> None:
         def write_step(step: Step) -> None:
             if after_step:
@@ -81,6 +83,7 @@ class Diary(TinySession):
             after_step=write_step,
             after_epoch=write_epoch,
             loss_term=loss_term,
+            state=state,
         )
 
 

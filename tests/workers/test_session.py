@@ -13,9 +13,10 @@ from methods.base import Session
 from tracking.artifacts import ArtifactStore
 from workers.checkpoints import weights_hash
 from workers.data import DataSet, load
+from workers.errors import BudgetError
 from workers.models import build_model
 from workers.seeds import derive_seed, seed_everything
-from workers.session import BudgetError, PruningSession, TrainingSession
+from workers.session import PruningSession, TrainingSession
 from workers.settings import DataSettings, ModelSettings, Recipe, Target, TrialSpec
 from workers.training import DivergedError, learning_rate
 

@@ -1,0 +1,205 @@
+"""Trials that are cut short and gone on with: the numbers are those of a trial that was not."""
+
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from tracking.artifacts import ArtifactStore
+from workers.data import describe
+from workers.node import Node, resolve_device
+from workers.settings import DataSettings, ModelSettings, Recipe, TrialSpec
+from workers.trial import run_trial
+from workers.trial_checkpoints import checkpoint_folder
+
+DATA = DataSettings(train_images=100, test_images=30, validation_fraction=0.2)
+EPOCHS = 5
+RATIOS = {"2": 0.5, "5": 0.25}  #: The prunable convolutions of the network below.
+Fields = Mapping[str, Any]
+Reports = list[tuple[int, dict[str, float]]]
+
+
+def network(num_classes: int, in_channels: int) -> nn.Module:
+    """Return a small network that draws random numbers while it trains."""
+    return nn.Sequential(
+        nn.Conv2d(in_channels, 4, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(4, 8, 3, padding=1),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Conv2d(8, 8, 3, stride=2, padding=1),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Dropout(0.2),
+        nn.Linear(8, num_classes),
+    )
+
+
+class Killed(BaseException):
+    """The process ends here: nothing of the trial sees to anything any more."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Runs trials on machines that share nothing but the artifact store."""
+
+    folder: Path
+    node: Node
+    weights: str | None = None
+
+    def spec(self, **changes: Any) -> TrialSpec:
+        recipe = {"epochs": EPOCHS, "batch_size": 32, "learning_rate": 0.05}
+        given = {
+            "kind": "prune",
+            "method": "filter_norm",
+            "ratios": RATIOS,
+            "weights": self.weights,
+            **changes,
+        }
+        return TrialSpec(
+            model=ModelSettings(name=f"{__name__}:network"),
+            data=DATA,
+            data_hash=describe(DATA).data_hash,
+            seed=3,
+            recipe=Recipe.model_validate({**recipe, **given.pop("recipe", {})}),
+            **given,
+        )
+
+    def run(
+        self, spec: TrialSpec, *, attempt: int = 1, killed_at: int | None = None, every: int = 1
+    ) -> tuple[dict[str, Any], Reports]:
+        """Return the result, but for what the clock says, and the reports."""
+        cache = self.folder / "cache"
+        shutil.rmtree(cache, ignore_errors=True)
+        node = replace(self.node, cache_dir=cache, attempt=attempt, checkpoint_epochs=every)
+        reports: Reports = []
+
+        def report(step: int, values: dict[str, float]) -> None:
+            if len(reports) + 1 == killed_at:
+                raise Killed
+            reports.append((step, values))
+
+        try:
+            result = run_trial(spec, node, report)
+        except Killed:
+            return {}, reports
+        return {k: v for k, v in result.items() if not k.startswith("seconds")}, reports
+
+    def checkpoints(self, spec: TrialSpec) -> list[str]:
+        """Return the names of the checkpoints there are, the furthest last."""
+        return self.node.artifacts.files(checkpoint_folder(spec.uid))
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # layers this small only lose by sharing
+    folder = tmp_path_factory.mktemp("bench")
+    node = Node(
+        device=resolve_device("cpu"),
+        cache_dir=folder / "cache",
+        artifacts=ArtifactStore(folder / "artifacts"),
+    )
+    fresh = Bench(folder, node)
+    result, _ = fresh.run(fresh.spec(kind="baseline", method=None, ratios={}))
+    yield replace(fresh, weights=result["weights"])
+    torch.use_deterministic_algorithms(False)
+    torch.set_num_threads(threads)
+
+
+STRIPES = {"unit": "stripes", "method": "stripe_wise"}
+TARGET = {"ratios": {}, "target": {"axis": "macs", "reduction": 0.3}}
+GATES = {"share": 0.6, "learning_rate": 0.01}
+PLAN = {
+    "format": 1,
+    "policy": "inside_blocks",
+    "widths": {"2": 8, "5": 8},
+    "kept": {"2": [0, 2, 3, 5], "5": [1, 2, 4, 5, 6, 7]},
+}
+#: Every kind of trial that trains, and every way to train while filters are chosen.
+TRIALS: dict[str, Fields] = {
+    "baseline": {"kind": "baseline", "method": None, "ratios": {}, "weights": None},
+    "dense": {"kind": "dense", "method": None, "ratios": {}},
+    "scratch": {"kind": "scratch", "method": None, "ratios": {}, "weights": None, "plan": PLAN},
+    "one_shot": {},
+    "adamw": {"recipe": {"optimizer": "adamw", "learning_rate": 0.01, "warmup_epochs": 2}},
+    "plain_sgd": {"recipe": {"momentum": 0.0, "schedule": "step"}},
+    "augmented": {"recipe": {"augmentation": "shift_flip", "label_smoothing": 0.1}},
+    "recalibrated": {"recipe": {"recalibration_images": 50}},
+    **{
+        name: {"schedule": {"name": name, "selection": 0.8}}
+        for name in ("iterative", "hfp", "sfp", "asfp", "srfp", "asrfp", "ghfp")
+    },
+    "sfp_adamw": {
+        "schedule": {"name": "ghfp", "selection": 0.8},
+        "recipe": {"optimizer": "adamw", "learning_rate": 0.01},
+    },
+    "slimming": {"method": "bn_scale", "method_settings": {"sparsity": 1e-2}},
+    "slimming_and_sfp": {
+        "method": "bn_scale",
+        "method_settings": {"sparsity": 1e-2},
+        "schedule": {"name": "sfp", "selection": 0.8},
+    },
+    "scop": {"method": "scop", "method_settings": {"share": 0.8, "saturation": 1.0}},
+    "scop_that_ends_early": {"method": "scop", "method_settings": {"share": 0.8, "steps": 5}},
+    "scop_with_noise": {
+        "method": "scop",
+        "method_settings": {"share": 0.6, "knockoff": "pca_gaussian", "batch_norm": "joint"},
+    },
+    "scop_and_sfp": {
+        "method": "scop",
+        "method_settings": {"share": 0.4},
+        "schedule": {"name": "sfp", "selection": 0.8},
+    },
+    "stripes": {**STRIPES, "method_settings": {"share": 0.8, "alpha": 1e-2}},
+    "stripes_to_a_target": {
+        **STRIPES,
+        **TARGET,
+        "method_settings": {"share": 0.8, "weight_decay": 0.0},
+    },
+    "native_stripes": {
+        **STRIPES,
+        "ratios": {},
+        "method_settings": {"mode": "native", "share": 0.8, "alpha": 0.1, "delta": 0.6},
+    },
+    "gates": {"method": "weight_gates", "method_settings": GATES},
+    "gates_to_a_target": {"method": "weight_gates", "method_settings": GATES, **TARGET},
+    "free_gates": {"method": "free_gates", "method_settings": GATES, **TARGET},
+    "gates_that_begin_again": {
+        "method": "weight_gates",
+        "method_settings": {"share": 0.8, "learning_rate": 0.3},
+        "recipe": {"batch_size": 4},
+        **TARGET,
+    },
+}
+
+
+#: Selection trains more than once here, and a retry begins with the first time.
+TWICE = ("slimming_and_sfp", "scop_and_sfp", "gates_that_begin_again")
+
+
+@pytest.mark.parametrize("trial", [trial for trial in TRIALS if trial not in TWICE])
+def test_killed_after_every_epoch_a_trial_ends_as_if_it_had_not_been(
+    bench: Bench, trial: str
+) -> None:
+    spec = bench.spec(**TRIALS[trial])
+    expected, whole = bench.run(spec)
+    assert len(whole) >= EPOCHS
+    assert bench.checkpoints(spec) == []
+    reports: Reports = []
+    for attempt in range(1, len(whole) + 2):
+        result, more = bench.run(spec, attempt=attempt, killed_at=2)
+        reports += more
+        if result:
+            break
+        assert len(bench.checkpoints(spec)) == min(attempt, 2)
+    assert result == expected
+    assert reports == whole
+    assert bench.checkpoints(spec) == []
