@@ -38,9 +38,21 @@ def test_the_store_is_named_where_nobody_else_can_read_it() -> None:
     assert environment["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] == "false"
 
 
-def test_other_stores_than_files_are_left_alone() -> None:
-    prepare_store("http://127.0.0.1:9")
-    prepare_store("postgresql+psycopg://user@127.0.0.1:9/mlflow")
+@pytest.mark.parametrize(
+    "uri", ["http://127.0.0.1:9", "postgresql+psycopg://user@127.0.0.1:9/mlflow"]
+)
+def test_other_stores_than_files_are_left_alone(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def opened() -> None:
+        raise AssertionError("a store was opened")
+
+    monkeypatch.setattr("tracking.mlflow_server.import_store", opened)
+    monkeypatch.chdir(tmp_path)
+    prepare_store(uri)
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(AssertionError, match="a store was opened"):
+        prepare_store("sqlite:///mlflow.db")
 
 
 @pytest.mark.integration
