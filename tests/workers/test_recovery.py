@@ -1,7 +1,8 @@
 """Trials that are cut short and gone on with: the numbers are those of a trial that was not."""
 
+import errno
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,15 @@ import pytest
 import torch
 from torch import nn
 
+import methods
+from methods import State
 from tracking.artifacts import ArtifactStore
 from workers.data import describe
 from workers.node import Node, resolve_device
+from workers.session import PruningSession
 from workers.settings import DataSettings, ModelSettings, Recipe, TrialSpec
 from workers.trial import run_trial
-from workers.trial_checkpoints import checkpoint_folder
+from workers.trial_checkpoints import Checkpoint, TrialCheckpoints, checkpoint_folder
 
 DATA = DataSettings(train_images=100, test_images=30, validation_fraction=0.2)
 EPOCHS = 5
@@ -61,13 +65,13 @@ class Bench:
             "method": "filter_norm",
             "ratios": RATIOS,
             "weights": self.weights,
+            "seed": 3,
             **changes,
         }
         return TrialSpec(
             model=ModelSettings(name=f"{__name__}:network"),
             data=DATA,
             data_hash=describe(DATA).data_hash,
-            seed=3,
             recipe=Recipe.model_validate({**recipe, **given.pop("recipe", {})}),
             **given,
         )
@@ -203,3 +207,145 @@ def test_killed_after_every_epoch_a_trial_ends_as_if_it_had_not_been(
     assert result == expected
     assert reports == whole
     assert bench.checkpoints(spec) == []
+
+
+@pytest.mark.parametrize("trial", TWICE)
+def test_what_is_trained_before_the_call_that_was_cut_short_is_trained_again(
+    bench: Bench, trial: str
+) -> None:
+    spec = bench.spec(**TRIALS[trial])
+    expected, whole = bench.run(spec)
+    for epoch in (2, len(whole) - 1):
+        bench.run(spec, killed_at=epoch)
+        result, reports = bench.run(spec, attempt=2)
+        assert result == expected
+        assert all(report in whole for report in reports)
+        assert reports[-1] == whole[-1]
+
+
+def test_in_recovery_nothing_is_selected_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = bench.spec()
+    expected, _ = bench.run(spec)
+    bench.run(spec, killed_at=3)
+    monkeypatch.delattr(methods.PruningMethod, "select")
+    result, reports = bench.run(spec, attempt=2)
+    assert result == expected
+    assert [step for step, _ in reports] == [3, 4, 5]
+
+
+def test_checkpoints_can_be_rarer_than_epochs(bench: Bench) -> None:
+    spec = bench.spec(**TRIALS["sfp"])
+    expected, whole = bench.run(spec)
+    bench.run(spec, killed_at=5, every=2)
+    assert len(bench.checkpoints(spec)) == 2
+    bench.run(spec, attempt=2, killed_at=1, every=2)
+    result, reports = bench.run(spec, attempt=3, every=2)
+    assert result == expected
+    assert reports == whole[4:]
+
+
+def test_without_checkpoints_a_trial_begins_again(bench: Bench) -> None:
+    spec = bench.spec()
+    expected, whole = bench.run(spec, every=0)
+    bench.run(spec, killed_at=4, every=0)
+    assert bench.checkpoints(spec) == []
+    assert bench.run(spec, attempt=2, every=0) == (expected, whole)
+
+
+@pytest.mark.parametrize(("damaged", "first"), [(1, 3), (2, 1)])
+def test_a_damaged_checkpoint_changes_no_number(bench: Bench, damaged: int, first: int) -> None:
+    spec = bench.spec(**TRIALS["sfp"])
+    expected, whole = bench.run(spec)
+    bench.run(spec, killed_at=4)
+    names = bench.checkpoints(spec)
+    assert len(names) == 2
+    for name in names[-damaged:]:
+        path = f"{checkpoint_folder(spec.uid)}/{name}"
+        content = bytearray(bench.node.artifacts.read_bytes(path))
+        content[len(content) // 2] ^= 1
+        bench.node.artifacts.write_bytes(path, bytes(content))
+    assert bench.run(spec, attempt=2) == (expected, whole[first - 1 :])
+
+
+def without(part: str, key: str) -> Callable[[Mapping[str, State]], dict[str, State]]:
+    """Return what takes something out of a checkpoint."""
+
+    def take(parts: Mapping[str, State]) -> dict[str, State]:
+        return {**parts, part: {k: v for k, v in parts[part].items() if k != key}}
+
+    return take
+
+
+@pytest.mark.parametrize(
+    "change",
+    [without("network", "2.weight"), without("random", "torch"), without("trial", "before")],
+)
+def test_a_checkpoint_that_does_not_fit_is_dropped_and_the_trial_begins_again(
+    bench: Bench, change: Callable[[Mapping[str, State]], dict[str, State]]
+) -> None:
+    spec = bench.spec()
+    expected, whole = bench.run(spec)
+    bench.run(spec, killed_at=3)
+    kept = TrialCheckpoints(bench.node.artifacts, spec.uid, attempt=1, epochs=1)
+    assert isinstance(kept.resume, Checkpoint)
+    kept.write(replace(kept.resume, step=kept.resume.step + 1, parts=change(kept.resume.parts)))
+    assert bench.run(spec, attempt=2) == (expected, whole)
+
+
+class FullStore(ArtifactStore):
+    """Has no room for checkpoints."""
+
+    def write_bytes(self, path: str, data: bytes) -> str:
+        if path.startswith("checkpoints/"):
+            raise OSError(errno.ENOSPC, "No space left on device", path)
+        return super().write_bytes(path, data)
+
+
+def test_without_room_for_checkpoints_a_trial_completes_all_the_same(bench: Bench) -> None:
+    spec = bench.spec()
+    expected = bench.run(spec)
+    store = FullStore(bench.folder / "artifacts")
+    assert replace(bench, node=replace(bench.node, artifacts=store)).run(spec) == expected
+
+
+def test_a_trial_that_fails_by_itself_leaves_no_checkpoint(bench: Bench) -> None:
+    other, spec = bench.spec(), bench.spec(seed=4)
+    bench.run(other, killed_at=3)
+    bench.run(spec, killed_at=3)
+    assert len(bench.checkpoints(spec)) == 2
+
+    def refuse(_step: int, _values: dict[str, float]) -> None:
+        raise ArithmeticError
+
+    with pytest.raises(ArithmeticError):
+        run_trial(spec, replace(bench.node, attempt=2, checkpoint_epochs=1), refuse)
+    assert bench.checkpoints(spec) == []
+    assert len(bench.checkpoints(other)) == 2
+    TrialCheckpoints(bench.node.artifacts, other.uid, attempt=1, epochs=1).remove()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", methods.available())
+def test_every_method_says_what_it_keeps_while_it_trains(
+    bench: Bench, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    states: list[object] = []
+    train = PruningSession.train
+
+    def watched(self: PruningSession, *arguments: Any, **hooks: Any) -> None:
+        states.append(hooks.get("state"))
+        train(self, *arguments, **hooks)
+
+    monkeypatch.setattr(PruningSession, "train", watched)
+    kind = methods.kind_of(name)
+    schedule = {"name": "ghfp", "selection": 0.6} if kind.schedulable else {}
+    spec = bench.spec(method=name, unit=kind.unit, schedule=schedule)
+    expected, whole = bench.run(spec)
+    assert None not in states, f"{name} trains and passes no state"
+    for epoch in (3, 5):
+        bench.run(spec, killed_at=epoch)
+        result, reports = bench.run(spec, attempt=2)
+        assert result == expected
+        assert reports[-1] == whole[-1]
