@@ -13,7 +13,7 @@ import json
 import sqlite3
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from threading import Event, Thread
@@ -42,8 +42,8 @@ FLUSH_S = 600.0
 LOOK_S = 0.2  #: Between looks at how many trials MLflow shows.
 
 
-def made_up_ground() -> Ground:
-    """Return a chain of 50 convolutions, each a group, at 8 by 8 pixels."""
+def made_up_ground(names: Sequence[str] = GROUPS) -> Ground:
+    """Return a chain of convolutions, each a group, at 8 by 8 pixels."""
     terms = [
         Term(
             macs_unit=9 * 64,
@@ -52,15 +52,15 @@ def made_up_ground() -> Ground:
             in_fixed=0 if before else 3,
             in_by_group={before: 1} if before else {},
         )
-        for before, group in zip((None, *GROUPS), GROUPS, strict=False)
+        for before, group in zip((None, *names), names, strict=False)
     ]
     groups = tuple(
         Group(name=name, width=WIDTH, producers=(name,), norms=(None,), outputs=(), inputs=())
-        for name in GROUPS
+        for name in names
     )
     layout = Layout(
         groups=groups,
-        cost=CostModel(dict.fromkeys(GROUPS, WIDTH), terms),
+        cost=CostModel(dict.fromkeys(names, WIDTH), terms),
         policy=LayerPolicy(),
         input_shape=(3, 8, 8),
     )

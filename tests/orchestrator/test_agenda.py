@@ -237,6 +237,12 @@ class TestSearch:
         ]
         assert all(other == seen[0] for other in seen[1:])
 
+    def test_the_search_that_is_behind_is_asked_first(self) -> None:
+        play = Play.of(specification(search={"trials": 6, "window": 6}, controls=OFF))
+        play.baseline()
+        arms = [play.take(1)[0].place.arm for _ in range(6)]
+        assert arms == ["l1", "geometric_median"] * 3
+
     def test_the_best_by_validation_accuracy_is_re_run(self) -> None:
         def third(wanted: Wanted, result: dict[str, Any]) -> dict[str, Any]:
             is_third = wanted.place.role == "search" and wanted.place.index == 2
