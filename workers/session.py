@@ -178,7 +178,7 @@ class TrainingSession:
         )
         first_step = self._steps
         with channels_last(network, self.device, self.spec.recipe) as memory_format:
-            epoch = self._go_on(training)
+            epoch = self._go_on(training, steps)
             while (taken := self._steps - first_step) < steps:
                 outcome = train_epoch(
                     network,
@@ -208,7 +208,7 @@ class TrainingSession:
                 if state is not None:
                     self._keep(training, first_step, epoch)
 
-    def _go_on(self, training: Training) -> int:
+    def _go_on(self, training: Training, steps: int) -> int:
         """Put the call where a checkpoint was made, if it was made in this call.
 
         Returns:
@@ -216,6 +216,8 @@ class TrainingSession:
         """
         found = self._resume
         if found is None or (found.act, found.first_step) != (self.meter.current, self._steps):
+            return 0
+        if found.step > self._steps + steps:  # a call for no steps comes before the one meant
             return 0
         with restoring():
             training.load_parts(found.parts)
@@ -225,23 +227,21 @@ class TrainingSession:
 
     def _keep(self, training: Training, first_step: int, epoch: int) -> None:
         """Write a checkpoint if one is due."""
-        if self._checkpoints is None:
+        kept = self._checkpoints
+        if kept is None or not kept.is_due(self._steps, self.steps_per_epoch):
             return
-        if not self._checkpoints.is_due(self._steps, self.steps_per_epoch):
-            return
-        self._checkpoints.write(
-            Checkpoint(
-                act=self.meter.current,
-                first_step=first_step,
-                step=self._steps,
-                epoch=epoch,
-                parts={
-                    **training.parts(),
-                    "session": self._state(),
-                    "trial": self.trial_state,
-                },
+        act = self.meter.current
+        with self.meter.act("measure"):  # so that training costs what it does without
+            session = {"session": self._state(), "trial": self.trial_state}
+            kept.write(
+                Checkpoint(
+                    act=act,
+                    first_step=first_step,
+                    step=self._steps,
+                    epoch=epoch,
+                    parts={**training.parts(), **session},
+                )
             )
-        )
 
     def _state(self) -> State:
         return {

@@ -73,6 +73,21 @@ class TestEveryStore:
         store.remove("state")
         assert not store.exists("state")
 
+    def test_lists_the_files_of_a_folder_and_nothing_below_it(self, store: ArtifactStore) -> None:
+        assert store.files("checkpoints/3f2a") == []
+        for name in ("b", "a", "older/c"):
+            store.write_bytes(f"checkpoints/3f2a/{name}", b"")
+        assert store.files("checkpoints/3f2a") == ["a", "b"]
+        assert store.files("checkpoints") == []
+
+    def test_removes_a_folder_and_does_not_mind_a_missing_one(self, store: ArtifactStore) -> None:
+        for name in ("3f2a/a", "3f2a/b", "3f2b/a"):
+            store.write_bytes(f"checkpoints/{name}", b"")
+        store.remove_folder("checkpoints/3f2a")
+        store.remove_folder("checkpoints/3f2a")
+        assert store.files("checkpoints/3f2a") == []
+        assert store.files("checkpoints/3f2b") == ["a"]
+
     def test_hashes_content(self, store: ArtifactStore) -> None:
         data = os.urandom(2_500_000)
         store.write_bytes("weights", data)
@@ -144,6 +159,12 @@ class TestLocalStore:
             store.write_bytes("state", "not bytes")  # type: ignore[arg-type]
         assert store.read_bytes("state") == b"old"
         assert [path.name for path in tmp_path.iterdir()] == ["state"]
+
+    def test_what_is_being_written_is_not_listed(self, tmp_path: Path) -> None:
+        store = ArtifactStore(tmp_path)
+        store.write_bytes("trials/whole", b"")
+        (tmp_path / "trials" / f".{uuid.uuid4().hex}.tmp").write_bytes(b"half")
+        assert store.files("trials") == ["whole"]
 
     def test_files_are_as_readable_as_the_umask_says(self, tmp_path: Path) -> None:
         plain = tmp_path / "plain"

@@ -185,11 +185,7 @@ TRIALS: dict[str, Fields] = {
 }
 
 
-#: Selection trains more than once here, and a retry begins with the first time.
-TWICE = ("slimming_and_sfp", "scop_and_sfp", "gates_that_begin_again")
-
-
-@pytest.mark.parametrize("trial", [trial for trial in TRIALS if trial not in TWICE])
+@pytest.mark.parametrize("trial", TRIALS)
 def test_killed_after_every_epoch_a_trial_ends_as_if_it_had_not_been(
     bench: Bench, trial: str
 ) -> None:
@@ -198,29 +194,18 @@ def test_killed_after_every_epoch_a_trial_ends_as_if_it_had_not_been(
     assert len(whole) >= EPOCHS
     assert bench.checkpoints(spec) == []
     reports: Reports = []
-    for attempt in range(1, len(whole) + 2):
-        result, more = bench.run(spec, attempt=attempt, killed_at=2)
-        reports += more
-        if result:
-            break
-        assert len(bench.checkpoints(spec)) == min(attempt, 2)
+    killed_at, attempts, result = 2, 0, {}
+    while not result and attempts < 5 * len(whole):
+        attempts += 1
+        result, more = bench.run(spec, attempt=attempts, killed_at=killed_at)
+        fresh = [report for report in more if report not in reports]
+        reports += fresh
+        # An earlier call to train, or one that a hook has ended, begins again: live a bit longer.
+        killed_at = 2 if fresh else killed_at + 1
     assert result == expected
     assert reports == whole
+    assert attempts >= len(whole) - 1
     assert bench.checkpoints(spec) == []
-
-
-@pytest.mark.parametrize("trial", TWICE)
-def test_what_is_trained_before_the_call_that_was_cut_short_is_trained_again(
-    bench: Bench, trial: str
-) -> None:
-    spec = bench.spec(**TRIALS[trial])
-    expected, whole = bench.run(spec)
-    for epoch in (2, len(whole) - 1):
-        bench.run(spec, killed_at=epoch)
-        result, reports = bench.run(spec, attempt=2)
-        assert result == expected
-        assert all(report in whole for report in reports)
-        assert reports[-1] == whole[-1]
 
 
 def test_in_recovery_nothing_is_selected_again(
