@@ -194,7 +194,8 @@ def test_killed_after_every_epoch_a_trial_ends_as_if_it_had_not_been(
     assert len(whole) >= EPOCHS
     assert bench.checkpoints(spec) == []
     reports: Reports = []
-    killed_at, attempts, result = 2, 0, {}
+    result: dict[str, Any] = {}
+    killed_at, attempts = 2, 0
     while not result and attempts < 5 * len(whole):
         attempts += 1
         result, more = bench.run(spec, attempt=attempts, killed_at=killed_at)

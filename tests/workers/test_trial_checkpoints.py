@@ -49,7 +49,7 @@ def found(store: ArtifactStore, number: int = 2) -> int | None:
 
 
 def test_what_was_kept_comes_back(store: ArtifactStore) -> None:
-    parts = {
+    parts: dict[str, State] = {
         "network": {"a.weight": torch.randn(3, 2).bfloat16(), "count": torch.tensor(7)},
         "method": {"gone": torch.tensor([True, False]), "means": [0.1, 1e-30], "is_frozen": True},
         "trial": {"plan": None, "name/with/slashes": torch.arange(3)},
