@@ -144,7 +144,7 @@ class Row:
     test_accuracy_drop: float | None  #: Lost against the dense baseline as it was given.
     tuned_drop: float | None  #: Lost against the dense network trained for the same budget.
     test: PairedTest | None  #: Highest mean minus this row.
-    p: float | None  #: Of that test, corrected for all pairs that could have been compared.
+    p: float | None  #: Of that test, corrected for the best having been picked.
     cost: Cost | None
     on_target: bool | None  #: None where there is no target or nothing to check yet.
     epochs: float | None  #: Mean per run, selection included.

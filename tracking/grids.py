@@ -87,7 +87,7 @@ def grids_of(table: Table) -> tuple[Grid, ...]:
     )
     notes = (
         "Mean and standard deviation of fresh-seed runs; differences in points. "
-        "p is corrected for all pairs; from 0.05 up it is a tie.",
+        "p is corrected for the best being picked; from 0.05 up it is a tie.",
         f"MACs of conv and linear layers at batch 1; FLOPs are twice the MACs. "
         f"On target: within {share(table.tolerance)} of the dense cost. "
         "In theory, measured: how many times faster by MACs, and by the clock.",

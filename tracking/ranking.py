@@ -3,10 +3,9 @@
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from itertools import combinations
 
 from tracking.comparison import Row, Verdict
-from tracking.statistics import SIGNIFICANCE, PairedTest, compare_pairs, holm
+from tracking.statistics import SIGNIFICANCE, PairedTest, compare_pairs, corrected
 
 
 def ranked(arms: Sequence[Row]) -> list[Row]:
@@ -18,12 +17,17 @@ def ranked(arms: Sequence[Row]) -> list[Row]:
     missing = [row for row in others if not row.accuracy]
     if not contenders:
         return [*sorted(off, key=_descending), *missing]
-    family = holm(_raw(combinations(contenders, 2)))
-    lead, judged = contenders[0], []
-    for row in contenders[1:]:
-        p = family.get((lead.name, row.name))
-        verdict = _verdict(p)
-        judged.append(replace(row, test=_test(lead, row), p=p, verdict=verdict))
+    lead, *rest = contenders
+    tests, p_values = _against(lead, rest, best_of=len(contenders), among_themselves=True)
+    judged = [
+        replace(
+            row,
+            test=tests.get(row.name),
+            p=p_values.get(row.name),
+            verdict=_verdict(p_values.get(row.name)),
+        )
+        for row in rest
+    ]
     lead = replace(lead, leads=True, verdict=_verdict_of_lead({row.verdict for row in judged}))
     return [lead, *judged, *sorted(off, key=_descending), *missing]
 
@@ -33,13 +37,10 @@ def tested(controls: Sequence[Row], arms: Sequence[Row]) -> list[Row]:
     contenders = contending(arms)
     if not contenders:
         return list(controls)
-    lead = contenders[0]
     fair = [row for row in controls if row.on_target is not False]
-    family = holm(_raw((arm, control) for arm in contenders for control in fair))
+    tests, p_values = _against(contenders[0], fair, best_of=len(contenders), among_themselves=False)
     return [
-        replace(row, test=_test(lead, row), p=family.get((lead.name, row.name)))
-        if row in fair
-        else row
+        replace(row, test=tests.get(row.name), p=p_values.get(row.name)) if row in fair else row
         for row in controls
     ]
 
@@ -50,13 +51,19 @@ def contending(arms: Sequence[Row]) -> list[Row]:
     return sorted(fit, key=_descending)
 
 
-def _test(first: Row, second: Row) -> PairedTest | None:
-    return compare_pairs(first.by_seed, second.by_seed)
-
-
-def _raw(pairs: Iterable[tuple[Row, Row]]) -> dict[tuple[str, str], float]:
-    """Test every pair that shares enough seeds, by names."""
-    return {(a.name, b.name): test.p for a, b in pairs if (test := _test(a, b)) is not None}
+def _against(
+    lead: Row, others: Iterable[Row], *, best_of: int, among_themselves: bool
+) -> tuple[dict[str, PairedTest], dict[str, float]]:
+    """Test rows that share enough seeds with the leader; return tests and corrected p by name."""
+    made = {row.name: compare_pairs(lead.by_seed, row.by_seed) for row in others}
+    tests = {name: test for name, test in made.items() if test is not None}
+    p_values = corrected(
+        {name: test.p for name, test in tests.items()},
+        seeds=max((test.seeds for test in tests.values()), default=0),
+        best_of=best_of,
+        among_themselves=among_themselves,
+    )
+    return tests, p_values
 
 
 def _verdict_of_lead(others: set[Verdict]) -> Verdict:

@@ -56,7 +56,8 @@ def p_value(p: float | None) -> str:
         return NOTHING
     if p < 0.001:
         return "< 0.001"
-    return f"{p:.2f}" if p >= 0.1 else f"{p:.2g}"
+    text = f"{p:.2f}" if p >= 0.1 else f"{p:.2g}"
+    return "< 0.05" if p < 0.05 <= float(text) else text  # never rounded onto the limit
 
 
 def equals(p: float) -> str:

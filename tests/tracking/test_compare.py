@@ -57,15 +57,17 @@ class TestRanking:
         assert row(comparison, "fpgm").p == pytest.approx(P_9_10_11, abs=1e-6)
         assert row(comparison, "l1").p is None
 
-    def test_p_values_are_corrected_for_every_pair_of_arms(self, tmp_path: Path) -> None:
+    def test_p_values_are_corrected_for_the_best_having_been_picked(self, tmp_path: Path) -> None:
         sweep = HandMadeSweep(tmp_path, specification("a", "b", "c"))
         sweep.seeds("confirm", "a", [92.0, 92.0, 92.0])
         sweep.seeds("confirm", "b", [91.1, 91.0, 90.9])
         sweep.seeds("confirm", "c", [91.0, 90.0, 89.0])
         comparison = sweep.compare()
-        # b - c is (0.1, 1, 1.9): p = 0.1942, so three p-values times 3, 2 and 1.
-        assert row(comparison, "b").p == pytest.approx(3 * P_9_10_11, abs=1e-6)
-        assert row(comparison, "c").p == pytest.approx(2 * P_123, abs=1e-6)
+        # Of three equal rows the best differs as clearly from one of the others in more than two
+        # cases for each uncorrected one, and in fewer than three: as many as there are pairs.
+        assert 2 * P_9_10_11 < (row(comparison, "b").p or 0.0) < 3 * P_9_10_11
+        # Once b is told apart two rows are left, and nothing was picked.
+        assert row(comparison, "c").p == pytest.approx(P_123, abs=1e-6)
         # c is lower than b, but its spread leaves open that it is as good as a.
         assert verdicts(comparison) == {"a": Verdict.TIE, "b": Verdict.WORSE, "c": Verdict.TIE}
 
@@ -143,7 +145,8 @@ class TestControls:
         sweep.seeds("control", "random", [91.1, 91.0, 90.9])
         comparison = sweep.compare()
         assert [row.name for row in only(comparison).controls] == ["random", "uniform_l1"]
-        assert row(comparison, "random").p == pytest.approx(2 * P_9_10_11, abs=1e-6)
+        # one arm against two controls: at most twice
+        assert P_9_10_11 < (row(comparison, "random").p or 0.0) <= 2.0001 * P_9_10_11
         assert row(comparison, "uniform_l1").p == pytest.approx(P_123, abs=1e-6)
 
     def test_a_control_that_wins_is_not_hidden(self, tmp_path: Path) -> None:
