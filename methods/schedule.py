@@ -73,10 +73,13 @@ class Schedule:
         return schedule
 
     def epochs(self, budget: int) -> int:
-        """Return how many of ``budget`` epochs selection takes: one at least, if it takes any."""
+        """Return how many whole epochs of ``budget`` selection takes: one at least, if any.
+
+        Rounded down, so that a share below 1 leaves time to recover on the shortest budget too.
+        """
         if self.selection == 0.0:
             return 0
-        return min(budget, max(1, round(self.selection * budget)))
+        return min(budget, max(1, math.floor(self.selection * budget + 1e-9)))
 
     def selected_share(self, t: int, epochs: int) -> float:
         """Return P after epoch ``t`` of ``epochs``: the share of the filters to go, in [0, 1].

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from orchestrator.agenda import Agenda, Place, Wanted, place_of
 from orchestrator.backend import Backend, Event, Failed, Finished, Lost, Reported, Stopped, Task
+from orchestrator.stopper import Stopper
 from tracking.errors import StaleAttemptError, UnstorableError
 from tracking.ledger import Ledger
 from tracking.records import Loss, TrialRecord, TrialState
@@ -79,6 +80,7 @@ class Driver:
         ledger: Where records are read.
         writer: Where records are written; held by this driver alone.
         watcher: Is told of everything.
+        stopper: Says which search trials end early; None: all run to their end.
         hung_after_s: How long a trial may be silent before its attempt is given up.
     """
 
@@ -90,8 +92,10 @@ class Driver:
         writer: SweepWriter,
         watcher: Watcher,
         *,
+        stopper: Stopper | None = None,
         hung_after_s: float = math.inf,
     ) -> None:
+        self._stopper = stopper
         self._hung_after_s = hung_after_s
         self._agenda, self._backend, self._watcher = agenda, backend, watcher
         self._ledger, self._writer = ledger, writer
@@ -259,9 +263,10 @@ class Driver:
         match event:
             case Reported():
                 self._writer.report(trial_id, attempt, event.step, event.values, event.at)
-                self._work[trial_id].heard_at = time.monotonic()
-                return None
+                return lambda: self._heard(trial_id, event)
             case Finished():
+                if self._stopper is not None:
+                    self._stopper.completed(trial_id, self._work[trial_id].places)
                 try:
                     self._writer.complete(trial_id, attempt, event.result)
                 except UnstorableError as error:
@@ -280,6 +285,19 @@ class Driver:
                 if state.is_final:
                     return self._end(trial_id, state, cause=f"lost: {event.loss}")
                 return lambda: self._requeue(trial_id, event)
+
+    def _heard(self, trial_id: int, event: Reported) -> None:
+        """Note a sign of life, and end the trial if it does not look promising."""
+        work = self._work.get(trial_id)
+        if work is None or work.task != event.task:
+            return  # it has ended by now
+        work.heard_at = time.monotonic()
+        if self._stopper is None:
+            return
+        reason = self._stopper.reported(trial_id, work.places, event.step, event.values)
+        if reason is not None:
+            work.stop_reason = reason
+            self._backend.stop(event.task)
 
     def _requeue(self, trial_id: int, lost: Lost) -> None:
         self._running.discard(trial_id)

@@ -84,6 +84,15 @@ class TargetSettings(Settings):
         return (*macs, *params)
 
 
+class StoppingSettings(Settings):
+    """Whether trials of a search end early, by their validation accuracy after each epoch."""
+
+    rule: Literal["none", "asha", "median"] = "none"  #: None: all run to their end.
+    min_epochs: Annotated[int, Field(ge=1)] = 1  #: No trial is stopped before; ASHA's first rung.
+    reduction_factor: Annotated[int, Field(ge=2)] = 3  #: ASHA lets one in so many go on.
+    min_trials: Annotated[int, Field(ge=1)] = 5  #: Trials to complete before the median counts.
+
+
 class SearchSettings(Settings):
     """How pruning ratios are looked for, per arm and target."""
 
@@ -99,6 +108,9 @@ class SearchSettings(Settings):
     tolerance: Annotated[float, Field(gt=0.0, le=0.2)] = 0.01  #: Allowed distance from the target.
     window: Annotated[int, Field(ge=1)] = 4  #: Proposals made ahead of results, at most.
     seed: Seed = 0  #: Seed of the sampler and of the search trials.
+    stopping: StoppingSettings = Field(
+        default=StoppingSettings(), exclude_if=lambda how: how.rule == "none"
+    )
 
     @model_validator(mode="after")
     def _bounds_in_order(self) -> Self:

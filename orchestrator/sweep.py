@@ -25,7 +25,9 @@ from orchestrator.loading import load_spec, locate, parse_spec
 from orchestrator.lookup import spec_of
 from orchestrator.progress import Progress
 from orchestrator.ray_backend import RayBackend
+from orchestrator.sizing import say_if_idle
 from orchestrator.spec import SweepSpec
+from orchestrator.stopper import Stopper
 from orchestrator.surroundings import TrackingSettings, secret_variables
 from tracking.artifacts import ArtifactStore
 from tracking.compare import compare
@@ -143,6 +145,8 @@ class Sweep:
         ground = self.survey()
         self._check_free(wait_s)
         _check_reachable(self.spec.resources.address)
+        if hint := say_if_idle(self.spec):
+            console.print(hint, highlight=False, soft_wrap=True)
         tracking = self.spec.tracking
         connect(self.spec.resources, self.spec.model.name, secret_variables(tracking))
         with Ledger.open(tracking.ledger_url) as ledger:
@@ -220,12 +224,15 @@ class Sweep:
             total = sum(line.trials for line in census(spec))
             done = _places_done(ledger, writer.sweep_id)
             with Progress(console, total, spec.name, done) as progress:
+                stopper = Stopper(spec)
+                stopper.restore(ledger, writer.sweep_id)
                 driver = Driver(
                     agenda,
                     backend,
                     ledger,
                     writer,
                     progress,
+                    stopper=stopper,
                     hung_after_s=spec.recovery.hung_after_s,
                 )
                 with _stop_on_signals(driver):

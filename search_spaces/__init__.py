@@ -19,7 +19,7 @@ from search_spaces.projection import Projected, free_ratios, project
 from search_spaces.samplers import SAMPLERS
 from search_spaces.search import Outcome, PastProposal, Proposal, Search
 from search_spaces.space import PrunableGroup, RatioSpace, SpaceSettings
-from search_spaces.stopping import StoppingRule, StoppingSettings, create_rule
+from search_spaces.stopping import StoppingRule, create_rule
 
 __all__ = [
     "SAMPLERS",
@@ -41,7 +41,6 @@ __all__ = [
     "SearchSpaceError",
     "SpaceSettings",
     "StoppingRule",
-    "StoppingSettings",
     "TargetInfeasibleError",
     "UnknownGroupError",
     "UnknownSamplerError",

@@ -18,20 +18,9 @@ import math
 import statistics
 from abc import ABC, abstractmethod
 from bisect import insort
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
-
-
-class StoppingSettings(BaseModel):
-    """Whether trials of a search end early, and by which rule."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    rule: Literal["none", "asha", "median"] = "none"  #: What decides; none: all run to their end.
-    min_epochs: Annotated[int, Field(ge=1)] = 1  #: No trial is stopped before; ASHA's first rung.
-    reduction_factor: Annotated[int, Field(ge=2)] = 3  #: ASHA lets one in so many go on.
-    min_trials: Annotated[int, Field(ge=1)] = 5  #: Trials to complete before the median counts.
+RuleName = Literal["none", "asha", "median"]
 
 
 class StoppingRule(ABC):
@@ -61,7 +50,7 @@ class StoppingRule(ABC):
             value: Validation accuracy, say.
         """
         curve = self._curves.setdefault(trial, {})
-        if epoch >= self._epochs:
+        if not 1 <= epoch < self._epochs:
             return False
         if trial not in self._stopped and epoch not in curve:
             curve[epoch] = value if math.isfinite(value) else -math.inf
@@ -144,12 +133,22 @@ class MedianStop(StoppingRule):
         return best < statistics.median(averages)
 
 
-def create_rule(settings: StoppingSettings, epochs: int) -> StoppingRule:
-    """Return a new rule for the trials of one arm at one target, each ``epochs`` long."""
-    match settings.rule:
+def create_rule(
+    name: RuleName, epochs: int, *, min_epochs: int, reduction_factor: int, min_trials: int
+) -> StoppingRule:
+    """Return a new rule for the trials of one arm at one target.
+
+    Args:
+        name: What decides; with ``none`` all run to their end.
+        epochs: Length of a trial.
+        min_epochs: No trial is stopped before; ASHA's first rung.
+        reduction_factor: ASHA lets one in so many go on.
+        min_trials: Trials to complete before the median counts.
+    """
+    match name:
         case "none":
             return NeverStop(epochs)
         case "asha":
-            return Asha(epochs, settings.min_epochs, settings.reduction_factor)
+            return Asha(epochs, min_epochs, reduction_factor)
         case "median":
-            return MedianStop(epochs, settings.min_epochs, settings.min_trials)
+            return MedianStop(epochs, min_epochs, min_trials)

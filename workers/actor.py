@@ -17,6 +17,7 @@ from tracking.artifacts import ArtifactStore
 from workers.environment import device_name
 from workers.node import Node, resolve_device
 from workers.settings import TrialSpec
+from workers.trial_checkpoints import checkpoint_folder
 
 Report = Callable[[int, dict[str, float]], None]
 Runner = Callable[[TrialSpec, Node, Report], dict[str, Any]]
@@ -115,6 +116,7 @@ class Worker:
 
                 messages.put(("result", dict(self._run(trial, node, report))))
             except StoppedError:
+                self._node.artifacts.remove_folder(checkpoint_folder(trial.uid))
                 messages.put(("stopped",))
             except BaseException as error:
                 messages.put(error)

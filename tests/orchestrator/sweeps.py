@@ -15,6 +15,7 @@ from orchestrator.driver import Driver, Ended
 from orchestrator.ground import Ground, survey
 from orchestrator.loading import parse_spec
 from orchestrator.spec import SweepSpec
+from orchestrator.stopper import Stopper
 from tests.orchestrator.simulation import simulate
 from tracking.compare import compare
 from tracking.errors import UnknownSweepError
@@ -151,12 +152,15 @@ class Bench:
         if fuse is not None:
             writer = FusedWriter(self.ledger, writer, fuse)
         log, agenda = Log(), Agenda(spec, on or ground(), device)
+        stopper = Stopper(spec)
+        stopper.restore(self.ledger, writer.sweep_id)
         driver = Driver(
             agenda,
             backend or InlineBackend(simulate),
             self.ledger,
             writer,
             log,
+            stopper=stopper,
             hung_after_s=hung_after_s,
         )
         if stop_when is not None:

@@ -14,6 +14,7 @@ from orchestrator.spec import SweepSpec
 from tests.orchestrator.backends import Report, Runner, SeededBackend
 from tests.orchestrator.simulation import simulate
 from tests.orchestrator.sweeps import OFF, Bench, Fuse, KilledError, Log, ground, specification
+from tracking.compare import compare
 from tracking.errors import FencedError
 from tracking.records import Loss, Outcome, TrialState
 from workers.settings import TrialSpec
@@ -447,11 +448,11 @@ class TestSilence:
         self, bench: Bench, undisturbed: Callable[[SweepSpec], dict[str, Any]]
     ) -> None:
         backend = Deaf(lambda spec: spec.kind == "dense")
-        done = bench.drive(specification(), backend, hung_after_s=0.2)
+        done = bench.drive(specification(), backend, hung_after_s=1.5)
         assert done.over
         hung = [a for a in bench.attempts() if a.loss is Loss.HUNG]
         assert len(hung) == len(backend.abandoned) == len(done.log.losses) == 2
-        assert "no report for 0.2 s" in (hung[0].error or "")
+        assert "no report for 1.5 s" in (hung[0].error or "")
         assert bench.content() == undisturbed(specification())
 
     def test_by_default_nobody_is_hurried(self, bench: Bench) -> None:
@@ -537,3 +538,54 @@ class TestArmsThatFail:
         done = bench.drive(spec, SeededBackend(runner=self.runner()))
         assert done.log.arms == {}
         assert len(bench.entries(role="search", arm="l1")) == 8
+
+
+class TestEarlyStopping:
+    @staticmethod
+    def spec(rule: str, **settings: Any) -> SweepSpec:
+        stopping = {"rule": rule, "reduction_factor": 2, "min_trials": 2, **settings}
+        return specification(
+            recipe={"epochs": 4}, search={"trials": 10, "window": 2, "stopping": stopping}
+        )
+
+    @pytest.mark.parametrize("rule", ["asha", "median"])
+    def test_only_search_trials_end_early_and_the_table_counts_them(
+        self, bench: Bench, rule: str
+    ) -> None:
+        assert bench.drive(self.spec(rule), SeededBackend(slots=2)).over
+        stopped = [trial for trial in bench.trials() if trial.state is TrialState.STOPPED]
+        assert len(stopped) >= 2
+        assert all((t.cause or "").startswith(f"{rule}: not promising") for t in stopped)
+        ids = {trial.id for trial in stopped}
+        places = [entry for entry in bench.entries() if entry.trial_id in ids]
+        assert {entry.role for entry in places} == {"search"}
+        assert {a.outcome for a in bench.attempts() if a.trial_id in ids} == {Outcome.STOPPED}
+        (table,) = compare(bench.ledger, bench.ledger.sweep(bench.name)).tables
+        assert sum(row.search.runs.stopped for row in table.arms if row.search) == len(stopped)
+        assert bench.table()["missing"] == []
+
+    def test_without_a_rule_nobody_is_stopped(self, bench: Bench) -> None:
+        assert bench.drive(self.spec("none"), SeededBackend(slots=2)).over
+        assert {trial.state for trial in bench.trials()} == {TrialState.COMPLETED}
+
+    def test_what_a_trial_is_held_against_outlives_the_driver(self, bench: Bench) -> None:
+        spec = self.spec("median", min_trials=6)
+        first = bench.drive(
+            spec,
+            SeededBackend(),
+            stop_when=lambda log: sum(t.places[0].role == "search" for t in log.trials) >= 7,
+        )
+        assert not first.over
+        assert TrialState.STOPPED not in {trial.state for trial in bench.trials()}
+        worst = dict.fromkeys(("val_accuracy",), 0.0)
+
+        def run(spec: TrialSpec, report: Report) -> dict[str, Any]:
+            return simulate(spec, lambda step, values: report(step, {**values, **worst}))
+
+        assert bench.drive(spec, SeededBackend(runner=run)).over
+        stopped = [trial for trial in bench.trials() if trial.state is TrialState.STOPPED]
+        assert len(stopped) >= 2  # of two studies, by what was reported to the driver before
+
+    def test_a_sweep_without_a_rule_has_the_content_it_had_before_there_were_any(self) -> None:
+        assert "stopping" not in specification().content["search"]
+        assert "stopping" in self.spec("asha").content["search"]

@@ -5,23 +5,25 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
 
-from search_spaces import StoppingRule, StoppingSettings, create_rule
+from search_spaces import StoppingRule, create_rule
+from search_spaces.stopping import RuleName
 
 EPOCHS = 10
 
 
-def asha(epochs: int = EPOCHS, min_epochs: int = 1, reduction_factor: int = 3) -> StoppingRule:
-    settings = StoppingSettings(
-        rule="asha", min_epochs=min_epochs, reduction_factor=reduction_factor
+def rule_of(name: RuleName, epochs: int = EPOCHS, **changes: int) -> StoppingRule:
+    return create_rule(
+        name, epochs, **{"min_epochs": 1, "reduction_factor": 3, "min_trials": 1, **changes}
     )
-    return create_rule(settings, epochs)
+
+
+def asha(epochs: int = EPOCHS, min_epochs: int = 1, reduction_factor: int = 3) -> StoppingRule:
+    return rule_of("asha", epochs, min_epochs=min_epochs, reduction_factor=reduction_factor)
 
 
 def median(min_epochs: int = 1, min_trials: int = 1) -> StoppingRule:
-    settings = StoppingSettings(rule="median", min_epochs=min_epochs, min_trials=min_trials)
-    return create_rule(settings, EPOCHS)
+    return rule_of("median", min_epochs=min_epochs, min_trials=min_trials)
 
 
 def told(rule: StoppingRule, epoch: int, *values: float, first: int = 0) -> list[bool]:
@@ -138,10 +140,10 @@ class TestMedian:
 
 @pytest.mark.parametrize("rule", ["none", "asha", "median"])
 class TestEveryRule:
-    def new(self, rule: str) -> StoppingRule:
-        return create_rule(StoppingSettings.model_validate({"rule": rule, "min_trials": 1}), EPOCHS)
+    def new(self, rule: RuleName) -> StoppingRule:
+        return rule_of(rule)
 
-    def test_the_last_epoch_stops_nobody(self, rule: str) -> None:
+    def test_the_last_epoch_stops_nobody(self, rule: RuleName) -> None:
         made = self.new(rule)
         for trial in range(5):
             assert not made.report(trial, EPOCHS, 0.9 - trial / 10)
@@ -150,27 +152,27 @@ class TestEveryRule:
 
 @pytest.mark.parametrize("rule", ["asha", "median"])
 class TestRulesThatStop:
-    def new(self, rule: str) -> StoppingRule:
-        made = create_rule(StoppingSettings.model_validate({"rule": rule, "min_trials": 1}), EPOCHS)
+    def new(self, rule: RuleName) -> StoppingRule:
+        made = rule_of(rule)
         made.report(0, 1, 0.9)
         made.report(0, 3, 0.9)
         made.ended(0)
         return made
 
-    def test_a_trial_that_is_to_stop_hears_it_again(self, rule: str) -> None:
+    def test_a_trial_that_is_to_stop_hears_it_again(self, rule: RuleName) -> None:
         made = self.new(rule)
         assert made.report(1, 1, 0.1)
         assert made.report(1, 1, 0.1)
         assert made.report(1, 2, 0.95)
         assert not made.report(1, EPOCHS, 0.95)  # too late to be of use
 
-    def test_what_it_still_reports_counts_for_nothing(self, rule: str) -> None:
+    def test_what_it_still_reports_counts_for_nothing(self, rule: RuleName) -> None:
         made = self.new(rule)
         made.report(1, 1, 0.1)
         made.report(1, 3, 1.0)
         assert not made.report(2, 3, 0.9)
 
-    def test_an_epoch_reported_again_counts_once(self, rule: str) -> None:
+    def test_an_epoch_reported_again_counts_once(self, rule: RuleName) -> None:
         made, again = self.new(rule), self.new(rule)
         for _ in range(5):
             made.report(1, 1, 0.95)
@@ -178,8 +180,8 @@ class TestRulesThatStop:
         late = [0.94, 0.93, 0.96, 0.9]
         assert told(made, 1, *late, first=2) == told(again, 1, *late, first=2)
 
-    def test_no_rule_stops_nobody(self, rule: str) -> None:
-        made = create_rule(StoppingSettings(), EPOCHS)
+    def test_no_rule_stops_nobody(self, rule: RuleName) -> None:
+        made = rule_of("none")
         assert not any(told(made, 1, 0.9, 0.5, 0.1))
 
 
@@ -232,13 +234,3 @@ class TestAnyReports:
         for rule in (asha(min_epochs=4), median(min_epochs=4)):
             early = [report for report in reports if report[1] < 4]
             assert not any(play(rule, early))
-
-
-class TestSettings:
-    @pytest.mark.parametrize(
-        ("field", "value"),
-        [("rule", "hyperband"), ("min_epochs", 0), ("reduction_factor", 1), ("min_trials", 0)],
-    )
-    def test_what_makes_no_sense_is_refused(self, field: str, value: object) -> None:
-        with pytest.raises(ValidationError, match=field):
-            StoppingSettings.model_validate({field: value})
