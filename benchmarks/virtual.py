@@ -97,7 +97,7 @@ class VirtualBackend:
 
     def wait(self, timeout_s: float) -> list[Event]:
         """Let time pass until the next event, at most ``timeout_s``; return what is due by then."""
-        until = self.now() + timeout_s
+        cpu, until = time.thread_time(), self.now() + timeout_s
         if self._due:
             until = min(until, self._due[0][0])
         while self._is_planning() and self.now() < until:
@@ -109,6 +109,7 @@ class VirtualBackend:
             events.append(event)
             if not isinstance(event, Reported):
                 self._release(event.task, due)
+        self.cpu_s += time.thread_time() - cpu
         return events
 
     def stop(self, task: Task) -> None:
