@@ -221,3 +221,15 @@ def timeless(comparison: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(json.dumps({**comparison, "spec": spec}))
     del found["last_change"], found["sweep"]
     return found
+
+
+def without_device(content: dict[str, Any]) -> dict[str, Any]:
+    """Leave out of :meth:`Bench.content` what differs between machines by design: latencies."""
+    places = {k: v for k, v in content["entries"].items() if not k.startswith("latency/")}
+    uids = {uid for uid, _ in places.values()}
+    return {
+        "entries": places,
+        "trials": {uid: content["trials"][uid] for uid in uids},
+        "curves": {uid: content["curves"][uid] for uid in uids},
+        "table": content["table"],
+    }

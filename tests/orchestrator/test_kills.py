@@ -16,7 +16,7 @@ import pytest
 
 from tests.orchestrator.processes import RealSweep, until
 from tests.orchestrator.simulation import REPORTS, RUNNER
-from tests.orchestrator.sweeps import BASE, Bench, specification
+from tests.orchestrator.sweeps import BASE, Bench, specification, without_device
 from tracking.mlflow_server import default_uri, start_server
 from tracking.records import Outcome, TrialState
 from workers.actor import TRIAL_RUNNER
@@ -41,18 +41,6 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     bench = Bench(tmp_path_factory.mktemp("undisturbed"))
     assert bench.drive(specification(**FIELDS)).over
     return bench.content()
-
-
-def without_device(content: dict[str, Any]) -> dict[str, Any]:
-    """Leave out what differs between machines by design: which one a latency belongs to."""
-    places = {k: v for k, v in content["entries"].items() if not k.startswith("latency/")}
-    uids = {uid for uid, _ in places.values()}
-    return {
-        "entries": places,
-        "trials": {uid: content["trials"][uid] for uid in uids},
-        "curves": {uid: content["curves"][uid] for uid in uids},
-        "table": content["table"],
-    }
 
 
 class Runs:
