@@ -156,7 +156,7 @@ class Sweep:
                     writer.retry_failed()
                 self._store_weights(ground)
                 over = self._drive(ledger, writer, ground, console, runner)
-                comparison = self._conclude(ledger, writer, over)
+                comparison = self._conclude(ledger, writer, over, console)
         if not over:
             raise KeyboardInterrupt
         return comparison
@@ -245,10 +245,20 @@ class Sweep:
         finally:
             backend.close()
 
-    def _conclude(self, ledger: Ledger, writer: SweepWriter, over: bool) -> Comparison:
-        """Record the end, and store the report beside the artifacts."""
+    def _conclude(
+        self, ledger: Ledger, writer: SweepWriter, over: bool, console: Console
+    ) -> Comparison:
+        """Record the end, and store the report beside the artifacts, if that takes it."""
         writer.set_state(SweepState.COMPLETED if over else SweepState.INTERRUPTED)
         comparison = compare(ledger, ledger.sweep(self.spec.name))
+        try:
+            writer.set_artifacts(self._store_report(comparison))
+        except OSError as error:  # a full disk, or a store that is out of reach
+            console.print(f"The report could not be stored: {error}", highlight=False)
+        return comparison
+
+    def _store_report(self, comparison: Comparison) -> dict[str, str]:
+        """Store the report in every form; return where each lies."""
         store = ArtifactStore(self.spec.tracking.artifacts_url)
         files = {
             "report.html": to_html(comparison),
@@ -258,8 +268,7 @@ class Sweep:
         folder = f"sweeps/{self.spec.name}"
         for name, text in files.items():
             store.write_bytes(f"{folder}/{name}", text.encode())
-        writer.set_artifacts({name: f"{folder}/{name}" for name in files})
-        return comparison
+        return {name: f"{folder}/{name}" for name in files}
 
     @contextmanager
     def _publishing(self) -> Iterator[None]:

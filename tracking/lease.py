@@ -21,6 +21,8 @@ from tracking.records import LeaseRecord
 from tracking.tables import leases
 
 LEASE_S = 60.0  #: How long a driver that is not heard of keeps its sweep.
+#: A lease that seems longer was taken before a clock was put back.
+LONGEST = timedelta(minutes=10)
 _BEATS = 4  #: Times a lease is renewed before it would end.
 
 
@@ -110,7 +112,8 @@ def read(database: Database, connection: sa.Connection, sweep_id: int) -> LeaseR
     if row is None:
         return None
     process = Process(host=row.host, pid=row.pid, place=row.place, birth=row.birth)
-    expired = row.expires_at <= database.clock(connection)
+    left = row.expires_at - database.clock(connection)
+    expired = not timedelta(0) < left <= LONGEST
     return LeaseRecord(
         driver=row.driver,
         process=process,

@@ -6,12 +6,14 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from tests.tracking.conftest import add
 from tracking import FencedError, LeaseRecord, LedgerUnreachableError, SweepHeldError
+from tracking.database import Database
 from tracking.ledger import Ledger
 from tracking.processes import this_process
 from tracking.writer import SweepWriter
@@ -23,6 +25,7 @@ ELSEWHERE = replace(this_process(), host="far-away", place="another machine")
 DRIVER = """
 import sys, time
 from tracking import NewEntry
+from tracking.database import Database
 from tracking.ledger import Ledger
 url, lease_s = sys.argv[1], float(sys.argv[2])
 with Ledger.open(url) as ledger:
@@ -206,3 +209,53 @@ class TestDriversInProcesses:
         assert "FencedError: Sweep 'grid' was taken over by its successor (epoch 2)" in words
         assert lease_of(ledger).process == this_process()
         add(writer)
+
+
+class TestAClockThatJumps:
+    """Whatever the clock says the epoch keeps records in order; the lease must not get stuck."""
+
+    @pytest.fixture
+    def jump(self, monkeypatch: pytest.MonkeyPatch) -> Callable[[timedelta], None]:
+        real = Database.clock
+
+        def by(jump: timedelta) -> None:
+            monkeypatch.setattr(Database, "clock", lambda self, c: real(self, c) + jump)
+
+        return by
+
+    def test_put_forward_it_is_renewed_by_the_new_time(
+        self, ledger: Ledger, jump: Callable[[timedelta], None]
+    ) -> None:
+        ledger.create_sweep("grid", {}, "h")
+        writer = ledger.take_over("grid", "me", process=ELSEWHERE)
+        jump(timedelta(days=1))
+        assert lease_of(ledger).is_over
+        writer.lease.renew()
+        assert not lease_of(ledger).is_over
+        add(writer)
+
+    def test_put_back_it_does_not_hold_the_sweep_for_as_long(
+        self, ledger: Ledger, jump: Callable[[timedelta], None]
+    ) -> None:
+        ledger.create_sweep("grid", {}, "h")
+        writer = ledger.take_over("grid", "me", process=ELSEWHERE)
+        jump(timedelta(days=-1))
+        assert lease_of(ledger).is_over  # its driver may be dead, for all that is known
+        writer.lease.renew()
+        assert not lease_of(ledger).is_over  # it lives
+        with pytest.raises(SweepHeldError):
+            ledger.take_over("grid", "another")
+
+    def test_whoever_took_it_meanwhile_has_it_and_the_other_writes_nothing(
+        self, ledger: Ledger, jump: Callable[[timedelta], None]
+    ) -> None:
+        ledger.create_sweep("grid", {}, "h")
+        first = ledger.take_over("grid", "me", process=ELSEWHERE)
+        jump(timedelta(hours=2))
+        second = ledger.take_over("grid", "another")
+        jump(timedelta(hours=-2))
+        with pytest.raises(FencedError):
+            add(first)
+        first.lease.renew()
+        assert first.lease.is_lost
+        add(second)

@@ -1,0 +1,58 @@
+"""A disk that fills up under the artifact store: said clearly, nothing lost, gone on with later."""
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.orchestrator.command_line import call, ended, facts, write_spec
+from tracking.ledger import Ledger
+from tracking.records import TrialState
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
+
+SMALL, LARGE = "size=300k", "size=64m"
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own, too small for the weights of a sweep."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", SMALL, "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("no right to mount a small file system")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_a_full_disk_fails_trials_and_says_so_and_a_retry_finishes(
+    tmp_path: Path, disk: Path
+) -> None:
+    tracking = {"mlflow": "off", "artifacts": str(disk)}
+    write_spec(tmp_path, tracking=tracking, seeds=[1, 2, 3, 4])
+    code, out, err = ended(tmp_path, "run", "sweep.yaml")
+    assert "No space left on device" in out + err
+    assert "Traceback" not in err
+    assert code in {1, 3}
+    with Ledger.open(f"sqlite:///{tmp_path}/prunesweep-data/ledger.db") as ledger:
+        before = {t.uid: t for t in ledger.trials(ledger.sweep("tiny").id)}
+        failed = [t for t in before.values() if t.state is TrialState.FAILED]
+        assert failed
+        assert all("No space left" in (t.cause or "") for t in failed)
+        assert not [t for t in before.values() if t.state is TrialState.RUNNING]
+    assert not [path for path in disk.rglob("*") if "checkpoints" in path.parts and path.is_file()]
+    subprocess.run(["mount", "-o", f"remount,{LARGE}", str(disk)], check=True)
+    code, out, err = ended(tmp_path, "retry", "tiny")
+    assert code == 0, err
+    with Ledger.open(f"sqlite:///{tmp_path}/prunesweep-data/ledger.db") as ledger:
+        trials = ledger.trials(ledger.sweep("tiny").id)
+        assert {t.state for t in trials} == {TrialState.COMPLETED}
+        assert len({t.uid for t in trials}) == len(trials)
+        for trial in trials:
+            old = before.get(trial.uid)
+            if old is not None and old.state is TrialState.COMPLETED:
+                assert trial.result == old.result
+    assert facts("status", "tiny", "--store", tmp_path / "prunesweep-data")
+    assert call("compare", "tiny", "--store", tmp_path / "prunesweep-data").exit_code == 0
