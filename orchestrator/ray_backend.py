@@ -280,7 +280,7 @@ def _will_happen_again(error: RayError) -> bool:
 
 
 def _actor_options(resources: ResourceSettings) -> dict[str, Any]:
-    gpus = resources.gpus_per_worker
+    gpus = resources.gpu_share
     if gpus == "auto":
         there = ray.cluster_resources().get("GPU", 0)  # type: ignore[no-untyped-call]
         wants = resources.device != "cpu" and there > 0

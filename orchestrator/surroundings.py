@@ -96,17 +96,17 @@ class ResourceSettings(Settings):
 
     workers: Annotated[int, Field(ge=1)] = 2  #: Trials at a time.
     cpus_per_worker: Annotated[float, Field(gt=0.0)] = 1.0
-    gpus_per_worker: Annotated[float | Literal["auto"], BeforeValidator(_gpu_share)] = "auto"
+    gpu_share: Annotated[float | Literal["auto"], BeforeValidator(_gpu_share)] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     address: Annotated[str, AfterValidator(_cluster_address)] | None = None  #: None: this machine.
 
     @model_validator(mode="after")
     def _device_and_share_agree(self) -> Self:
-        share = self.gpus_per_worker
+        share = self.gpu_share
         if self.device == "cpu" and share != "auto" and share > 0:
-            raise ValueError(f"device is cpu, but gpus_per_worker is {share:g}; leave one out")
+            raise ValueError(f"device is cpu, but gpu_share is {share:g}; leave one out")
         if self.device == "cuda" and share == 0:
-            raise ValueError("device is cuda, but gpus_per_worker is 0; leave one out")
+            raise ValueError("device is cuda, but gpu_share is 0; leave one out")
         return self
 
 

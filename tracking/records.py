@@ -56,6 +56,7 @@ class Loss(StrEnum):
 
     WORKER = "worker"  #: Its process ended: a crash, or a signal.
     MEMORY = "memory"  #: Its process was killed because memory ran out.
+    DEVICE_MEMORY = "device_memory"  #: Its share of a GPU was too small; it gets a larger one.
     HUNG = "hung"  #: It said nothing for too long.
     NODE = "node"  #: Its machine died, or is out of reach.
     PREEMPTED = "preempted"  #: Its machine was taken back, as announced.

@@ -324,17 +324,17 @@ CASES = {
         "HOST:PORT on a machine of the cluster",
     ),
     "one and a half GPUs": Bad(
-        new="resources: {gpus_per_worker: 1.5}\n",
-        says="sweep.yaml:15: resources.gpus_per_worker: is 1.5; it must be a share from 0 to 1, "
+        new="resources: {gpu_share: 1.5}\n",
+        says="sweep.yaml:15: resources.gpu_share: is 1.5; it must be a share from 0 to 1, "
         "or a whole number",
     ),
     "text for a GPU share": Bad(
-        new="resources: {gpus_per_worker: all}\n",
-        says="sweep.yaml:15: resources.gpus_per_worker: is 'all'; it must be 'auto' or a number",
+        new="resources: {gpu_share: all}\n",
+        says="sweep.yaml:15: resources.gpu_share: is 'all'; it must be 'auto' or a number",
     ),
     "GPU share on a CPU": Bad(
-        new="resources: {device: cpu, gpus_per_worker: 0.5}\n",
-        says="sweep.yaml:15: resources: device is cpu, but gpus_per_worker is 0.5; leave one out",
+        new="resources: {device: cpu, gpu_share: 0.5}\n",
+        says="sweep.yaml:15: resources: device is cpu, but gpu_share is 0.5; leave one out",
     ),
     "ledger that is no database": Bad(
         new="tracking: {ledger: ledger.db}\n",

@@ -101,7 +101,7 @@ class TestTheLifeOfATrial:
         attempts = ledger.attempts(writer.sweep_id)
         assert [(a.outcome, a.loss) for a in attempts] == [(Outcome.LOST, loss) for loss in BLAMED]
 
-    @pytest.mark.parametrize("loss", [Loss.DRIVER, Loss.PREEMPTED])
+    @pytest.mark.parametrize("loss", [Loss.DRIVER, Loss.PREEMPTED, Loss.DEVICE_MEMORY])
     def test_what_a_trial_is_not_to_blame_for_spends_no_budget(
         self, ledger: Ledger, writer: SweepWriter, loss: Loss
     ) -> None:

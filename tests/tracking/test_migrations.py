@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from alembic import command
+from alembic import command, op
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
@@ -15,6 +15,8 @@ from alembic.script import ScriptDirectory
 from tests.tracking.postgres import PostgresServer
 from tracking import (
     LedgerSchemaError,
+    LedgerUnreachableError,
+    Loss,
     MissingLedgerError,
     NewLedgerError,
     OldLedgerError,
@@ -136,9 +138,42 @@ def test_an_upgrade_keeps_the_records_and_the_sweep_goes_on(oldest: str) -> None
             None,
         ]
         assert running.state is TrialState.RUNNING
+        assert [(a.trial_id, a.pid) for a in ledger.attempts(sweep.id)] == [(1, 43), (2, 43)]
         assert ledger.lease(sweep.id) is None
         writer = ledger.take_over("grid", "its next driver")
         assert writer.start(running.id, "node-b", 1) == 2
+        writer.lose(running.id, 2, Loss.DEVICE_MEMORY, "a kind of loss it did not know")
+
+
+def test_an_upgrade_renames_the_share_of_a_gpu_in_specifications(oldest: str) -> None:
+    database = Database(oldest)
+    before = {"arms": ["l1"], "resources": {"workers": 3, "gpus_per_worker": 0.5}}
+    with database.write() as connection:
+        connection.execute(sa.update(tables.sweeps).values(spec=before))
+    database.upgrade()
+    database.close()
+    with Ledger.open(oldest) as ledger:
+        after = ledger.sweep("grid").spec
+    assert after == {"arms": ["l1"], "resources": {"workers": 3, "gpu_share": 0.5}}
+
+
+def test_an_upgrade_leaves_no_metrics_without_their_attempts(
+    oldest: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forget(statement: Any, **_: Any) -> None:
+        if "INSERT INTO ledger_attempt" not in str(statement):
+            execute(statement)
+
+    execute = op.execute
+    database = Database(oldest)
+    if not oldest.startswith("sqlite"):
+        pytest.skip("only SQLite makes the table anew")
+    monkeypatch.setattr(op, "execute", forget)
+    with pytest.raises(LedgerUnreachableError, match="FOREIGN KEY constraint failed"):
+        database.upgrade()
+    monkeypatch.undo()
+    assert database.revision() == "0001"
+    database.close()
 
 
 def test_an_upgrade_that_breaks_leaves_the_ledger_as_it_was(
