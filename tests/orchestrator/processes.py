@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from tests.orchestrator.cluster import RayCluster
 from tests.orchestrator.simulation import LOG, RUNNER, SECONDS, read_log
 from tests.orchestrator.sweeps import Bench
 from tracking.records import AttemptRecord
@@ -53,7 +54,8 @@ class RealSweep:
         folder: Store, specification and logs.
         fields: The specification.
         runner: What runs a trial.
-        seconds: How long a simulated trial takes.
+        seconds: How long a simulated trial takes; a cluster's nodes are told by their environment.
+        cluster: Where trials run, driven from its head; None: each driver has a Ray of its own.
     """
 
     def __init__(
@@ -63,17 +65,20 @@ class RealSweep:
         *,
         runner: str = RUNNER,
         seconds: float = 0.0,
+        cluster: RayCluster | None = None,
     ) -> None:
         self.folder, self.runner = folder, runner
+        self._enter = cluster.host.enter if cluster else ()
         self.store, self.bodies = folder / "store", folder / "bodies.log"
         tracking = {"store": str(self.store), **fields.get("tracking", {})}
-        resources = {"workers": 2, "device": "cpu", **fields.get("resources", {})}
+        where = {"address": cluster.address} if cluster else {}
+        resources = {"workers": 2, "device": "cpu", **where, **fields.get("resources", {})}
         spec = {**fields, "name": "sweep", "tracking": tracking, "resources": resources}
         folder.mkdir(parents=True, exist_ok=True)
         self._spec = folder / "spec.json"
         self._spec.write_text(json.dumps(spec))
         self._environment = {
-            **os.environ,
+            **(cluster.environment if cluster else os.environ),
             SECONDS: str(seconds),
             LOG: str(self.bodies),
             "PYTHONPATH": str(ROOT),
@@ -88,6 +93,7 @@ class RealSweep:
         with (self.folder / f"driver-{self._drivers}.log").open("wb") as log:
             process = subprocess.Popen(
                 [
+                    *self._enter,
                     *(sys.executable, "-m", "tests.orchestrator.processes"),
                     *(str(self._spec), self.runner),
                 ],
