@@ -156,7 +156,7 @@ class RayBackend:
             return []
         self._stillborn = 0
         seat.greeting = None
-        seat.slot = Slot(node=hello["node"], pid=hello["pid"])
+        seat.slot = Slot(node=_name_of_node(hello), pid=hello["pid"])
         seat.node_id = hello["node_id"]
         self._memory_kills[seat.node_id] = hello["memory_kills"]
         self._device = self._device or hello["device"]
@@ -240,6 +240,14 @@ class WorkerStartError(PrunesweepError):
             f"{self.in_a_row} workers in a row died before they were ready: {self.reason} Look for "
             "memory that runs out or a library that crashes on import; Ray's logs have the rest."
         )
+
+
+def _name_of_node(hello: dict[str, Any]) -> str:
+    """Name a machine: its address, and enough of Ray's id to tell apart all that have had it.
+
+    A pod takes over the address of another, a machine joins again, and two nodes may share one.
+    """
+    return f"{hello['node']}/{hello['node_id'][:8]}"
 
 
 def _reason(error: BaseException) -> str:

@@ -167,7 +167,7 @@ class AttemptRecord:
 
     trial_id: int
     n: int  #: From 1.
-    node: str
+    node: str  #: Name of the machine, as what runs trials tells them apart.
     pid: int
     started_at: datetime
     ended_at: datetime | None
