@@ -141,6 +141,7 @@ class Row:
     accuracy: Summary | None  #: Test split, last epoch.
     by_seed: Mapping[int, float]  #: The same, seed by seed.
     val_accuracy: Summary | None
+    val_accuracy_before: Summary | None  #: Once filters were gone, before the network recovered.
     test_accuracy_drop: float | None  #: Lost against the dense baseline as it was given.
     tuned_drop: float | None  #: Lost against the dense network trained for the same budget.
     test: PairedTest | None  #: Highest mean minus this row.

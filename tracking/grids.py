@@ -65,7 +65,8 @@ def grids_of(table: Table) -> tuple[Grid, ...]:
     )
     predictor: Sequence[Column] = (("Predictor", lambda row: duration(row.predictor_seconds)),)
     effort: Sequence[Column] = (
-        ("Validation, %", lambda row: spread(row.val_accuracy)),
+        ("Before recovery, %", lambda row: spread(row.val_accuracy_before)),
+        ("After, %", lambda row: spread(row.val_accuracy)),
         ("Epochs", lambda row: NOTHING if row.epochs is None else f"{row.epochs:g}"),
         ("One run", lambda row: duration(row.seconds)),
         ("Statistics", lambda row: duration(row.statistics_seconds)),
@@ -91,6 +92,7 @@ def grids_of(table: Table) -> tuple[Grid, ...]:
         f"MACs of conv and linear layers at batch 1; FLOPs are twice the MACs. "
         f"On target: within {share(table.tolerance)} of the dense cost. "
         "In theory, measured: how many times faster by MACs, and by the clock.",
+        "Accuracy on the validation split: what selection left, and what recovery made of it. "
         "Device time. Total: all that getting one such network takes, search included.",
         "Fresh-seed runs, and after the plus sign those of the search.",
     )

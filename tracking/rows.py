@@ -87,6 +87,7 @@ class Desk:
             accuracy=accuracy,
             by_seed={run.entry.index: float(run.result["test_accuracy"]) for run in good},
             val_accuracy=summary_of(good, "val_accuracy"),
+            val_accuracy_before=summary_of(good, "val_accuracy_before"),
             test_accuracy_drop=(
                 self.dense.test_accuracy - accuracy.mean if self.dense and accuracy else None
             ),

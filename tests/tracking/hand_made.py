@@ -54,6 +54,7 @@ def result(
     return {
         "val_accuracy": val,
         "val_accuracy_best": val,
+        "val_accuracy_before": val / 2,
         "test_accuracy": test,
         "macs": macs,
         "params": params,

@@ -122,6 +122,15 @@ class TestRanking:
         assert verdicts(sweep.compare()) == {"l1": Verdict.OFF_TARGET}
 
 
+class TestWhatSelectionLeft:
+    def test_accuracy_before_recovery_is_averaged_over_the_runs(self, tmp_path: Path) -> None:
+        sweep = HandMadeSweep(tmp_path, specification("l1"))
+        sweep.seeds("confirm", "l1", [91.0, 92.0, 93.0])
+        left = row(sweep.compare(), "l1").val_accuracy_before
+        assert left is not None
+        assert (left.n, left.mean) == (3, 45.0)
+
+
 class TestControls:
     def test_drops_are_counted_from_the_baseline_and_from_the_tuned_dense_network(
         self, tmp_path: Path
