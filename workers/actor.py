@@ -14,6 +14,7 @@ import ray
 import torch
 
 from tracking.artifacts import ArtifactStore
+from workers import device_memory
 from workers.environment import device_name
 from workers.node import Node, resolve_device
 from workers.settings import TrialSpec
@@ -22,9 +23,11 @@ from workers.trial_checkpoints import checkpoint_folder
 Report = Callable[[int, dict[str, float]], None]
 Runner = Callable[[TrialSpec, Node, Report], dict[str, Any]]
 
-#: What a worker sends back: an epoch's values, and last the trial's result, or that it was stopped.
+#: What a worker sends back: an epoch's values; then, on a GPU, the bytes that the trial took of it
+#: at most and that it has; last the trial's result, or that it was stopped.
 Message = (
     tuple[Literal["report"], int, dict[str, float]]
+    | tuple[Literal["memory"], int, int]
     | tuple[Literal["result"], dict[str, Any]]
     | tuple[Literal["stopped"]]
 )
@@ -47,9 +50,19 @@ class Worker:
         cache_dir: Folder of this machine for decoded data and statistics.
         artifacts: URL of the artifact store.
         runner: ``package.module:callable`` that runs one trial.
+        threads: CPU threads of torch; None: as many as it takes by itself.
     """
 
-    def __init__(self, device: str, cache_dir: str, artifacts: str, runner: str) -> None:
+    def __init__(
+        self,
+        device: str,
+        cache_dir: str,
+        artifacts: str,
+        runner: str,
+        threads: int | None = None,
+    ) -> None:
+        if threads is not None:  # Ray leaves OMP_NUM_THREADS alone where a machine has it set
+            torch.set_num_threads(threads)
         module, _, attribute = runner.partition(":")
         self._run: Runner = getattr(importlib.import_module(module), attribute)
         self._node = Node(
@@ -101,6 +114,7 @@ class Worker:
 
         def work() -> None:
             try:
+                device_memory.begin_measuring(self._node.device)
                 trial = TrialSpec.model_validate(spec)
                 node = replace(
                     self._node,
@@ -114,10 +128,16 @@ class Worker:
                     if self._to_stop == (trial.uid, attempt):
                         raise StoppedError
 
-                messages.put(("result", dict(self._run(trial, node, report))))
-            except StoppedError:
-                self._node.artifacts.remove_folder(checkpoint_folder(trial.uid))
-                messages.put(("stopped",))
+                last: Message
+                try:
+                    last = ("result", dict(self._run(trial, node, report)))
+                except StoppedError:
+                    self._node.artifacts.remove_folder(checkpoint_folder(trial.uid))
+                    last = ("stopped",)
+                taken = device_memory.measured(self._node.device)
+                if taken is not None:
+                    messages.put(("memory", *taken))
+                messages.put(last)
             except BaseException as error:
                 messages.put(error)
 
@@ -128,7 +148,7 @@ class Worker:
                 yield ready
             if error is not None:
                 raise error
-            if ready[-1][0] != "report":
+            if ready[-1][0] in {"result", "stopped"}:
                 return
 
 

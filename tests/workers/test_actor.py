@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from workers import device_memory
 from workers.actor import Message, Worker, _give_memory_back, memory_kills
+from workers.device_memory import DeviceMemory
 from workers.node import Node
 from workers.settings import DataSettings, ModelSettings, Recipe, TrialSpec
 
@@ -90,6 +92,19 @@ def test_a_trial_is_stopped_at_its_next_report(tmp_path: Path) -> None:
         ("report", 1, {"loss": 1.0}),
         ("stopped",),
     ]
+
+
+@pytest.mark.parametrize(("runner", "last"), [("reporting", "result"), ("counting", "stopped")])
+def test_what_a_trial_took_of_a_gpu_travels_before_its_end_and_not_in_its_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runner: str, last: str
+) -> None:
+    monkeypatch.setattr(device_memory, "measured", lambda device: DeviceMemory(3, 80))
+    one = worker(tmp_path, runner)
+    one.stop(TrialSpec.model_validate(SPEC).uid, 2)
+    *_, memory, end = flat(one.run(SPEC, alone=False, attempt=2 if last == "stopped" else 1))
+    assert memory == ("memory", 3, 80)
+    assert end in [("result", {"shared": True}), ("stopped",)]
+    assert end[0] == last
 
 
 @pytest.mark.skipif(not Path("/proc/vmstat").exists(), reason="only Linux counts its kills")
