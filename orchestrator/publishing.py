@@ -44,7 +44,7 @@ def publish(found: Found) -> dict[str, Any]:
     once = Event()
     once.set()
     with sole_publisher(tracking.ledger_url, name, once) as alone:
-        if not alone:
+        if not alone():
             raise PublishingBusyError(name)
         publisher = Publisher(
             found.ledger,
@@ -52,6 +52,7 @@ def publish(found: Found) -> dict[str, Any]:
             ArtifactStore(tracking.artifacts_url),
             sweep=name,
             weights_artifacts=tracking.publish_weights,
+            may_publish=alone,
         )
         sent = publisher.publish_all()
         if publisher.trouble is None:

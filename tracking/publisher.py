@@ -16,7 +16,7 @@ from functools import partial
 from threading import Event
 
 from tracking.artifacts import ArtifactStore
-from tracking.errors import LedgerError
+from tracking.errors import LedgerError, TrackingError
 from tracking.ledger import Ledger
 from tracking.mirror import (
     Point,
@@ -46,6 +46,13 @@ STALLED_S = 10.0  #: Without any success, by then.
 TWIN_DELAY_S = 30.0  #: By then a server has carried out the call it was too slow to answer.
 
 log = logging.getLogger(__name__)
+
+
+class NotAloneError(TrackingError):
+    """The right to publish is not held now."""
+
+    def __str__(self) -> str:
+        return "Another process may be publishing the sweep: this one waits until it has ended."
 
 
 @dataclass(kw_only=True, slots=True)
@@ -78,6 +85,7 @@ class Publisher:
         artifacts: Where the trials' files are.
         sweep: Name of the one sweep to publish; None: all of them.
         weights_artifacts: Copy pruned weights into MLflow, not only the path to them.
+        may_publish: Asked before each record, for the right may get lost.
     """
 
     def __init__(
@@ -88,12 +96,14 @@ class Publisher:
         *,
         sweep: str | None = None,
         weights_artifacts: bool = False,
+        may_publish: Callable[[], bool] = lambda: True,
     ) -> None:
         self.trouble: str | None = None  #: Why the last pass broke off.
         self.refused: dict[str, int] = {}  #: Sweep or trial -> the rev MLflow would not take.
         self._ledger, self._outbox, self._artifacts = ledger, Outbox(ledger), artifacts
         self._mlflow = Mlflow(tracking_uri)
         self._sweep, self._weights_artifacts = sweep, weights_artifacts
+        self._may_publish = may_publish
         self._back_off_s = 0.0
         self._failures: Counter[str] = Counter()  # one trial that fails must not hold up the rest
         self._shown: dict[str, _Shown] = {}
@@ -114,9 +124,11 @@ class Publisher:
             for key, rev, publish in self._waiting():
                 if time.monotonic() > deadline:
                     break
+                if not self._may_publish():
+                    raise NotAloneError
                 published += self._try(key, rev, publish)
             self._note(None)
-        except (MlflowUnavailableError, LedgerError) as error:
+        except (MlflowUnavailableError, LedgerError, NotAloneError) as error:
             self._note(error)
         return published
 

@@ -76,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Thread(target=_watch, args=(options.parent_pid, stop), daemon=True).start()
     try:
         with sole_publisher(options.ledger, options.sweep, stop) as alone:
-            if not alone:
+            if not alone():
                 return os.EX_TEMPFAIL  # another one still publishes this sweep
             with Ledger.open(options.ledger, create=False) as ledger:
                 publisher = Publisher(
@@ -85,6 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     ArtifactStore(options.artifacts),
                     sweep=ledger.sweep(options.sweep).name,
                     weights_artifacts=options.weights_artifacts,
+                    may_publish=alone,
                 )
                 done = publisher.run_forever(stop, grace_s=options.grace_s)
     except TrackingError as error:

@@ -7,55 +7,78 @@ sweep starts another; two of them at once could create a run twice.
 import fcntl
 import hashlib
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Event
 
 import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError
 
 POLL_S = 0.5
 CONNECT_TIMEOUT_S = 5
 
 
 @contextmanager
-def sole_publisher(ledger_url: str, sweep: str, stop: Event) -> Iterator[bool]:
-    """Hold the right to publish a sweep; False when ``stop`` was set before it was free.
+def sole_publisher(ledger_url: str, sweep: str, stop: Event) -> Iterator[Callable[[], bool]]:
+    """Wait for the right to publish a sweep, until ``stop`` is set, and hold it in the block.
 
     The right ends with the process that holds it, however that ends. A SQLite ledger has a lock
-    file beside it, a PostgreSQL ledger an advisory lock.
+    file beside it, a PostgreSQL ledger an advisory lock, which its server forgets when it is
+    started again; then another publisher may be first.
+
+    Yields:
+        What says whether this one has the right now; if it was lost and is free, it is taken again.
     """
-    url = sa.make_url(ledger_url)
-    with ExitStack() as stack:
-        open_lock = _file_lock if url.get_backend_name() == "sqlite" else _advisory_lock
-        take = open_lock(url, hashlib.sha256(sweep.encode()).digest(), stack)
-        held = take()
-        while not held and not stop.wait(POLL_S):
-            held = take()
-        yield held
+    url, digest = sa.make_url(ledger_url), hashlib.sha256(sweep.encode()).digest()
+    is_file = url.get_backend_name() == "sqlite"
+    lock = _FileLock(url, digest) if is_file else _AdvisoryLock(url, digest)
+    try:
+        while not lock.take() and not stop.wait(POLL_S):
+            pass
+        yield lock.take
+    finally:
+        lock.release()
 
 
-def _file_lock(url: sa.URL, digest: bytes, stack: ExitStack) -> Callable[[], bool]:
-    database = Path(url.database or "").absolute()
-    name = f"{database.name}.publisher-{digest.hex()[:12]}"
-    file = stack.enter_context(database.with_name(name).open("a"))
+class _FileLock:
+    def __init__(self, url: sa.URL, digest: bytes) -> None:
+        database = Path(url.database or "").absolute()
+        name = f"{database.name}.publisher-{digest.hex()[:12]}"
+        self._file = database.with_name(name).open("a")
 
-    def take() -> bool:
+    def take(self) -> bool:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
         return True
 
-    return take
+    def release(self) -> None:
+        self._file.close()
 
 
-def _advisory_lock(url: sa.URL, digest: bytes, stack: ExitStack) -> Callable[[], bool]:
-    engine = sa.create_engine(
-        url,
-        poolclass=sa.NullPool,
-        isolation_level="AUTOCOMMIT",  # no transaction that would sit idle
-        connect_args={"connect_timeout": CONNECT_TIMEOUT_S},
-    )
-    connection = stack.enter_context(engine.connect())
-    key = int.from_bytes(digest[:8], signed=True)
-    return lambda: bool(connection.scalar(sa.select(sa.func.pg_try_advisory_lock(key))))
+class _AdvisoryLock:
+    def __init__(self, url: sa.URL, digest: bytes) -> None:
+        self._engine = sa.create_engine(
+            url,
+            poolclass=sa.NullPool,
+            isolation_level="AUTOCOMMIT",  # no transaction that would sit idle
+            connect_args={"connect_timeout": CONNECT_TIMEOUT_S},
+        )
+        key = int.from_bytes(digest[:8], signed=True)
+        self._try = sa.select(sa.func.pg_try_advisory_lock(key))
+        self._connection: sa.Connection | None = None
+
+    def take(self) -> bool:
+        try:
+            self._connection = self._connection or self._engine.connect()
+            return bool(self._connection.scalar(self._try))  # by whom it is held, as often as asked
+        except DBAPIError:  # the server has ended, or does not answer
+            self.release()
+            return False
+
+    def release(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(DBAPIError):
+                connection.close()

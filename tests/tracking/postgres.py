@@ -16,14 +16,49 @@ import psycopg
 import pytest
 
 PASSWORD = "hush-4711"
+START_S = 30.0
 
 
 class PostgresServer:
-    """A running server; each test takes a database of its own."""
+    """A server that can be killed and started again; each test takes a database of its own."""
 
-    def __init__(self, port: int) -> None:
-        self.port = port
+    def __init__(self, folder: Path, programs: Path, account: int | None) -> None:
+        self.port = _free_port()
+        self._folder, self._account = folder, account
+        self._command: list[str | Path] = [
+            programs / "postgres", "-D", folder / "data", "-p", str(self.port), "-k", folder, "-F",
+            "-c", "listen_addresses=127.0.0.1",
+        ]  # fmt: skip
+        self._process: subprocess.Popen[bytes] | None = None
         self._databases = 0
+
+    def start(self) -> None:
+        """Start it, and wait until it answers.
+
+        Raises:
+            RuntimeError: It does not.
+        """
+        log, deadline = self._folder / "log", time.monotonic() + START_S
+        while True:
+            if self._process is None or self._process.poll() is not None:
+                with log.open("ab") as output:
+                    self._process = subprocess.Popen(
+                        self._command, stdout=output, stderr=output, user=self._account,
+                        cwd=self._folder,
+                    )  # fmt: skip
+            try:
+                return self.execute("SELECT 1")
+            except psycopg.OperationalError:
+                # the processes of one that was killed may hold its memory for a moment: once more
+                if time.monotonic() > deadline:
+                    raise RuntimeError(f"PostgreSQL did not start: {log.read_text()}") from None
+                time.sleep(0.05)
+
+    def end(self, how: signal.Signals) -> None:
+        """End it: SIGINT lets clients go, SIGQUIT drops them and saves nothing, SIGKILL kills."""
+        assert self._process is not None
+        self._process.send_signal(how)
+        self._process.wait(timeout=START_S)
 
     def url(self, database: str, password: str = PASSWORD) -> str:
         return f"postgresql+psycopg://ledger:{password}@127.0.0.1:{self.port}/{database}"
@@ -76,22 +111,12 @@ def running_postgres() -> Iterator[PostgresServer]:
             ],
             check=True, capture_output=True, user=account, cwd=folder,
         )  # fmt: skip
-        port = _free_port()
-        with open(Path(folder, "log"), "wb") as log:
-            process = subprocess.Popen(
-                [
-                    programs / "postgres", "-D", data, "-p", str(port), "-k", folder, "-F",
-                    "-c", "listen_addresses=127.0.0.1",
-                ],
-                stdout=log, stderr=log, user=account, cwd=folder,
-            )  # fmt: skip
+        server = PostgresServer(Path(folder), programs, account)
         try:
-            server = PostgresServer(port)
-            _wait_for(server, process, Path(folder, "log"))
+            server.start()
             yield server
         finally:
-            process.send_signal(signal.SIGINT)  # PostgreSQL's fast shutdown: clients are let go
-            process.wait(timeout=30)
+            server.end(signal.SIGINT)
 
 
 def _unprivileged_account() -> int | None:
@@ -102,14 +127,3 @@ def _unprivileged_account() -> int | None:
         return pwd.getpwnam("postgres").pw_uid
     except KeyError:
         pytest.skip("PostgreSQL does not run as root, and there is no user 'postgres' here")
-
-
-def _wait_for(server: PostgresServer, process: "subprocess.Popen[bytes]", log: Path) -> None:
-    deadline = time.monotonic() + 30
-    while True:
-        try:
-            return server.execute("SELECT 1")
-        except psycopg.OperationalError:
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"PostgreSQL did not start: {log.read_text()}") from None
-            time.sleep(0.05)

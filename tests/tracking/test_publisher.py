@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Event, Thread
@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from tests.tracking.postgres import PostgresServer
+from tests.tracking.postgres import PostgresServer, running_postgres
 from tracking.artifacts import ArtifactStore
 from tracking.ledger import Ledger
 from tracking.mirror import KEY, sweep_key
@@ -671,13 +671,44 @@ class TestSolePublisher:
         stop = Event()
         stop.set()
         with sole_publisher(ledger_url, "first", Event()) as first:
-            assert first
+            assert first()
+            assert first()
             with sole_publisher(ledger_url, "first", stop) as second:
-                assert not second
+                assert not second()
             with sole_publisher(ledger_url, "other", stop) as other:
-                assert other
+                assert other()
         with sole_publisher(ledger_url, "first", stop) as second:
-            assert second
+            assert second()
+
+    def test_it_is_noticed_that_a_server_that_was_killed_forgets_who_was_first(self) -> None:
+        stop = Event()
+        stop.set()
+        with running_postgres() as server, ExitStack() as others:
+            url = server.new_database()
+            with sole_publisher(url, "sweep", stop) as first:
+                assert first()
+                server.end(signal.SIGKILL)
+                assert not first()
+                with sole_publisher(url, "sweep", stop) as early:  # waits for the server, too
+                    assert not early()
+                server.start()
+                second = others.enter_context(sole_publisher(url, "sweep", stop))
+                assert second()
+                assert not first()
+                others.close()
+                assert first()
+
+    def test_without_the_right_nothing_is_sent(self, bench: Bench) -> None:
+        run_trial(bench.writer, 0)
+        uri, alone = default_uri(bench.folder), [False]
+        store = ArtifactStore(bench.folder / "artifacts")
+        publisher = Publisher(bench.ledger, uri, store, may_publish=lambda: alone[0])
+        assert publisher.publish_all() == 0
+        assert "Another process" in str(publisher.trouble)
+        alone[0] = True
+        assert publisher.publish_all() > 0
+        assert publisher.trouble is None
+        assert len(children_of(bench, uri)) == 1
 
 
 class TestMlflow:
