@@ -23,6 +23,7 @@ from methods import (
 from methods.latency_predictor import PredictorSettings
 from workers.checkpoints import fit, to_safetensors, weights_hash
 from workers.data import DataSet
+from workers.device_memory import ran_out
 from workers.environment import describe_environment
 from workers.errors import WorkerError
 from workers.latency import large_batch, measure_latency
@@ -89,7 +90,8 @@ def run_trial(spec: TrialSpec, node: Node, report: Report) -> dict[str, Any]:
     """Run one trial; the same specification gives the same numbers, bit for bit on a CPU.
 
     An attempt that was cut short is gone on from: where its newest whole checkpoint is, with the
-    same numbers as if nothing had happened. Checkpoints are removed when the trial ends.
+    same numbers as if nothing had happened. Checkpoints are removed when the trial ends, but
+    not when a GPU's memory runs out: then it may go on with a larger share of one.
 
     Args:
         spec: What to run.
@@ -123,8 +125,9 @@ def run_trial(spec: TrialSpec, node: Node, report: Report) -> dict[str, Any]:
             log.warning("Trial %s begins again: %s", spec.uid, error)
             checkpoints.begin_again()
             result = _run(spec, node, report, checkpoints)
-    except Exception:  # the trial's own; a process that is ended leaves what it has written
-        checkpoints.remove()
+    except Exception as error:  # the trial's own; a process that is ended leaves what it wrote
+        if not ran_out(error):  # it goes on where it has more memory
+            checkpoints.remove()
         raise
     checkpoints.remove()
     result["seconds_total"] = time.perf_counter() - started

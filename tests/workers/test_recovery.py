@@ -312,6 +312,22 @@ def test_a_trial_that_fails_by_itself_leaves_no_checkpoint(bench: Bench) -> None
     TrialCheckpoints(bench.node.artifacts, other.uid, attempt=1, epochs=1).remove()
 
 
+def test_a_trial_that_ran_out_of_gpu_memory_goes_on_from_its_checkpoint(bench: Bench) -> None:
+    spec = bench.spec(seed=5)
+    expected, all_reports = bench.run(spec)
+
+    def run_out(step: int, _values: dict[str, float]) -> None:
+        if step == 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        run_trial(spec, replace(bench.node, checkpoint_epochs=1), run_out)
+    result, reports = bench.run(spec, attempt=2)
+    assert result == expected
+    assert reports == all_reports[2:]
+    assert bench.checkpoints(spec) == []
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", methods.available())
 def test_every_method_says_what_it_keeps_while_it_trains(
