@@ -18,11 +18,12 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from methods import PruningPlan, masked_difference
+from methods import MethodError, PruningPlan, masked_difference
 from orchestrator.arms import ArmSettings
 from orchestrator.census import census
 from orchestrator.errors import PrunesweepError
 from orchestrator.ground import Ground, Terrain
+from orchestrator.machines import inspect_machines, verdict_of
 from orchestrator.predictors import predictor_settings
 from orchestrator.spec import ControlSettings, SweepSpec
 from orchestrator.surroundings import TrackingSettings
@@ -67,7 +68,7 @@ def examine(sweep: Sweep, tell: Callable[[Finding], None]) -> list[Finding]:
         began = time.perf_counter()
         try:
             ok, detail = True, try_it()
-        except (PrunesweepError, TrackingError, WorkerError, OSError, _BrokenError) as error:
+        except _KNOWN as error:
             ok, detail = False, str(error)
         seconds = time.perf_counter() - began
         findings.append(Finding(name=name, ok=ok, detail=detail, seconds=seconds))
@@ -84,11 +85,16 @@ def examine(sweep: Sweep, tell: Callable[[Finding], None]) -> list[Finding]:
     look("MLflow", lambda: _mlflow(sweep.spec.tracking))
     if found:
         look("rehearsal", lambda: _rehearse(sweep.spec))
+        if sweep.spec.resources.address is not None:
+            look("machines", lambda: _machines(sweep.spec))
     return findings
 
 
 class _BrokenError(Exception):
     """A link does not hold; the message is the finding."""
+
+
+_KNOWN = (PrunesweepError, TrackingError, WorkerError, MethodError, OSError, _BrokenError)
 
 
 def _survey(sweep: Sweep, found: list[Ground]) -> str:
@@ -113,7 +119,9 @@ def _targets(spec: SweepSpec, ground: Ground) -> str:
                 f"tolerance is {spec.search.tolerance:.2%}. The network has too few filters for "
                 "it: raise search.tolerance or move the target."
             )
-        return f"{target.label} {projected.gap:+.2%}"
+        unit = terrain.layout.policy.unit
+        what = "" if unit == "filters" else f" by {unit}"
+        return f"{target.label}{what} {projected.gap:+.2%}"
 
     gaps = [gap(target, terrain) for terrain in ground.terrains for target in spec.cost_targets]
     return "uniform ratios meet " + ", ".join(gaps) if gaps else "none: the front is searched"
@@ -188,6 +196,14 @@ def _mlflow(tracking: TrackingSettings) -> str:
             "`prunesweep publish` would show it later."
         )
     return f"{tracking.mlflow} answers"
+
+
+def _machines(spec: SweepSpec) -> str:
+    """Prepare the images on every machine of the cluster, and compare what they say."""
+    ok, detail = verdict_of(inspect_machines(spec))
+    if not ok:
+        raise _BrokenError(detail)
+    return detail
 
 
 def _rehearse(spec: SweepSpec) -> str:

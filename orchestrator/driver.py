@@ -22,6 +22,7 @@ from tracking.writer import SweepWriter
 from workers.settings import TrialSpec
 
 WAIT_S = 0.5  #: Longest the loop sleeps while nothing happens.
+PLANNED_AT_ONCE = 8  #: Proposals made before those that are ready are started.
 PLANNING_WAIT_S = 0.01  #: The same while a worker is free and a proposal is being made.
 
 
@@ -170,7 +171,8 @@ class Driver:
         workers = len(self._backend.free_slots()) + len(self._running)
         room = 2 * max(1, workers) - len(self._waiting)
         if self._planned is None and self._asks and room > 0 and not self._is_over():
-            self._planned, self._asks = self._planner.submit(self._agenda.next, room), False
+            some = min(room, PLANNED_AT_ONCE)
+            self._planned, self._asks = self._planner.submit(self._agenda.next, some), False
         if not (self._planned or self._told or self._work or self._agenda.is_over):
             raise RuntimeError("The agenda wants nothing, waits for nothing and is not over.")
 

@@ -52,14 +52,22 @@ ALL = list(commands())
 
 @pytest.mark.parametrize(("where", "words"), ALL, ids=[where for where, _ in ALL])
 def test_a_command_takes_its_arguments(where: str, words: list[str]) -> None:
-    parse(words)
+    program, verb, *arguments = words
+    understood = parse(words)
+    assert understood.command is PROGRAMS[program].commands[verb]
+    assert understood.args == []  # nothing is left over
+    given = {word.partition("=")[0] for word in arguments if word.startswith("--")}
+    assert given <= {
+        name for p in understood.command.params for name in (*p.opts, *p.secondary_opts)
+    }
 
 
-def parse(words: list[str]) -> None:
+def parse(words: list[str]) -> click.Context:
     program, verb, *arguments = words
     command = PROGRAMS[program].get_command(click.Context(PROGRAMS[program]), verb)
     assert command is not None, f"{program} has no {verb}"
-    command.make_context(verb, list(arguments))
+    context: click.Context = command.make_context(verb, list(arguments))
+    return context
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,12 @@
 """What every method leaves is a smaller network that lives on outside the trial."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 import methods
 from methods import count_cost
@@ -62,7 +63,7 @@ CASES: Mapping[str, dict[str, Any]] = {
     "filter_norm, gradually hard": {"method": "filter_norm", "schedule": {"name": "ghfp"}, **HALF},
     "filter_norm, iterative": {"method": "filter_norm", "schedule": {"name": "iterative"}, **HALF},
 }
-#: Every layer policy for filters, with a residual stream.
+#: Every layer policy, with a residual stream.
 RESIDUAL: Mapping[str, dict[str, Any]] = {
     "inside_blocks": {"method": "filter_norm"},
     "coupled": {"method": "filter_norm", "layers": LayerSettings(policy="coupled")},
@@ -70,6 +71,7 @@ RESIDUAL: Mapping[str, dict[str, Any]] = {
         "method": "filter_norm",
         "layers": LayerSettings(policy="scatter", protect_stem=False),
     },
+    "stripes": {"method": "stripe_wise"},
 }
 PLAIN, STREAM = (
     ModelSettings(name="digits_net"),
@@ -154,7 +156,31 @@ def test_a_pruned_network_is_smaller_saved_loaded_and_run_on_other_batch_sizes(
     data = load(DATA, bench.node.device, bench.node.cache_dir)
     measured = evaluate(network, data.eval_batches(data.take_test(), 64))
     assert measured.accuracy == result["test_accuracy"]
-    for count in (1, 3, 8):
-        images = torch.randn(count, 1, 8, 8, generator=torch.Generator().manual_seed(count))
+    is_the_same(lambda images: logits(network, images), network)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("model", "fields"), EVERY)
+def test_a_pruned_network_survives_export_and_compile(
+    bench: Bench, model: ModelSettings, fields: dict[str, Any], tmp_path: Path
+) -> None:
+    spec, result = bench.prune(model, fields)
+    network = load_pruned(export_trial(spec, result, bench.node.artifacts, tmp_path / "net"))
+    batch = torch.export.Dim("batch", min=1, max=64)
+    program = torch.export.export(network, (some(3),), dynamic_shapes=({0: batch},))
+    is_the_same(program.module(), network)
+    torch.compiler.reset()  # one graph for all batch sizes, traced and run without a code generator
+    is_the_same(torch.compile(network, backend="eager", fullgraph=True, dynamic=True), network)
+
+
+def some(count: int) -> Tensor:
+    """Return images, ``[count, 1, 8, 8]``."""
+    return torch.randn(count, 1, 8, 8, generator=torch.Generator().manual_seed(count))
+
+
+def is_the_same(run: Callable[[Tensor], Tensor], network: nn.Module) -> None:
+    """Compare what ``run`` makes of batches with what the network makes of each image alone."""
+    for count in (3, 8, 1):
+        images = some(count)
         alone = torch.cat([logits(network, image[None]) for image in images])
-        torch.testing.assert_close(logits(network, images), alone, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(run(images), alone, rtol=1e-4, atol=1e-5)
