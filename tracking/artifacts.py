@@ -121,11 +121,23 @@ class ArtifactStore:
         """The folder of a local store; None for a remote one."""
         return self._folder
 
-    def write_bytes(self, path: str, data: bytes) -> str:
-        """Store ``data`` under ``path``, replacing what is there; return ``path``."""
+    def write_bytes(self, path: str, data: bytes, *, staging: str | None = None) -> str:
+        """Store ``data`` under ``path``, replacing what is there; return ``path``.
+
+        Args:
+            path: Where it is found.
+            data: All of the file.
+            staging: Folder in which a local store writes the file before it takes its place; beside
+                it without. What a killed process leaves there goes with the folder.
+        """
         relative = check_path(path)
         if self._folder is not None:
-            self._replace(self._folder / relative, lambda file: file.write(data))
+            target = self._folder / relative
+            if staging is not None:
+                with contextlib.suppress(OSError):  # removed meanwhile, or not to be had
+                    self._replace(target, lambda file: file.write(data), staging=staging)
+                    return path
+            self._replace(target, lambda file: file.write(data))
         else:
             self._make_parent(relative)
             self._system.pipe_file(self._remote(relative), data)
@@ -249,11 +261,16 @@ class ArtifactStore:
         except (FileNotFoundError, IsADirectoryError) as error:
             raise ArtifactNotFoundError(self.url, path) from error
 
-    @staticmethod
-    def _replace(target: Path, write: Callable[[BinaryIO], object]) -> None:
-        """Write ``target`` beside itself, then rename: it is whole, or it is as it was."""
+    def _replace(
+        self, target: Path, write: Callable[[BinaryIO], object], *, staging: str | None = None
+    ) -> None:
+        """Write ``target`` elsewhere, then rename: it is whole, or it is as it was."""
+        folder = target.parent
+        if staging is not None and self._folder is not None:
+            folder = self._folder / check_path(staging)
+            folder.mkdir(parents=True, exist_ok=True)
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.parent / f".{uuid.uuid4().hex}.tmp"  # short: names have a length limit
+        temporary = folder / f".{uuid.uuid4().hex}.tmp"  # short: names have a length limit
         try:
             with temporary.open("xb") as file:
                 write(file)
@@ -262,8 +279,8 @@ class ArtifactStore:
             os.replace(temporary, target)
         finally:
             temporary.unlink(missing_ok=True)
-        folder = os.open(target.parent, os.O_RDONLY)
+        parent = os.open(target.parent, os.O_RDONLY)
         try:
-            os.fsync(folder)  # the rename itself survives a power failure
+            os.fsync(parent)  # the rename itself survives a power failure
         finally:
-            os.close(folder)
+            os.close(parent)

@@ -37,7 +37,12 @@ from workers.session import PruningSession, Report, TrainingSession
 from workers.settings import TrialSpec, content_hash
 from workers.shapes import layout_of, shrink_fresh
 from workers.training import DivergedError
-from workers.trial_checkpoints import CheckpointMismatchError, TrialCheckpoints, restoring
+from workers.trial_checkpoints import (
+    CheckpointMismatchError,
+    TrialCheckpoints,
+    checkpoint_folder,
+    restoring,
+)
 
 log = logging.getLogger(__name__)
 
@@ -266,11 +271,15 @@ def _store(
     """Store weights and plan; return the weights' content hash and where everything lies."""
     weights = network.state_dict()
     name = weights_hash(weights)
-    artifacts = {"weights": node.artifacts.write_bytes(weights_path(name), to_safetensors(weights))}
+    files = {"weights": (weights_path(name), to_safetensors(weights))}
     if plan is not None:
         data = json.dumps(plan.to_json(), sort_keys=True).encode()
-        artifacts["plan"] = node.artifacts.write_bytes(f"trials/{spec.uid}/plan.json", data)
-    return name, artifacts
+        files["plan"] = (f"trials/{spec.uid}/plan.json", data)
+    staging = checkpoint_folder(spec.uid)  # removed when the trial ends, by whichever attempt
+    return name, {
+        what: node.artifacts.write_bytes(path, content, staging=staging)
+        for what, (path, content) in files.items()
+    }
 
 
 def _shape_result(

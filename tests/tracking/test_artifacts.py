@@ -160,6 +160,24 @@ class TestLocalStore:
         assert store.read_bytes("state") == b"old"
         assert [path.name for path in tmp_path.iterdir()] == ["state"]
 
+    def test_a_file_can_be_written_in_another_folder_first(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        seen = []
+
+        def replace(source: Path, target: Path) -> None:
+            seen.append(source.parent)
+            source.rename(target)
+
+        monkeypatch.setattr("tracking.artifacts.os.replace", replace)
+        store = ArtifactStore(tmp_path)
+        store.write_bytes("weights/one", b"1", staging="under way/3f2a")
+        store.write_bytes("no folder", b"")
+        store.write_bytes("weights/two", b"2", staging="no folder")
+        assert seen[0] == tmp_path / "under way" / "3f2a"
+        assert [store.read_bytes(f"weights/{name}") for name in ("one", "two")] == [b"1", b"2"]
+        assert store.files("under way/3f2a") == []
+
     def test_what_is_being_written_is_not_listed(self, tmp_path: Path) -> None:
         store = ArtifactStore(tmp_path)
         store.write_bytes("trials/whole", b"")

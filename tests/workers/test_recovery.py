@@ -283,10 +283,34 @@ def test_a_checkpoint_that_does_not_fit_is_dropped_and_the_trial_begins_again(
 class FullStore(ArtifactStore):
     """Has no room for checkpoints."""
 
-    def write_bytes(self, path: str, data: bytes) -> str:
+    def write_bytes(self, path: str, data: bytes, *, staging: str | None = None) -> str:
         if path.startswith("checkpoints/"):
             raise OSError(errno.ENOSPC, "No space left on device", path)
-        return super().write_bytes(path, data)
+        return super().write_bytes(path, data, staging=staging)
+
+
+class NotingStore(ArtifactStore):
+    """Remembers where files were written before they took their place."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.staged: dict[str, str | None] = {}
+
+    def write_bytes(self, path: str, data: bytes, *, staging: str | None = None) -> str:
+        self.staged[path] = staging
+        return super().write_bytes(path, data, staging=staging)
+
+
+def test_what_a_killed_attempt_left_half_written_goes_with_the_checkpoints(bench: Bench) -> None:
+    spec, store = bench.spec(), NotingStore(bench.folder / "artifacts")
+    left = bench.folder / "artifacts" / checkpoint_folder(spec.uid) / f".{'0' * 32}.tmp"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"half")
+    replace(bench, node=replace(bench.node, artifacts=store)).run(spec)
+    lasting = {path: to for path, to in store.staged.items() if not path.startswith("checkpoints")}
+    assert {path.partition("/")[0] for path in lasting} == {"weights", "trials"}
+    assert set(lasting.values()) == {checkpoint_folder(spec.uid)}
+    assert not left.parent.exists()
 
 
 def test_without_room_for_checkpoints_a_trial_completes_all_the_same(bench: Bench) -> None:

@@ -212,7 +212,7 @@ class TestIntervals:
 
 
 class FullStore(ArtifactStore):
-    def write_bytes(self, path: str, data: bytes) -> str:
+    def write_bytes(self, path: str, data: bytes, *, staging: str | None = None) -> str:
         raise OSError(errno.ENOSPC, "No space left on device", path)
 
 
