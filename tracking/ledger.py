@@ -29,9 +29,10 @@ from tracking.records import (
     TrialRecord,
     TrialState,
 )
+from tracking.statements import COMPLETED
 from tracking.states import Event, move
 from tracking.tables import attempts, encode, entries, metrics, sweeps, trials
-from tracking.writer import COMPLETED, MAX_LOSSES, SweepWriter, clean
+from tracking.writer import MAX_LOSSES, SweepWriter, clean
 
 
 class Ledger:

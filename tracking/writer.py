@@ -9,6 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from tracking import statements
 from tracking.database import Database
 from tracking.errors import (
     EntryConflictError,
@@ -30,7 +31,7 @@ from tracking.records import (
     TrialState,
 )
 from tracking.states import TRANSITIONS, Event, move
-from tracking.tables import attempts, encode, entries, metrics, sweeps, trials
+from tracking.tables import encode, metrics, sweeps
 
 MAX_LOSSES = 3  #: Attempts a trial may lose by what may be its own doing before it has failed.
 MAX_NODES = 10  #: Machines in a row that may die under a trial before it is taken for the cause.
@@ -96,7 +97,7 @@ class SweepWriter:
                     self._connection = None
 
     def _check_epoch(self, connection: sa.Connection) -> None:
-        held = connection.execute(_EPOCH, {"sweep": self.sweep_id}).one()
+        held = connection.execute(statements.EPOCH, {"sweep": self.sweep_id}).one()
         if held.epoch != self.epoch:
             raise FencedError(self.name, self.epoch, held.epoch, held.owner)
 
@@ -129,28 +130,28 @@ class SweepWriter:
             "index": entry.index,
         }
         with self._writing() as connection:
-            row = connection.execute(_ENTRY_AT, place).one_or_none()
+            row = connection.execute(statements.ENTRY_AT, place).one_or_none()
             if row is not None:
-                trial = connection.execute(_TRIAL, {"trial": row.trial_id}).one()
+                trial = connection.execute(statements.TRIAL, {"trial": row.trial_id}).one()
                 if trial.uid == uid:
                     return EntryRecord(**row._mapping), TrialRecord(**trial._mapping)
                 if not replace:
                     raise EntryConflictError(str(entry), trial.uid, uid)
-                connection.execute(_DROP_ENTRY, {"entry": row.id})
-                connection.execute(_TOUCH_TRIAL, {"trial": trial.id})
+                connection.execute(statements.DROP_ENTRY, {"entry": row.id})
+                connection.execute(statements.TOUCH_TRIAL, {"trial": trial.id})
             now = datetime.now(UTC)
             same = {"sweep": self.sweep_id, "content": uid}
-            trial = connection.execute(_JOIN_TRIAL, same).one_or_none() or self._add_trial(
-                connection, uid, spec, now
-            )
+            trial = connection.execute(
+                statements.JOIN_TRIAL, same
+            ).one_or_none() or self._add_trial(connection, uid, spec, now)
             values = place | {"trial_id": trial.id, "proposal": entry.proposal, "at": now}
-            row = connection.execute(_ADD_ENTRY, values).one()
+            row = connection.execute(statements.ADD_ENTRY, values).one()
             return EntryRecord(**row._mapping), TrialRecord(**trial._mapping)
 
     def _add_trial(
         self, connection: sa.Connection, uid: str, spec: dict[str, Any], now: datetime
     ) -> "sa.Row[Any]":
-        done = connection.execute(COMPLETED, {"content": uid}).one_or_none()
+        done = connection.execute(statements.COMPLETED, {"content": uid}).one_or_none()
         values = {
             "sweep_id": self.sweep_id,
             "uid": uid,
@@ -165,7 +166,7 @@ class SweepWriter:
             "rev": 1,
             "published_rev": 0,
         }
-        return connection.execute(_ADD_TRIAL, values).one()
+        return connection.execute(statements.ADD_TRIAL, values).one()
 
     def start(self, trial_id: int, node: str, pid: int) -> int:
         """Begin the next attempt at a pending trial and return its number, from 1.
@@ -188,7 +189,7 @@ class SweepWriter:
                 raise TransitionError(trial_id, state, Event.START, TRANSITIONS[Event.START][0])
             n = moved[0].attempt
             values = {"trial_id": trial_id, "n": n, "node": node, "pid": pid, "started_at": now}
-            connection.execute(_ADD_ATTEMPT, values)
+            connection.execute(statements.ADD_ATTEMPT, values)
             return int(n)
 
     def report(
@@ -274,7 +275,9 @@ class SweepWriter:
     @staticmethod
     def _nodes_lost(connection: sa.Connection, trial_id: int) -> int:
         """Count the attempts that were lost with their machine since the last that was not."""
-        losses = connection.execute(_LOSSES, {"trial": trial_id}).scalars()
+        losses = connection.execute(
+            statements.LOSSES, {"trial": trial_id, "most": MAX_NODES}
+        ).scalars()
         return sum(1 for _ in takewhile(lambda loss: loss == Loss.NODE, losses))
 
     def retry_failed(self) -> int:
@@ -352,7 +355,7 @@ class SweepWriter:
                 "why": why and clean(why),
                 "now": datetime.now(UTC),
             }
-            connection.execute(_CLOSE_ATTEMPT, closing)
+            connection.execute(statements.CLOSE_ATTEMPT, closing)
 
     def _advance(
         self, connection: sa.Connection, event: Event, trial_id: int, attempt: int, **changes: Any
@@ -364,7 +367,7 @@ class SweepWriter:
             raise StaleAttemptError(trial_id, attempt, trial.state, trial.attempt)
 
     def _trial(self, connection: sa.Connection, trial_id: int) -> "sa.Row[Any]":
-        row = connection.execute(_TRIAL, {"trial": trial_id}).one_or_none()
+        row = connection.execute(statements.TRIAL, {"trial": trial_id}).one_or_none()
         if row is None or row.sweep_id != self.sweep_id:
             raise UnknownTrialError(trial_id, f"sweep {self.name!r}")
         return row
@@ -388,57 +391,3 @@ def _check_json(what: str, value: Any) -> None:
         encode(value)
     except (TypeError, ValueError) as error:
         raise UnstorableError(what, str(error)) from error
-
-
-_EPOCH = (
-    sa.select(sweeps.c.epoch, sweeps.c.owner)
-    .where(sweeps.c.id == sa.bindparam("sweep"))
-    .with_for_update(key_share=True)  # a take-over waits for this transaction; SQLite: IMMEDIATE
-)
-_TRIAL = sa.select(trials).where(trials.c.id == sa.bindparam("trial"))
-_ENTRY_AT = sa.select(entries).where(
-    *(
-        entries.c[name] == sa.bindparam(name)
-        for name in ("sweep_id", "role", "arm", "target", "index")
-    )
-)
-_JOIN_TRIAL = (
-    sa.update(trials)
-    .where(trials.c.sweep_id == sa.bindparam("sweep"), trials.c.uid == sa.bindparam("content"))
-    .values(rev=trials.c.rev + 1)
-    .returning(*trials.c)
-)
-_ADD_ATTEMPT = sa.insert(attempts)
-_CLOSE_ATTEMPT = (
-    sa.update(attempts)
-    .where(
-        attempts.c.trial_id == sa.bindparam("trial"),
-        attempts.c.n == sa.bindparam("attempt"),
-    )
-    .values(
-        outcome=sa.bindparam("how"),
-        loss=sa.bindparam("loss"),
-        error=sa.bindparam("why"),
-        ended_at=sa.bindparam("now"),
-    )
-)
-_LOSSES = (
-    sa.select(attempts.c.loss)
-    .where(attempts.c.trial_id == sa.bindparam("trial"), attempts.c.ended_at.is_not(None))
-    .order_by(attempts.c.n.desc())
-    .limit(MAX_NODES)
-)
-_ADD_TRIAL = sa.insert(trials).returning(*trials.c)
-_DROP_ENTRY = sa.delete(entries).where(entries.c.id == sa.bindparam("entry"))
-_TOUCH_TRIAL = (
-    sa.update(trials).where(trials.c.id == sa.bindparam("trial")).values(rev=trials.c.rev + 1)
-)
-_ADD_ENTRY = sa.insert(entries).returning(*entries.c)
-
-#: The first completed trial of a given content, in any sweep.
-COMPLETED = (
-    sa.select(trials)
-    .where(trials.c.uid == sa.bindparam("content"), trials.c.state == TrialState.COMPLETED)
-    .order_by(trials.c.id)
-    .limit(1)
-)
