@@ -32,14 +32,16 @@ from orchestrator.backend import (
     one_line,
 )
 from orchestrator.errors import PrunesweepError
+from orchestrator.packing import Packing
 from orchestrator.surroundings import ResourceSettings
 from tracking.records import Loss
+from workers import device_memory
 from workers.actor import CONCURRENT_CALLS, TRIAL_RUNNER, Worker, memory_kills
 from workers.settings import TrialSpec
 
 #: Workers in a row that may die before they answer: a machine that is lost takes several along.
 MAX_STILLBORN = 8
-ASK_S = 5.0  #: Longest a machine is waited for that is asked why a worker died.
+ASK_S = 30.0  #: Longest a machine is waited for that is asked why a worker died.
 DRAIN_CHECK_S = 5.0  #: Between two looks at which machines are about to leave.
 
 
@@ -49,11 +51,23 @@ class _Seat:
 
     actor: Any
     greeting: Any  #: Reference to its :meth:`Worker.hello`, until it has answered.
+    gpu_share: float  #: It was hired with.
     slot: Slot | None = None
     node_id: str = ""
     task: Task | None = None
     uid: str = ""  #: Of the trial it runs.
+    alone: bool = False  #: Nothing else of the sweep runs meanwhile.
     stream: Any = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Inquest:
+    """A trial whose worker died, while its machine is asked of what."""
+
+    task: Task
+    node_id: str
+    reason: str
+    deadline: float  #: By `time.monotonic`.
 
 
 class RayBackend:
@@ -77,19 +91,29 @@ class RayBackend:
         runner: str = TRIAL_RUNNER,
     ) -> None:
         self._checkpoint_epochs = checkpoint_epochs
-        self._options = _actor_options(resources)
-        self._arguments = (resources.device, cache_dir, artifacts, runner)
+        self._packing = _packing(resources)
+        self._options = {
+            "num_cpus": resources.cpus_per_worker,
+            "max_concurrency": CONCURRENT_CALLS,
+            "max_restarts": 0,
+            "max_task_retries": 0,
+        }
+        threads = max(1, int(resources.cpus_per_worker))
+        self._arguments = (resources.device, cache_dir, artifacts, runner, threads)
         self._actor_class: Any = ray.remote(Worker)
         self._seats = [self._hire() for _ in range(resources.workers)]
         self._device: str | None = None
         self._stillborn = 0  # workers in a row that died before they answered
         self._memory_kills: dict[str, int] = {}  # by machine, when it was last asked
+        self._inquests: dict[Any, _Inquest] = {}  # by the reference of the answer
         self._draining: set[str] = set()  # machines that are about to leave
         self._drain_check = time.monotonic()
 
     def _hire(self) -> _Seat:
-        actor = self._actor_class.options(**self._options).remote(*self._arguments)
-        return _Seat(actor=actor, greeting=actor.hello.remote())
+        share = self._packing.share
+        options = self._actor_class.options(num_gpus=share, **self._options)
+        actor = options.remote(*self._arguments)
+        return _Seat(actor=actor, greeting=actor.hello.remote(), gpu_share=share)
 
     def device_of_first_worker(self) -> str:
         """Wait until a worker has answered, and name its device."""
@@ -100,6 +124,7 @@ class RayBackend:
     def free_slots(self) -> list[Slot]:
         """Return the workers that have answered and run nothing, on machines that stay."""
         self._leave_draining()
+        self._share_gpus()
         return [seat.slot for seat in self._seats if seat.slot and seat.task is None]
 
     @property
@@ -110,7 +135,7 @@ class RayBackend:
     def start(self, slot: Slot, task: Task, spec: TrialSpec, *, alone: bool = False) -> None:
         """Begin a trial on the free worker at ``slot``."""
         seat = next(s for s in self._seats if s.slot == slot and s.task is None)
-        seat.task, seat.uid = task, spec.uid
+        seat.task, seat.uid, seat.alone = task, spec.uid, alone
         seat.stream = seat.actor.run.options(num_returns="streaming").remote(
             spec.model_dump(mode="json"), alone, task.attempt, self._checkpoint_epochs
         )
@@ -130,18 +155,18 @@ class RayBackend:
         """Return what happened; also lets workers in that have just become ready."""
         pending = {seat.stream if seat.task else seat.greeting: seat for seat in self._seats}
         pending.pop(None, None)
-        if not pending:
+        awaited = [*pending, *self._inquests]
+        if not awaited:
             return []
-        ready, _ = ray.wait(list(pending), num_returns=1, timeout=timeout_s, fetch_local=False)
-        if ready and len(pending) > 1:  # whatever else is there by now comes along
-            ready, _ = ray.wait(
-                list(pending), num_returns=len(pending), timeout=0, fetch_local=False
-            )
+        ready, _ = ray.wait(awaited, num_returns=1, timeout=timeout_s, fetch_local=False)
+        if ready and len(awaited) > 1:  # whatever else is there by now comes along
+            ready, _ = ray.wait(awaited, num_returns=len(awaited), timeout=0, fetch_local=False)
         events: list[Event] = []
         for reference in ready:
-            seat = pending[reference]
-            events += self._read(seat) if seat.task else self._welcome(seat)
-        return events
+            if reference in pending:
+                seat = pending[reference]
+                events += self._read(seat) if seat.task else self._welcome(seat)
+        return events + self._close_inquests(ready)
 
     def _welcome(self, seat: _Seat) -> list[Event]:
         try:
@@ -169,15 +194,22 @@ class RayBackend:
             messages = ray.get(next(seat.stream))
         except RayTaskError as error:
             seat.task = seat.stream = None
-            return [Failed(task=task, error=str(error), cause=one_line(_cause(error)))]
+            return [self._ended_by(_cause(error), str(error), task, seat)]
         except (RayError, StopIteration) as error:
             self._replace(seat)
-            return [Lost(task=task, loss=self._why(error, seat.node_id), reason=_reason(error))]
+            loss = self._told_by(error, seat.node_id)
+            if loss is None:
+                self._inquire(task, seat.node_id, _reason(error))
+                return []
+            return [Lost(task=task, loss=loss, reason=_reason(error))]
         now = datetime.now(UTC)
         events: list[Event] = []
         for message in messages:
             if message[0] == "report":
                 events.append(Reported(task=task, step=message[1], values=message[2], at=now))
+            elif message[0] == "memory":
+                if not seat.alone:
+                    self._packing.measured(*message[1:])
             else:
                 seat.task = seat.stream = None
                 events.append(
@@ -187,22 +219,61 @@ class RayBackend:
                 )
         return events
 
-    def _why(self, error: BaseException, node_id: str) -> Loss:
-        """Tell what a worker died of."""
+    def _ended_by(self, cause: BaseException, trace: str, task: Task, seat: _Seat) -> Event:
+        """Tell a trial that is wrong from one that had too little of a GPU."""
+        if not device_memory.ran_out(cause):
+            return Failed(task=task, error=trace, cause=one_line(cause))
+        if self._packing.ran_out(seat.gpu_share):
+            reason = (
+                f"GPU memory ran out in a share of {seat.gpu_share:g}; "
+                f"workers get {self._packing.share:g} from now on"
+            )
+            return Lost(task=task, loss=Loss.DEVICE_MEMORY, reason=reason)
+        why = f"{type(cause).__name__}: {self._packing.remedy}"
+        return Failed(task=task, error=trace, cause=why)
+
+    def _told_by(self, error: BaseException, node_id: str) -> Loss | None:
+        """Return what Ray knows a worker to have died of; None: its machine has to be asked."""
         text = str(error)
         if isinstance(error, OutOfMemoryError) or "due to the node running low on memory" in text:
             return Loss.MEMORY
-        if isinstance(error, RayActorError) and error.preempted:
-            return Loss.PREEMPTED
-        if node_id in self._draining:
+        if node_id in self._draining or (isinstance(error, RayActorError) and error.preempted):
             return Loss.PREEMPTED
         if isinstance(error, NodeDiedError) or "because its node has died" in text:
             return Loss.NODE
+        return None
+
+    def _inquire(self, task: Task, node_id: str, reason: str) -> None:
+        """Ask a machine whether its kernel has killed a process for memory, and wait elsewhere."""
+        there = NodeAffinitySchedulingStrategy(node_id, soft=False)
+        ask: Any = ray.remote(memory_kills)
+        asked = ask.options(num_cpus=0, max_retries=0, scheduling_strategy=there).remote()
+        deadline = time.monotonic() + ASK_S
+        self._inquests[asked] = _Inquest(
+            task=task, node_id=node_id, reason=reason, deadline=deadline
+        )
+
+    def _close_inquests(self, ready: list[Any]) -> list[Event]:
+        """Tell what workers died of whose machines have answered, or have not for too long."""
+        now = time.monotonic()
+        events: list[Event] = []
+        for asked, inquest in list(self._inquests.items()):
+            if asked in ready:
+                loss = self._found(asked, inquest.node_id)
+            elif now > inquest.deadline:
+                loss = Loss.WORKER
+            else:
+                continue
+            del self._inquests[asked]
+            events.append(Lost(task=inquest.task, loss=loss, reason=inquest.reason))
+        return events
+
+    def _found(self, asked: Any, node_id: str) -> Loss:
         before = self._memory_kills.get(node_id, 0)
-        now = _memory_kills_of(node_id)
-        if now is None:
-            return Loss.NODE
-        self._memory_kills[node_id] = now
+        try:
+            now = self._memory_kills[node_id] = int(ray.get(asked))
+        except RayError:
+            return Loss.NODE  # nobody is there to answer
         return Loss.MEMORY if now > before else Loss.WORKER
 
     def _leave_draining(self) -> None:
@@ -213,6 +284,12 @@ class RayBackend:
             self._draining |= set(_draining_nodes())
         for seat in list(self._seats):
             if seat.node_id in self._draining and seat.task is None:
+                self._replace(seat)
+
+    def _share_gpus(self) -> None:
+        """Replace workers that have another share of a GPU than they should, once they are free."""
+        for seat in list(self._seats):
+            if seat.gpu_share != self._packing.share and seat.task is None:
                 self._replace(seat)
 
     def _replace(self, seat: _Seat) -> None:
@@ -256,17 +333,6 @@ def _reason(error: BaseException) -> str:
     return lines[min(1, len(lines) - 1)].strip() if lines else type(error).__name__
 
 
-def _memory_kills_of(node_id: str) -> int | None:
-    """Ask a machine how many processes its kernel has killed for memory; None: no answer."""
-    there = NodeAffinitySchedulingStrategy(node_id, soft=False)
-    ask: Any = ray.remote(memory_kills)
-    asked = ask.options(num_cpus=0, max_retries=0, scheduling_strategy=there).remote()
-    try:
-        return int(ray.get(asked, timeout=ASK_S))
-    except RayError:
-        return None
-
-
 def _draining_nodes() -> list[str]:
     """Return the machines Ray was told to drain; none where this version does not say."""
     from ray._private.state import state  # there is no public way to ask
@@ -287,16 +353,9 @@ def _will_happen_again(error: RayError) -> bool:
     return isinstance(error, RayTaskError | RuntimeEnvSetupError | ActorUnschedulableError)
 
 
-def _actor_options(resources: ResourceSettings) -> dict[str, Any]:
-    gpus = resources.gpu_share
-    if gpus == "auto":
-        there = ray.cluster_resources().get("GPU", 0)  # type: ignore[no-untyped-call]
-        wants = resources.device != "cpu" and there > 0
-        gpus = 1.0 if wants else 0.0
-    return {
-        "num_cpus": resources.cpus_per_worker,
-        "num_gpus": gpus,
-        "max_concurrency": CONCURRENT_CALLS,
-        "max_restarts": 0,
-        "max_task_retries": 0,
-    }
+def _packing(resources: ResourceSettings) -> Packing:
+    """Return how GPUs are shared: not at all where there are none."""
+    if resources.gpu_share != "auto":
+        return Packing(resources.gpu_share)
+    there = ray.cluster_resources().get("GPU", 0)  # type: ignore[no-untyped-call]
+    return Packing() if there > 0 and resources.device != "cpu" else Packing(0.0)

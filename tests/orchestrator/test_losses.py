@@ -17,7 +17,13 @@ from tests.orchestrator.doomed import FATES, GROUP, GROUPS, LIMIT, RUNNER
 from tracking.records import Loss
 from workers.settings import DataSettings, ModelSettings, Recipe, TrialSpec
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.timeout(300),
+    # of the processes that Ray's own test cluster leaves behind
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -149,6 +155,7 @@ def test_a_machine_that_dies_is_no_crash(cluster: Cluster, node: Any, backend: R
     assert lost.loss is Loss.NODE
 
 
+@pytest.mark.slow
 def test_a_machine_that_is_drained_gets_no_new_trial(
     cluster: Cluster, node: Any, backend: RayBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -166,6 +173,7 @@ def test_a_machine_that_is_drained_gets_no_new_trial(
     cluster.remove_node(other)
 
 
+@pytest.mark.slow
 def test_a_machine_that_is_taken_back_is_told_from_one_that_dies(
     cluster: Cluster, node: Any, backend: RayBackend
 ) -> None:

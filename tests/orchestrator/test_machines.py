@@ -59,6 +59,8 @@ class TestVerdict:
 
 
 @pytest.mark.integration
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 class TestARealCluster:
     @pytest.fixture(scope="class")
     def cluster(self) -> Iterator[Cluster]:
