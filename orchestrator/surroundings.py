@@ -96,6 +96,7 @@ class ResourceSettings(Settings):
 
     workers: Annotated[int, Field(ge=1)] = 2  #: Trials at a time.
     cpus_per_worker: Annotated[float, Field(gt=0.0)] = 1.0
+    #: Of each worker, as a share of a GPU or in whole ones; auto: what trials turn out to need.
     gpu_share: Annotated[float | Literal["auto"], BeforeValidator(_gpu_share)] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     address: Annotated[str, AfterValidator(_cluster_address)] | None = None  #: None: this machine.
