@@ -115,13 +115,13 @@ def test_the_first_trial_has_a_gpu_to_itself_and_then_as_many_share_it_as_fit(
     (bench.folder / "busy").unlink()
 
 
-@pytest.mark.parametrize("bench", [{"workers": 4}], indirect=True)
+@pytest.mark.parametrize("bench", [{"workers": 2}], indirect=True)
 def test_a_trial_that_runs_out_of_memory_is_tried_again_with_twice_the_share(
     bench: Bench,
 ) -> None:
     assert bench.result(SIXTH, alone=True)["share"] == 1.0
     assert bench.result(SIXTH)["share"] == 1.0  # what runs alone says nothing of the others
-    bench.free(4)
+    bench.free(2)
     task = bench.begin(HALF_NEEDED)
     lost = bench.end()
     assert lost == Lost(
