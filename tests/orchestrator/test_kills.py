@@ -178,7 +178,7 @@ class TestKilledWorker:
         assert without_device(bench.content()) == without_device(expected)
         for trial in lost:
             assert sweep.begun_bodies()[trial.uid] == 2
-            assert f"lost trial {trial.id}, which runs again" in sweep.words()
+            assert f"lost trial {trial.id} (worker), which runs again" in sweep.words()
 
     @staticmethod
     def kill_one(sweep: RealSweep, goal: int, spared: list[int]) -> int:
