@@ -4,7 +4,7 @@ Killed with SIGKILL, at random: workers, machines of the cluster (a raylet with 
 the driver (which a supervisor starts again), the MLflow server and PostgreSQL, which holds both the
 ledger and MLflow's store. All run on this machine; the head of the cluster is left alone.
 
-    python -m benchmarks.chaos [--trials 200] [--kills 35] [--every 8] [--seed 20261122]
+    python -m benchmarks.chaos [--trials 200] [--kills 30] [--every 2] [--seed 20261122]
 
 ends with status 1 if anything is wrong with the sweep at its end.
 """
@@ -70,8 +70,8 @@ def main() -> None:
     )
     parser.add_argument("--trials", type=int, default=200)
     parser.add_argument("--workers", type=int, default=3, help="each on a machine of its own")
-    parser.add_argument("--kills", type=int, default=35)
-    parser.add_argument("--every", type=float, default=8.0, help="average pause, in seconds")
+    parser.add_argument("--kills", type=int, default=30)
+    parser.add_argument("--every", type=float, default=2.0, help="average pause, in seconds")
     parser.add_argument("--seed", type=int, default=20261122)
     parser.add_argument("--folder", type=Path, help="keep everything here; a temporary one without")
     parser.add_argument("--output", type=Path, help="also write the page to this file")
@@ -87,6 +87,8 @@ def main() -> None:
             outcome = run_sweep(world, folder / "sabotaged", fields, sabotage)
             problems = verdicts(outcome, quiet.records, world.mlflow.url)
             publish([*report(outcome, quiet, problems, options)], options.output)
+            for run in (quiet, outcome):
+                run.records.ledger.close()
     raise SystemExit(any(problems.values()))
 
 

@@ -58,7 +58,7 @@ def fields_for(trials: int) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
-    """A sweep that has been run to its end."""
+    """A sweep that has been run to its end; its ledger is open, to be closed by the caller."""
 
     records: Records
     store: ArtifactStore
@@ -93,14 +93,16 @@ def run_sweep(
         return not supervisor.is_alive()
 
     saboteur = Saboteur(_victims(world, supervisor), sabotage) if sabotage else None
+    progress = _Progress(url)
     supervisor.start()
     try:
         if saboteur is not None:
-            saboteur.work(is_over, _Progress(url))
+            saboteur.work(is_over, progress.completed)
         while not is_over():
             time.sleep(POLL_S)
     finally:
         supervisor.stop()
+        progress.close()
     seconds = time.monotonic() - begun
     if sabotage:
         publish(NAME, url, folder, patience_s)
@@ -145,9 +147,15 @@ class _Progress:
         self._url, self._last = url, 0
         self._ledger: Ledger | None = None
 
-    def __call__(self) -> int:
+    def completed(self) -> int:
+        """Return how many have completed."""
         with suppress(LedgerError):
             self._ledger = self._ledger or Ledger.open(self._url, create=False)
             counts = self._ledger.counts(self._ledger.sweep(NAME).id)
             self._last = counts[TrialState.COMPLETED]
         return self._last
+
+    def close(self) -> None:
+        """Close the connections."""
+        if self._ledger is not None:
+            self._ledger.close()

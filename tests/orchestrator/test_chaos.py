@@ -46,11 +46,11 @@ SMALL: Mapping[str, Any] = {
     **FIELDS,
     "arms": ["l1", {"name": "sfp", "method": "l2", "schedule": "sfp"}],
     "targets": {"macs_reduction": 0.5},
-    "search": {"trials": 4, "window": 2},
+    "search": {"trials": 6, "window": 2},
     "seeds": [1, 2],
     "resources": {"workers": 2, "device": "cpu"},
 }
-LARGE: Mapping[str, Any] = {**fields_for(60), "resources": {"workers": 3, "device": "cpu"}}
+LARGE: Mapping[str, Any] = {**fields_for(120), "resources": {"workers": 3, "device": "cpu"}}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,10 +84,12 @@ def left_alone(folder: Path, fields: Mapping[str, Any]) -> Records:
 def case(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Case]:
     folder = tmp_path_factory.mktemp("chaos")
     quiet = left_alone(folder / "quiet", SMALL)
-    sabotage = Sabotage(mix=KINDS, kills=len(KINDS), every_s=1.0, seed=20261122)
+    sabotage = Sabotage(mix=KINDS, kills=len(KINDS), every_s=0.3, seed=1)
     with running_world(folder, machines=2) as world:
         outcome = run_sweep(world, folder / "sabotaged", SMALL, sabotage)
         yield Case(world=world, outcome=outcome, quiet=quiet)
+        outcome.records.ledger.close()
+    quiet.ledger.close()
 
 
 def test_a_sweep_survives_a_kill_of_each_kind(case: Case) -> None:
@@ -141,9 +143,11 @@ def test_each_check_notices_what_it_is_there_for(case: Case) -> None:
 @pytest.mark.slow
 def test_a_larger_sweep_survives_what_comes_at_random(tmp_path: Path) -> None:
     quiet = left_alone(tmp_path / "quiet", LARGE)
-    sabotage = Sabotage(mix=MIX, kills=2 * len(MIX), every_s=4.0, seed=1)
+    sabotage = Sabotage(mix=MIX, kills=2 * len(MIX), every_s=1.0, seed=2)
     with running_world(tmp_path, machines=3) as world:
         outcome = run_sweep(world, tmp_path / "sabotaged", LARGE, sabotage)
         problems = verdicts(outcome, quiet, world.mlflow.url)
+        outcome.records.ledger.close()
+    quiet.ledger.close()
     assert {claim: found for claim, found in problems.items() if found} == {}
     assert {strike.kind for strike in outcome.strikes} == set(KINDS)
