@@ -38,7 +38,11 @@ SHORT = {**BASE, "tracking": {"mlflow": "off"}}
 LONG = {
     **SHORT,
     "targets": {"macs_reduction": [0.3, 0.6]},
-    "search": {"trials": 25, "window": 4, "sampler": "random"},
+    "search": {"trials": 40, "window": 4, "sampler": "random"},
+}
+ENDLESS = {
+    **LONG,
+    "search": {"trials": 1000, "window": 4, "sampler": "random"},
     "resources": {"workers": 4},
 }
 
@@ -76,8 +80,8 @@ class Watch:
 
     def until_completed(self, more: int) -> None:
         """Wait until so many more trials have ended."""
-        goal = more + completed(self.sweep.attempts())
-        self.until(lambda attempts: completed(attempts) >= goal, f"{goal} trials")
+        goal = more + len(ended(self.sweep.attempts()))
+        self.until(lambda attempts: len(ended(attempts)) >= goal, f"{goal} trials")
 
     def finish(self) -> None:
         """Wait for the sweep's end."""
@@ -91,15 +95,15 @@ def driven(sweep: RealSweep) -> Iterator[Watch]:
         yield Watch(sweep, process)
 
 
-def completed(attempts: Sequence[AttemptRecord]) -> int:
-    return sum(attempt.outcome is Outcome.COMPLETED for attempt in attempts)
+def ended(attempts: Sequence[AttemptRecord]) -> set[int]:
+    return {a.trial_id for a in attempts if a.outcome is Outcome.COMPLETED}
 
 
 def rate(attempts: Sequence[AttemptRecord], since: datetime) -> float:
     """Return how many trials ended per second, from a moment on."""
     end = since + timedelta(seconds=RATE_S)
-    ended = [a.ended_at for a in attempts if a.outcome is Outcome.COMPLETED]
-    return sum(at is not None and since <= at < end for at in ended) / RATE_S
+    moments = [a.ended_at for a in attempts if a.outcome is Outcome.COMPLETED]
+    return sum(at is not None and since <= at < end for at in moments) / RATE_S
 
 
 def most_at_once(attempts: Sequence[AttemptRecord]) -> int:
@@ -130,7 +134,7 @@ def test_a_sweep_spreads_over_the_nodes_and_its_table_is_the_same(
 
 @pytest.mark.slow
 def test_a_node_is_used_while_it_is_there(tmp_path: Path, cluster: RayCluster) -> None:
-    sweep = RealSweep(tmp_path, LONG, cluster=cluster)
+    sweep = RealSweep(tmp_path, ENDLESS, cluster=cluster)
     begun = datetime.now(UTC)
     with driven(sweep) as watch:
         watch.until(lambda attempts: len({a.pid for a in attempts}) == 2, "two workers")
@@ -150,7 +154,10 @@ def test_a_node_is_used_while_it_is_there(tmp_path: Path, cluster: RayCluster) -
         after = sweep.attempts()
 
         cluster.kill_node(node)
-        watch.finish()
+        watch.until(lambda attempts: len(losses(attempts)) == 2, "the loss of the node")
+        lost = losses(sweep.attempts())
+        orphans = {attempt.trial_id for attempt in lost}
+        watch.until(lambda attempts: orphans <= ended(attempts), "its trials to end elsewhere")
     waited = (first - joined).total_seconds()
     rates = rate(before, start), rate(after, since)
     print(
@@ -160,11 +167,8 @@ def test_a_node_is_used_while_it_is_there(tmp_path: Path, cluster: RayCluster) -
     assert waited < max(JOIN_S, settled)  # as long as all took to begin, where others keep it busy
     assert rates[1] > 1.5 * rates[0]
 
-    lost = [attempt for attempt in sweep.attempts() if attempt.outcome is Outcome.LOST]
-    assert 1 <= len(lost) <= 2
     assert {attempt.loss for attempt in lost} == {Loss.NODE}
     assert {attempt.node for attempt in lost}.isdisjoint(old)
-    assert without_device(sweep.bench().content()) == quiet(tmp_path, LONG)
 
 
 @pytest.fixture
@@ -182,7 +186,7 @@ def test_a_host_that_is_cut_off_costs_time_and_nothing_else(tmp_path: Path, host
     with running_cluster(nodes=0, host=head, **NODES, **IMPATIENCE) as cluster:
         cluster.add_node(cpus=1, host=near)
         gone = cluster.add_node(cpus=1, host=far)
-        sweep = RealSweep(tmp_path, {**LONG, "resources": {"workers": 2}}, cluster=cluster)
+        sweep = RealSweep(tmp_path, LONG, cluster=cluster)
         with driven(sweep) as watch:
             watch.until(lambda attempts: len(nodes_of(attempts)) == 2, "both hosts")
             assert {name.partition("/")[0] for name in nodes_of(sweep.attempts())} == {
