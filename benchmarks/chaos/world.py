@@ -17,6 +17,7 @@ from typing import Any
 
 from ray.cluster_utils import Cluster
 
+from tests.orchestrator.cluster import free_ports
 from tests.tracking.postgres import PostgresServer, running_postgres
 from tracking.mlflow_server import MlflowServer, MlflowServerError, start_server
 
@@ -35,6 +36,7 @@ class Machines:
 
     def __init__(self, count: int) -> None:
         head = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": SHARED_MEMORY}
+        (head["dashboard_port"],) = free_ports(1)  # its usual one may be another cluster's
         self._cluster = Cluster(initialize_head=True, head_node_args=head)
         for _ in range(count):
             self.add()
