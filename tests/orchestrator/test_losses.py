@@ -180,6 +180,8 @@ def test_a_machine_that_is_taken_back_is_told_from_one_that_dies(
     begin(backend, "reports")
     hear(backend)
     _drain(cluster, node.node_id, seconds=1)
+    time.sleep(2.0)
+    cluster.remove_node(node, allow_graceful=False)  # as whoever announced it does
     lost = end(backend)
     assert isinstance(lost, Lost)
     assert lost.loss is Loss.PREEMPTED
