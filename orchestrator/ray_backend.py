@@ -66,6 +66,7 @@ class _Inquest:
 
     task: Task
     node_id: str
+    kills: int  #: Processes its kernel had killed for memory when the worker lived.
     reason: str
     deadline: float  #: By `time.monotonic`.
 
@@ -250,7 +251,11 @@ class RayBackend:
         asked = ask.options(num_cpus=0, max_retries=0, scheduling_strategy=there).remote()
         deadline = time.monotonic() + ASK_S
         self._inquests[asked] = _Inquest(
-            task=task, node_id=node_id, reason=reason, deadline=deadline
+            task=task,
+            node_id=node_id,
+            kills=self._memory_kills.get(node_id, 0),
+            reason=reason,
+            deadline=deadline,
         )
 
     def _close_inquests(self, ready: list[Any]) -> list[Event]:
@@ -259,7 +264,7 @@ class RayBackend:
         events: list[Event] = []
         for asked, inquest in list(self._inquests.items()):
             if asked in ready:
-                loss = self._found(asked, inquest.node_id)
+                loss = self._found(asked, inquest)
             elif now > inquest.deadline:
                 loss = Loss.WORKER
             else:
@@ -268,13 +273,12 @@ class RayBackend:
             events.append(Lost(task=inquest.task, loss=loss, reason=inquest.reason))
         return events
 
-    def _found(self, asked: Any, node_id: str) -> Loss:
-        before = self._memory_kills.get(node_id, 0)
+    def _found(self, asked: Any, inquest: _Inquest) -> Loss:
         try:
-            now = self._memory_kills[node_id] = int(ray.get(asked))
+            now = self._memory_kills[inquest.node_id] = int(ray.get(asked))
         except RayError:
             return Loss.NODE  # nobody is there to answer
-        return Loss.MEMORY if now > before else Loss.WORKER
+        return Loss.MEMORY if now > inquest.kills else Loss.WORKER
 
     def _leave_draining(self) -> None:
         """Take free workers from machines that are about to leave; the others end their trials."""
