@@ -11,6 +11,19 @@ from orchestrator.machines import inspect_machines, verdict_of
 from orchestrator.spec import SweepSpec
 from tests.orchestrator.sweeps import specification
 from workers.inspection import Inspection
+from workers.settings import DataSettings
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    running = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    running.add_node(num_cpus=1)
+    running.add_node(num_cpus=1)
+    running.wait_for_nodes()
+    ray.init(address=running.address, log_to_driver=False)
+    yield running
+    ray.shutdown()
+    running.shutdown()  # type: ignore[no-untyped-call]
 
 
 def says(**changes: object) -> Inspection:
@@ -62,20 +75,8 @@ class TestVerdict:
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 class TestARealCluster:
-    @pytest.fixture(scope="class")
-    def cluster(self) -> Iterator[Cluster]:
-        running = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
-        running.add_node(num_cpus=1)
-        running.add_node(num_cpus=1)
-        running.wait_for_nodes()
-        ray.init(address=running.address, log_to_driver=False)
-        yield running
-        ray.shutdown()
-        running.shutdown()  # type: ignore[no-untyped-call]
-
-    def spec(self, folder: Path, **data: object) -> SweepSpec:
-        tracking = {"store": str(folder / "store"), "mlflow": "off"}
-        return specification(tracking=tracking, data={"name": "digits", **data})
+    def spec(self, folder: Path) -> SweepSpec:
+        return specification(tracking={"store": str(folder / "store"), "mlflow": "off"})
 
     def test_each_that_can_hold_a_worker_prepares_the_images(
         self, cluster: Cluster, tmp_path: Path
@@ -86,7 +87,8 @@ class TestARealCluster:
         assert list((tmp_path / "store" / "artifacts").rglob("*.*")) == []
 
     def test_what_one_cannot_read_is_told(self, cluster: Cluster, tmp_path: Path) -> None:
-        gone = self.spec(tmp_path, name="image_folder", path=str(tmp_path / "gone"))
+        data = DataSettings(name="image_folder", path=str(tmp_path / "gone"))
+        gone = self.spec(tmp_path).model_copy(update={"data": data})
         ok, detail = verdict_of(inspect_machines(gone))
         assert not ok
         assert detail.count("gone") >= 2
