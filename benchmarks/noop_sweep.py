@@ -32,6 +32,7 @@ from orchestrator.ground import Ground
 from orchestrator.progress import Progress
 from orchestrator.ray_backend import RayBackend
 from orchestrator.spec import SweepSpec
+from orchestrator.stopper import Stopper
 from search_spaces import RatioSpace
 from tracking.ledger import Ledger
 from tracking.publisher_process import start_publisher
@@ -167,7 +168,7 @@ def run(spec: SweepSpec, *, mlflow: bool) -> dict[str, Any]:
         stack.callback(backend.close)
         agenda = Agenda(spec, made_up_ground(), backend.device_of_first_worker())
         with stopwatch:
-            assert Driver(agenda, backend, ledger, writer, stopwatch).run()
+            assert Driver(agenda, backend, ledger, writer, stopwatch, stopper=Stopper(spec)).run()
         writer.set_state("completed")
         measured: dict[str, Any] = {
             "trials": trials,

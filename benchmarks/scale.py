@@ -28,6 +28,7 @@ from benchmarks.virtual import VirtualBackend, searching, utilisation
 from orchestrator.agenda import Agenda, Wanted
 from orchestrator.driver import Driver, Ended
 from orchestrator.spec import SweepSpec
+from orchestrator.stopper import Stopper
 from tracking.ledger import Ledger
 from tracking.records import Loss
 from workers.settings import TrialSpec
@@ -174,7 +175,7 @@ def run(options: argparse.Namespace) -> tuple[VirtualBackend, list[Moment]]:
                 is_planning=lambda: agenda.is_busy,
             )
             diary = Diary(backend, agenda)
-            assert Driver(agenda, backend, ledger, writer, diary).run()
+            assert Driver(agenda, backend, ledger, writer, diary, stopper=Stopper(spec)).run()
     return backend, diary.moments
 
 

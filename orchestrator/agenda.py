@@ -8,7 +8,6 @@ starts or stores a trial.
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import methods
@@ -20,11 +19,9 @@ from orchestrator.predictors import Predictors
 from orchestrator.spec import SweepSpec
 from orchestrator.study import FRONT, Choice, Study
 from search_spaces import Proposal
-from tracking.given_up import JUDGED, Breaker
+from tracking.given_up import Breaker
 from tracking.records import EntryRecord, NewEntry, Role, TrialRecord, TrialState
 from workers.settings import Recipe, Target, TrialSpec
-
-_NEVER = datetime.max.replace(tzinfo=UTC)
 
 DENSE, RANDOM, UNIFORM_L1, SCRATCH = "dense", "random", "uniform_l1", "scratch"
 
@@ -112,8 +109,7 @@ class Agenda:
         by_id = {trial.id: trial for trial in trials}
         past = [(entry, by_id[entry.trial_id]) for entry in entries]
         self._known = {place_of(entry): trial.uid for entry, trial in past}
-        for entry, trial in sorted(past, key=lambda pair: (pair[1].ended_at or _NEVER, pair[1].id)):
-            self._judge(place_of(entry), trial.uid, trial.state, trial.cause)
+        self._breaker.replay(past)
         for key, study in self._studies.items():
             mine = [(e, t) for e, t in past if e.role == "search" and (e.arm, e.target) == key]
             study.restore(mine)
@@ -159,7 +155,7 @@ class Agenda:
         cause: str | None = None,
     ) -> None:
         """Take in how a trial wanted at ``place`` ended; nothing if another is wanted by now."""
-        if self._judge(place, uid, state, cause):
+        if self._breaker.ended(place.role, place.arm, uid, state, cause):
             self._give_up(place.arm)
         if self._known.get(place) == uid:
             del self._known[place]
@@ -208,11 +204,6 @@ class Agenda:
     def _is_out(self, arm: str) -> bool:
         """Say whether no more trials of an arm are run."""
         return self._predictors.is_missed(arm) or arm in self.given_up
-
-    def _judge(self, place: Place, uid: str, state: TrialState, cause: str | None) -> bool:
-        """Take in what a trial says of its arm; return whether that gives the arm up."""
-        counts = place.role in JUDGED and state.is_final
-        return counts and self._breaker.ended(place.arm, uid, state, cause)
 
     def _give_up(self, arm: str) -> None:
         """Want nothing more of an arm; what is out already may end."""

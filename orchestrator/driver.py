@@ -22,8 +22,8 @@ from tracking.writer import SweepWriter
 from workers.settings import TrialSpec
 
 WAIT_S = 0.5  #: Longest the loop sleeps while nothing happens.
-PLANNED_AT_ONCE = 8  #: Proposals made before those that are ready are started.
 PLANNING_WAIT_S = 0.01  #: The same while a worker is free and a proposal is being made.
+PLANNED_AT_ONCE = 8  #: Proposals made before those that are ready are started.
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,7 +81,7 @@ class Driver:
         ledger: Where records are read.
         writer: Where records are written; held by this driver alone.
         watcher: Is told of everything.
-        stopper: Says which search trials end early; None: all run to their end.
+        stopper: Says which search trials end early.
         hung_after_s: How long a trial may be silent before its attempt is given up.
     """
 
@@ -93,7 +93,7 @@ class Driver:
         writer: SweepWriter,
         watcher: Watcher,
         *,
-        stopper: Stopper | None = None,
+        stopper: Stopper,
         hung_after_s: float = math.inf,
     ) -> None:
         self._stopper = stopper
@@ -267,13 +267,12 @@ class Driver:
                 self._writer.report(trial_id, attempt, event.step, event.values, event.at)
                 return lambda: self._heard(trial_id, event)
             case Finished():
-                if self._stopper is not None:
-                    self._stopper.completed(trial_id, self._work[trial_id].places)
                 try:
                     self._writer.complete(trial_id, attempt, event.result)
                 except UnstorableError as error:
                     self._writer.fail(trial_id, attempt, str(error), "the result is not JSON")
                     return self._end(trial_id, TrialState.FAILED, cause=str(error))
+                self._stopper.completed(trial_id, self._work[trial_id].places)
                 return self._end(trial_id, TrialState.COMPLETED, result=event.result)
             case Failed():
                 self._writer.fail(trial_id, attempt, event.error, event.cause)
@@ -294,8 +293,6 @@ class Driver:
         if work is None or work.task != event.task:
             return  # it has ended by now
         work.heard_at = time.monotonic()
-        if self._stopper is None:
-            return
         reason = self._stopper.reported(trial_id, work.places, event.step, event.values)
         if reason is not None:
             work.stop_reason = reason

@@ -31,45 +31,49 @@ class Stopper:
         """Take in, in the order it came, what earlier drivers were told."""
         if self._how.rule == "none":
             return
-        searched = [e for e in ledger.entries(sweep_id) if e.role == "search"]
-        places = {entry.trial_id: place_of(entry) for entry in searched}
+        places: dict[int, list[Place]] = {}
+        for entry in ledger.entries(sweep_id):
+            places.setdefault(entry.trial_id, []).append(place_of(entry))
+        rules = {trial_id: self._rule_of(wanted) for trial_id, wanted in places.items()}
         past: list[tuple[datetime, int, MetricPoint | None]] = [
             (point.at, attempt.trial_id, point)
             for attempt in ledger.attempts(sweep_id)
-            if attempt.trial_id in places
+            if rules.get(attempt.trial_id) is not None
             for point in ledger.metrics(attempt.trial_id, attempt.n)
             if point.key == JUDGED_BY
         ]
         past += [
             (trial.ended_at, trial.id, None)
             for trial in ledger.trials(sweep_id, TrialState.COMPLETED)
-            if trial.id in places and trial.ended_at is not None
+            if trial.ended_at is not None
         ]
         for _, trial_id, point in sorted(past, key=lambda event: event[:2]):
-            rule = self._rule_of(places[trial_id])
-            if point is None:
+            rule = rules.get(trial_id)  # none also where the trial is not wanted any more
+            if rule is not None and point is None:
                 rule.ended(trial_id)
-            else:
+            elif rule is not None and point is not None:
                 rule.report(trial_id, point.step, point.value)
 
     def reported(
         self, trial_id: int, places: Sequence[Place], step: int, values: Mapping[str, float]
     ) -> str | None:
         """Take in a report; return why the trial is to end, None: it goes on."""
-        if self._how.rule == "none" or any(place.role != "search" for place in places):
-            return None
-        value = values.get(JUDGED_BY)
-        if value is None or not self._rule_of(places[0]).report(trial_id, step, value):
+        rule, value = self._rule_of(places), values.get(JUDGED_BY)
+        if rule is None or value is None or not rule.report(trial_id, step, value):
             return None
         return f"{self._how.rule}: not promising at {JUDGED_BY} {value:.2f} after epoch {step}"
 
     def completed(self, trial_id: int, places: Sequence[Place]) -> None:
         """Take in that a trial ran to its end."""
-        if self._how.rule != "none" and places[0].role == "search":
-            self._rule_of(places[0]).ended(trial_id)
+        rule = self._rule_of(places)
+        if rule is not None:
+            rule.ended(trial_id)
 
-    def _rule_of(self, place: Place) -> StoppingRule:
-        key = (place.arm, place.target)
+    def _rule_of(self, places: Sequence[Place]) -> StoppingRule | None:
+        """Return what judges a trial that is wanted at ``places``; None: it runs to its end."""
+        if self._how.rule == "none" or any(place.role != "search" for place in places):
+            return None
+        key = (places[0].arm, places[0].target)
         if key not in self._rules:
             self._rules[key] = create_rule(
                 self._how.rule,

@@ -115,9 +115,8 @@ class RecoverySettings(Settings):
     """What is done about machines that die and trials that go wrong; changes no result."""
 
     checkpoint_epochs: Annotated[int, Field(ge=0)] = 1  #: Between two checkpoints; 0: none.
-    hung_after_s: Annotated[float, Field(gt=0.0)] = (
-        3600.0  #: Silence of a trial that counts as hung.
-    )
+    #: A trial that is silent for longer is taken for hung.
+    hung_after_s: Annotated[float, Field(gt=0.0)] = 3600.0
     failures_per_arm: Annotated[int, Field(ge=0)] = 5  #: First ones alike that end it; 0: never.
 
 

@@ -20,7 +20,7 @@ from abc import ABC, abstractmethod
 from bisect import insort
 from typing import Literal
 
-RuleName = Literal["none", "asha", "median"]
+RuleName = Literal["asha", "median"]
 
 
 class StoppingRule(ABC):
@@ -64,13 +64,6 @@ class StoppingRule(ABC):
     @abstractmethod
     def _is_hopeless(self, trial: int, epoch: int) -> bool:
         """Say whether to stop a trial, by its curve up to a new report."""
-
-
-class NeverStop(StoppingRule):
-    """Lets every trial run to its end."""
-
-    def _is_hopeless(self, trial: int, epoch: int) -> bool:
-        return False
 
 
 class Asha(StoppingRule):
@@ -139,15 +132,13 @@ def create_rule(
     """Return a new rule for the trials of one arm at one target.
 
     Args:
-        name: What decides; with ``none`` all run to their end.
+        name: What decides.
         epochs: Length of a trial.
         min_epochs: No trial is stopped before; ASHA's first rung.
         reduction_factor: ASHA lets one in so many go on.
         min_trials: Trials to complete before the median counts.
     """
     match name:
-        case "none":
-            return NeverStop(epochs)
         case "asha":
             return Asha(epochs, min_epochs, reduction_factor)
         case "median":

@@ -1,10 +1,11 @@
 """Arms that are not worth going on with: all that was tried of them failed alike."""
 
 from collections import defaultdict
+from collections.abc import Iterable
 
-from tracking.records import Role, TrialState
+from tracking.records import EntryRecord, Role, TrialRecord, TrialState
 
-JUDGED: frozenset[Role] = frozenset({"search", "confirm"})  #: Places whose trials speak of an arm.
+_JUDGED: frozenset[Role] = frozenset({"search", "confirm"})  # places whose trials speak of an arm
 
 
 class Breaker:
@@ -22,16 +23,24 @@ class Breaker:
         self._works: set[str] = set()
         self.given_up: dict[str, str] = {}  #: Arms that were, with the cause.
 
-    def ended(self, arm: str, uid: str, state: TrialState, cause: str | None) -> bool:
-        """Take in how a trial of an arm ended; return whether that gives the arm up.
+    def replay(self, past: Iterable[tuple[EntryRecord, TrialRecord]]) -> None:
+        """Take in all that the ledger holds, in the order in which trials ended."""
+        ended = [(t.ended_at, t.id, e, t) for e, t in past if t.ended_at is not None]
+        for *_, entry, trial in sorted(ended, key=lambda item: item[:2]):
+            self.ended(entry.role, entry.arm, trial.uid, trial.state, trial.cause)
+
+    def ended(self, role: Role, arm: str, uid: str, state: TrialState, cause: str | None) -> bool:
+        """Take in how a trial ended; return whether that gives its arm up.
 
         Args:
+            role: What it was wanted for; only searches and re-runs speak of an arm.
             arm: Name of the arm.
             uid: The trial's; what is told twice counts once.
             state: Final; being cancelled says nothing of an arm.
             cause: Of a failure: its kind, a colon, and what varies.
         """
-        if state is TrialState.CANCELLED or arm in self.given_up or arm in self._works:
+        silent = role not in _JUDGED or state is TrialState.CANCELLED
+        if silent or arm in self.given_up or arm in self._works:
             return False
         if state is not TrialState.FAILED:
             self._works.add(arm)

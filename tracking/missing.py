@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tracking.comparison import FRONT, SCRATCH
-from tracking.given_up import JUDGED, Breaker
+from tracking.given_up import Breaker
 from tracking.runs import Run
 
 
@@ -58,9 +58,7 @@ def missing_from(spec: Mapping[str, Any], runs: Sequence[Run]) -> tuple[str, ...
 def _given_up(spec: Mapping[str, Any], runs: Iterable[Run]) -> Mapping[str, str]:
     """Return the arms that the sweep does not go on with, and the cause of their failures."""
     breaker = Breaker(int((spec.get("recovery") or {}).get("failures_per_arm", 0)))
-    of_arms = [run for run in runs if run.entry.role in JUDGED and _is_in(run)]
-    for run in sorted(of_arms, key=lambda run: (run.trial.ended_at, run.trial.id)):
-        breaker.ended(run.entry.arm, run.trial.uid, run.trial.state, run.trial.cause)
+    breaker.replay((run.entry, run.trial) for run in runs)
     return breaker.given_up
 
 

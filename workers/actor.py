@@ -16,9 +16,9 @@ import torch
 from tracking.artifacts import ArtifactStore
 from workers import device_memory
 from workers.environment import device_name
+from workers.errors import StoppedError
 from workers.node import Node, resolve_device
 from workers.settings import TrialSpec
-from workers.trial_checkpoints import checkpoint_folder
 
 Report = Callable[[int, dict[str, float]], None]
 Runner = Callable[[TrialSpec, Node, Report], dict[str, Any]]
@@ -36,10 +36,6 @@ TRIAL_RUNNER = "workers.trial:run_trial"
 
 #: `Worker.run` and, meanwhile, `Worker.stop`.
 CONCURRENT_CALLS = 2
-
-
-class StoppedError(BaseException):
-    """Raised where a trial reports, to end it; no `Exception`, which a trial may well catch."""
 
 
 class Worker:
@@ -132,7 +128,6 @@ class Worker:
                 try:
                     last = ("result", dict(self._run(trial, node, report)))
                 except StoppedError:
-                    self._node.artifacts.remove_folder(checkpoint_folder(trial.uid))
                     last = ("stopped",)
                 taken = device_memory.measured(self._node.device)
                 if taken is not None:

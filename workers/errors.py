@@ -10,6 +10,10 @@ class WorkerError(Exception):
     """Base of every error this package raises."""
 
 
+class StoppedError(BaseException):
+    """Raised where a trial reports, to end it; no `Exception`, which a method may well catch."""
+
+
 class DataError(WorkerError, ValueError):
     """The data set is not there, or is not what the settings say it is."""
 

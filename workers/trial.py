@@ -25,7 +25,7 @@ from workers.checkpoints import fit, to_safetensors, weights_hash
 from workers.data import DataSet
 from workers.device_memory import ran_out
 from workers.environment import describe_environment
-from workers.errors import WorkerError
+from workers.errors import StoppedError, WorkerError
 from workers.latency import large_batch, measure_latency
 from workers.measure import Evaluation, recalibrate_batch_norm
 from workers.models import build_model
@@ -130,7 +130,7 @@ def run_trial(spec: TrialSpec, node: Node, report: Report) -> dict[str, Any]:
             log.warning("Trial %s begins again: %s", spec.uid, error)
             checkpoints.begin_again()
             result = _run(spec, node, report, checkpoints)
-    except Exception as error:  # the trial's own; a process that is ended leaves what it wrote
+    except (Exception, StoppedError) as error:  # a process that is ended leaves what it wrote
         if not ran_out(error):  # it goes on where it has more memory
             checkpoints.remove()
         raise

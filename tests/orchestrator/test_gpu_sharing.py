@@ -11,9 +11,9 @@ from ray.cluster_utils import Cluster
 from orchestrator.backend import Event, Failed, Finished, Lost, Reported, Slot, Task
 from orchestrator.ray_backend import RayBackend
 from orchestrator.surroundings import ResourceSettings
+from tests.orchestrator.doomed import stand_in
 from tests.orchestrator.packed import HALF_NEEDED, RUNNER, SIXTH, TOO_LARGE
 from tracking.records import Loss
-from workers.settings import DataSettings, ModelSettings, Recipe, TrialSpec
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
 
@@ -53,14 +53,7 @@ class Bench:
         """Start a trial on the first free worker."""
         self._started += 1
         task = Task(trial_id=self._started, attempt=1)
-        spec = TrialSpec(
-            kind="baseline",
-            model=ModelSettings(name="digits_net"),
-            data=DataSettings(),
-            data_hash="none",
-            recipe=Recipe(),
-            seed=seed,
-        )
+        spec = stand_in(seed)
         self.backend.start(self.free(1)[0], task, spec, alone=alone)
         return task
 

@@ -13,9 +13,8 @@ from ray.cluster_utils import Cluster
 from orchestrator.backend import Event, Failed, Finished, Lost, Reported, Stopped, Task
 from orchestrator.ray_backend import RayBackend
 from orchestrator.surroundings import ResourceSettings
-from tests.orchestrator.doomed import FATES, GROUP, GROUPS, LIMIT, RUNNER
+from tests.orchestrator.doomed import FATES, GROUP, GROUPS, LIMIT, RUNNER, stand_in
 from tracking.records import Loss
-from workers.settings import DataSettings, ModelSettings, Recipe, TrialSpec
 
 pytestmark = [
     pytest.mark.integration,
@@ -55,18 +54,11 @@ def backend(node: Any, tmp_path: Path) -> Iterator[RayBackend]:
 
 
 def begin(backend: RayBackend, fate: str, attempt: int = 1) -> Task:
-    """Start a trial and wait for its first report."""
+    """Start a trial on the first free worker."""
     task = Task(trial_id=1, attempt=attempt)
     while not (slots := backend.free_slots()):
         backend.wait(1.0)
-    spec = TrialSpec(
-        kind="baseline",
-        model=ModelSettings(name="digits_net"),
-        data=DataSettings(),
-        data_hash="none",
-        recipe=Recipe(),
-        seed=FATES.index(fate),
-    )
+    spec = stand_in(FATES.index(fate))
     backend.start(slots[0], task, spec)
     return task
 

@@ -138,20 +138,14 @@ class TestMedian:
         assert rule.report(1, 5, 0.1)
 
 
-@pytest.mark.parametrize("rule", ["none", "asha", "median"])
+@pytest.mark.parametrize("rule", ["asha", "median"])
 class TestEveryRule:
-    def new(self, rule: RuleName) -> StoppingRule:
-        return rule_of(rule)
-
     def test_the_last_epoch_stops_nobody(self, rule: RuleName) -> None:
-        made = self.new(rule)
+        made = rule_of(rule)
         for trial in range(5):
             assert not made.report(trial, EPOCHS, 0.9 - trial / 10)
             made.ended(trial)
 
-
-@pytest.mark.parametrize("rule", ["asha", "median"])
-class TestRulesThatStop:
     def new(self, rule: RuleName) -> StoppingRule:
         made = rule_of(rule)
         made.report(0, 1, 0.9)
@@ -179,10 +173,6 @@ class TestRulesThatStop:
         again.report(1, 1, 0.95)
         late = [0.94, 0.93, 0.96, 0.9]
         assert told(made, 1, *late, first=2) == told(again, 1, *late, first=2)
-
-    def test_no_rule_stops_nobody(self, rule: RuleName) -> None:
-        made = rule_of("none")
-        assert not any(told(made, 1, 0.9, 0.5, 0.1))
 
 
 Reports = list[tuple[int, int, float]]

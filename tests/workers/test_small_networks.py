@@ -156,7 +156,7 @@ def test_a_pruned_network_is_smaller_saved_loaded_and_run_on_other_batch_sizes(
     data = load(DATA, bench.node.device, bench.node.cache_dir)
     measured = evaluate(network, data.eval_batches(data.take_test(), 64))
     assert measured.accuracy == result["test_accuracy"]
-    is_the_same(lambda images: logits(network, images), network)
+    assert_the_same(lambda images: logits(network, images), network)
 
 
 @pytest.mark.slow
@@ -168,9 +168,9 @@ def test_a_pruned_network_survives_export_and_compile(
     network = load_pruned(export_trial(spec, result, bench.node.artifacts, tmp_path / "net"))
     batch = torch.export.Dim("batch", min=1, max=64)
     program = torch.export.export(network, (some(3),), dynamic_shapes=({0: batch},))
-    is_the_same(program.module(), network)
+    assert_the_same(program.module(), network)
     torch.compiler.reset()  # one graph for all batch sizes, traced and run without a code generator
-    is_the_same(torch.compile(network, backend="eager", fullgraph=True, dynamic=True), network)
+    assert_the_same(torch.compile(network, backend="eager", fullgraph=True, dynamic=True), network)
 
 
 def some(count: int) -> Tensor:
@@ -178,7 +178,7 @@ def some(count: int) -> Tensor:
     return torch.randn(count, 1, 8, 8, generator=torch.Generator().manual_seed(count))
 
 
-def is_the_same(run: Callable[[Tensor], Tensor], network: nn.Module) -> None:
+def assert_the_same(run: Callable[[Tensor], Tensor], network: nn.Module) -> None:
     """Compare what ``run`` makes of batches with what the network makes of each image alone."""
     for count in (3, 8, 1):
         images = some(count)
