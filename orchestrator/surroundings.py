@@ -133,15 +133,14 @@ class TrackingSettings(Settings):
 
     @field_validator("ledger")
     @classmethod
-    def _ledger_is_sql(cls, text: str | None) -> str | None:
-        return _scheme_in(text, "sqlite", "postgresql", "postgresql+psycopg")
+    def _ledger_is_sql(cls, text: str | None, info: ValidationInfo) -> str | None:
+        return _scheme_in(text, info, "sqlite", "postgresql", "postgresql+psycopg")
 
     @field_validator("mlflow")
     @classmethod
-    def _mlflow_is_known(cls, text: str | None) -> str | None:
-        if text == _MLFLOW_OFF:
-            return text
-        return _scheme_in(text, "http", "https", "sqlite", "postgresql", "postgresql+psycopg")
+    def _mlflow_is_known(cls, text: str | None, info: ValidationInfo) -> str | None:
+        schemes = ("http", "https", "sqlite", "postgresql", "postgresql+psycopg")
+        return _scheme_in(text, info, *schemes, instead=_MLFLOW_OFF)
 
     @property
     def folder(self) -> Path:
@@ -156,9 +155,8 @@ class TrackingSettings(Settings):
     @property
     def mlflow_url(self) -> str | None:
         """Tracking URI of MLflow, None for no mirror; may hold a password."""
-        if self.mlflow == _MLFLOW_OFF:
-            return None
-        return _expand(self.mlflow) if self.mlflow else f"sqlite:///{self.folder}/mlflow.db"
+        url = _expand(self.mlflow) if self.mlflow else f"sqlite:///{self.folder}/mlflow.db"
+        return None if url == _MLFLOW_OFF else url
 
     @property
     def artifacts_url(self) -> str:
@@ -183,7 +181,16 @@ def secret_variables(tracking: TrackingSettings) -> frozenset[str]:
     return frozenset(named | {name for name in whole if has_password(os.environ.get(name, ""))})
 
 
-def _scheme_in(text: str | None, *schemes: str) -> str | None:
-    if text is None or _VARIABLE.match(text) or text.partition("://")[0] in schemes:
+def _scheme_in(
+    text: str | None, info: ValidationInfo, *schemes: str, instead: str | None = None
+) -> str | None:
+    """Refuse an address of another scheme; of a variable's value, where the sweep is to run."""
+    is_variable = text is not None and _VARIABLE.match(text) is not None
+    if text is None or (is_variable and not checking_here(info)):
         return text
-    raise ValueError(f"must be an address that begins with {' or '.join(schemes)} and ://")
+    address = _expand(text) if is_variable else text
+    if address == instead or address.partition("://")[0] in schemes:
+        return text
+    rule = f"must be an address that begins with {' or '.join(schemes)} and ://"
+    other = f", or {instead!r}" if instead else ""
+    raise ValueError(f"{rule}{other}" + (f"; what {text} holds does not" if is_variable else ""))

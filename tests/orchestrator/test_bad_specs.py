@@ -356,6 +356,11 @@ CASES = {
         says="sweep.yaml:15: tracking.mlflow: environment variable NO_SUCH_SERVER is not set; "
         "export it first",
     ),
+    "variable that holds something else": Bad(
+        new="tracking: {ledger: '${HOME}'}\n",
+        says="sweep.yaml:15: tracking.ledger: must be an address that begins with sqlite or "
+        "postgresql or postgresql+psycopg and ://; what ${HOME} holds does not",
+    ),
     "variable without a name": Bad(
         new="tracking: {mlflow: 'http://${}'}\n",
         says="sweep.yaml:15: tracking.mlflow: has a '${' that is not an environment variable; "

@@ -15,7 +15,7 @@ from orchestrator.errors import Problem, SpecChangeError, SpecError
 from orchestrator.loading import load_spec, locate, parse_spec
 from orchestrator.messages import record_in
 from orchestrator.spec import SweepSpec
-from orchestrator.surroundings import TrackingSettings
+from orchestrator.surroundings import CHECK, TrackingSettings
 from workers.settings import Target
 
 ROOT = Path(__file__).parents[2]
@@ -186,6 +186,11 @@ class TestTracking:
 
     def test_off_means_no_mirror(self) -> None:
         assert TrackingSettings(mlflow="off").mlflow_url is None
+
+    def test_off_may_come_from_a_variable(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("MIRROR", "off")
+        found = TrackingSettings.model_validate({"mlflow": "${MIRROR}"}, context=CHECK)
+        assert found.mlflow_url is None
 
     def test_paths_with_colons_are_no_passwords(self) -> None:
         assert TrackingSettings(ledger="sqlite:////data/a.db", artifacts="s3://bucket/a:b")
