@@ -63,3 +63,19 @@ class SweepFailedError(PrunesweepError):
             f"The sweep {self.name!r} cannot go on: {self.problem} See `prunesweep status "
             f"{self.name}` for the cause; `prunesweep retry {self.name}` tries again."
         )
+
+
+class LedgerLostError(PrunesweepError):
+    """The ledger was there when the sweep began, and does not come back."""
+
+    exit_code = 75  # EX_TEMPFAIL of sysexits.h: the same command may succeed later
+
+    def __init__(self, name: str, problem: str) -> None:
+        super().__init__(name, problem)
+        self.name, self.problem = name, problem
+
+    def __str__(self) -> str:
+        return (
+            f"{self.problem} The sweep {self.name!r} has stopped; run the same command again when "
+            "the ledger is back, and it goes on where it was."
+        )

@@ -1,7 +1,7 @@
-"""The machines of a cluster, looked at one by one before trials go there."""
+"""The machines of a cluster, asked one by one: before trials go there, or afterwards."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import ray
@@ -15,6 +15,14 @@ from workers.inspection import Inspection, inspect_machine
 PATIENCE_S = 1800.0  #: For a machine that reads its images for the first time.
 
 
+def ask_machine(node_id: str, question: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function on the machine of this id, beside its workers; return Ray's reference."""
+    there = NodeAffinitySchedulingStrategy(node_id, soft=False)
+    ask: Any = ray.remote(question)
+    options = {"num_cpus": 0, "max_retries": 0, "scheduling_strategy": there}
+    return ask.options(**options).remote(*arguments)
+
+
 def inspect_machines(spec: SweepSpec) -> dict[str, Inspection | str]:
     """Prepare the images on every machine that can hold a worker, all at once.
 
@@ -26,13 +34,12 @@ def inspect_machines(spec: SweepSpec) -> dict[str, Inspection | str]:
         str(spec.tracking.folder / "cache"),
         spec.tracking.artifacts_url,
     )
-    inspect: Any = ray.remote(inspect_machine)
-    asked = {}
-    for number, node in enumerate(_holding_workers()):
-        there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        options = {"num_cpus": 0, "max_retries": 0, "scheduling_strategy": there}
-        name = f"{node['NodeManagerAddress']}#{number + 1}"
-        asked[name] = inspect.options(**options).remote(*arguments)
+    asked = {
+        f"{node['NodeManagerAddress']}#{number}": ask_machine(
+            node["NodeID"], inspect_machine, *arguments
+        )
+        for number, node in enumerate(_holding_workers(), start=1)
+    }
     return {name: _answer(reference) for name, reference in asked.items()}
 
 

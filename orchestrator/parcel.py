@@ -107,12 +107,13 @@ def _left_behind(spec: SweepSpec, shared: bool) -> Iterator[Problem]:
         elif not Path(path).is_absolute():
             yield Problem(f"tracking.{key}", _relative(path))
     data = spec.data
-    if data.path is not None and not data.download:
+    if data.path is not None and "://" not in data.path and not data.download:
         if not shared:
             yield Problem(
                 "data.path",
                 f"{data.path!r} is a path of this machine, and images do not travel with a job; "
-                "say --shared-paths if every node has them under this path",
+                "give the s3:// or other address of a zip file, or say --shared-paths if every "
+                "node has them under this path",
             )
         elif not Path(data.path).is_absolute():
             yield Problem("data.path", _relative(data.path))

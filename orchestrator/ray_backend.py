@@ -11,14 +11,11 @@ from typing import Any
 import ray
 from ray.exceptions import (
     ActorUnschedulableError,
-    NodeDiedError,
-    OutOfMemoryError,
     RayActorError,
     RayError,
     RayTaskError,
     RuntimeEnvSetupError,
 )
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator.backend import (
     Event,
@@ -32,16 +29,16 @@ from orchestrator.backend import (
     one_line,
 )
 from orchestrator.errors import PrunesweepError
+from orchestrator.inquests import Inquests
 from orchestrator.packing import Packing
 from orchestrator.surroundings import ResourceSettings
 from tracking.records import Loss
 from workers import device_memory
-from workers.actor import CONCURRENT_CALLS, TRIAL_RUNNER, Worker, memory_kills
+from workers.actor import CONCURRENT_CALLS, TRIAL_RUNNER, Worker
 from workers.settings import TrialSpec
 
 #: Workers in a row that may die before they answer: a machine that is lost takes several along.
 MAX_STILLBORN = 8
-ASK_S = 30.0  #: Longest a machine is waited for that is asked why a worker died.
 DRAIN_CHECK_S = 5.0  #: Between two looks at which machines are about to leave.
 
 
@@ -58,17 +55,6 @@ class _Seat:
     uid: str = ""  #: Of the trial it runs.
     alone: bool = False  #: Nothing else of the sweep runs meanwhile.
     stream: Any = None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Inquest:
-    """A trial whose worker died, while its machine is asked of what."""
-
-    task: Task
-    node_id: str
-    kills: int  #: Processes its kernel had killed for memory when the worker lived.
-    reason: str
-    deadline: float  #: By `time.monotonic`.
 
 
 class RayBackend:
@@ -105,8 +91,7 @@ class RayBackend:
         self._seats = [self._hire() for _ in range(resources.workers)]
         self._device: str | None = None
         self._stillborn = 0  # workers in a row that died before they answered
-        self._memory_kills: dict[str, int] = {}  # by machine, when it was last asked
-        self._inquests: dict[Any, _Inquest] = {}  # by the reference of the answer
+        self._inquests = Inquests()
         self._draining: set[str] = set()  # machines that are about to leave
         self._drain_check = time.monotonic()
 
@@ -156,7 +141,7 @@ class RayBackend:
         """Return what happened; also lets workers in that have just become ready."""
         pending = {seat.stream if seat.task else seat.greeting: seat for seat in self._seats}
         pending.pop(None, None)
-        awaited = [*pending, *self._inquests]
+        awaited = [*pending, *self._inquests.awaited]
         if not awaited:
             return []
         ready, _ = ray.wait(awaited, num_returns=1, timeout=timeout_s, fetch_local=False)
@@ -167,7 +152,7 @@ class RayBackend:
             if reference in pending:
                 seat = pending[reference]
                 events += self._read(seat) if seat.task else self._welcome(seat)
-        return events + self._close_inquests(ready)
+        return [*events, *self._inquests.close(ready)]
 
     def _welcome(self, seat: _Seat) -> list[Event]:
         try:
@@ -184,7 +169,7 @@ class RayBackend:
         seat.greeting = None
         seat.slot = Slot(node=_name_of_node(hello), pid=hello["pid"])
         seat.node_id = hello["node_id"]
-        self._memory_kills[seat.node_id] = hello["memory_kills"]
+        self._inquests.note(seat.node_id, hello["memory_kills"])
         self._device = self._device or hello["device"]
         return []
 
@@ -198,11 +183,8 @@ class RayBackend:
             return [self._ended_by(_cause(error), str(error), task, seat)]
         except (RayError, StopIteration) as error:
             self._replace(seat)
-            loss = self._told_by(error, seat.node_id)
-            if loss is None:
-                self._inquire(task, seat.node_id, _reason(error))
-                return []
-            return [Lost(task=task, loss=loss, reason=_reason(error))]
+            leaves = seat.node_id in self._draining
+            return [*self._inquests.died(task, seat.node_id, error, leaves=leaves)]
         now = datetime.now(UTC)
         events: list[Event] = []
         for message in messages:
@@ -232,53 +214,6 @@ class RayBackend:
             return Lost(task=task, loss=Loss.DEVICE_MEMORY, reason=reason)
         why = f"{type(cause).__name__}: {self._packing.remedy}"
         return Failed(task=task, error=trace, cause=why)
-
-    def _told_by(self, error: BaseException, node_id: str) -> Loss | None:
-        """Return what Ray knows a worker to have died of; None: its machine has to be asked."""
-        text = str(error)
-        if isinstance(error, OutOfMemoryError) or "due to the node running low on memory" in text:
-            return Loss.MEMORY
-        if node_id in self._draining or (isinstance(error, RayActorError) and error.preempted):
-            return Loss.PREEMPTED
-        if isinstance(error, NodeDiedError) or "because its node has died" in text:
-            return Loss.NODE
-        return None
-
-    def _inquire(self, task: Task, node_id: str, reason: str) -> None:
-        """Ask a machine whether its kernel has killed a process for memory, and wait elsewhere."""
-        there = NodeAffinitySchedulingStrategy(node_id, soft=False)
-        ask: Any = ray.remote(memory_kills)
-        asked = ask.options(num_cpus=0, max_retries=0, scheduling_strategy=there).remote()
-        deadline = time.monotonic() + ASK_S
-        self._inquests[asked] = _Inquest(
-            task=task,
-            node_id=node_id,
-            kills=self._memory_kills.get(node_id, 0),
-            reason=reason,
-            deadline=deadline,
-        )
-
-    def _close_inquests(self, ready: list[Any]) -> list[Event]:
-        """Tell what workers died of whose machines have answered, or have not for too long."""
-        now = time.monotonic()
-        events: list[Event] = []
-        for asked, inquest in list(self._inquests.items()):
-            if asked in ready:
-                loss = self._found(asked, inquest)
-            elif now > inquest.deadline:
-                loss = Loss.WORKER
-            else:
-                continue
-            del self._inquests[asked]
-            events.append(Lost(task=inquest.task, loss=loss, reason=inquest.reason))
-        return events
-
-    def _found(self, asked: Any, inquest: _Inquest) -> Loss:
-        try:
-            now = self._memory_kills[inquest.node_id] = int(ray.get(asked))
-        except RayError:
-            return Loss.NODE  # nobody is there to answer
-        return Loss.MEMORY if now > inquest.kills else Loss.WORKER
 
     def _leave_draining(self) -> None:
         """Take free workers from machines that are about to leave; the others end their trials."""
@@ -329,12 +264,6 @@ def _name_of_node(hello: dict[str, Any]) -> str:
     A pod takes over the address of another, a machine joins again, and two nodes may share one.
     """
     return f"{hello['node']}/{hello['node_id'][:8]}"
-
-
-def _reason(error: BaseException) -> str:
-    """Say what happened in one line: of Ray's many, the one after those that name the actor."""
-    lines = [line for line in str(error).splitlines() if line.strip() and line[0] != "\t"]
-    return lines[min(1, len(lines) - 1)].strip() if lines else type(error).__name__
 
 
 def _draining_nodes() -> list[str]:

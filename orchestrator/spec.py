@@ -185,6 +185,15 @@ class SweepSpec(Settings):
     def _images_exist(cls, data: DataSettings, info: ValidationInfo) -> DataSettings:
         if data.name != "digits" and data.path is None:
             raise ValueError(f"{data.name} needs a path, the folder or zip file that holds it")
+        if data.path is not None and "://" in data.path:
+            if has_password(data.path):
+                raise ValueError("path has a password in it, which would be stored; take it out")
+            if data.name != "image_folder":
+                raise ValueError(
+                    f"path is an address, and {data.name} needs a folder; only an image_folder may "
+                    "be a zip file at an address"
+                )
+            return data
         if data.path is None or not checking_here(info):
             return data
         path = _absolute(data.path)

@@ -118,6 +118,8 @@ class RecoverySettings(Settings):
     #: A trial that is silent for longer is taken for hung.
     hung_after_s: Annotated[float, Field(gt=0.0)] = 3600.0
     failures_per_arm: Annotated[int, Field(ge=0)] = 5  #: First ones alike that end it; 0: never.
+    #: How long a ledger on a server may be away; 0: not at all.
+    ledger_outage_s: Annotated[float, Field(ge=0.0)] = 600.0
 
 
 class TrackingSettings(Settings):

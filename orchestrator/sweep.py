@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from orchestrator.errors import SpecChangeError, SpecError, SweepFailedError
 from orchestrator.ground import Ground, survey
 from orchestrator.loading import load_spec, locate, parse_spec
 from orchestrator.lookup import spec_of
+from orchestrator.outages import Outages
 from orchestrator.progress import Progress
 from orchestrator.ray_backend import RayBackend
 from orchestrator.sizing import say_if_idle
@@ -33,6 +35,7 @@ from tracking.artifacts import ArtifactStore
 from tracking.compare import compare
 from tracking.comparison import Comparison
 from tracking.errors import (
+    LedgerUnreachableError,
     MissingLedgerError,
     SweepHeldError,
     TrackingError,
@@ -139,6 +142,7 @@ class Sweep:
             ClusterUnreachableError: Nothing answers at the cluster's address.
             SweepHeldError: Another driver runs it now.
             SweepFailedError: The baseline could not be trained.
+            LedgerLostError: The ledger was away for longer than is waited for.
             KeyboardInterrupt: Stopped by hand; what ran goes back, and the ledger is in order.
         """
         console = console or Console(stderr=True)
@@ -151,12 +155,26 @@ class Sweep:
         connect(self.spec.resources, self.spec.model.name, secret_variables(tracking))
         with Ledger.open(tracking.ledger_url) as ledger:
             writer = self._open(ledger, extend=extend)
-            with self._publishing(), writer.lease.kept(), _left_in_order(writer):
-                if retry:
-                    writer.retry_failed()
-                self._store_weights(ground)
-                over = self._drive(ledger, writer, ground, console, runner)
-                comparison = self._conclude(ledger, writer, over, console)
+            if retry:
+                writer.retry_failed()
+            patience_s = self.spec.recovery.ledger_outage_s
+            tell = partial(console.print, highlight=False, soft_wrap=True)
+            outages = Outages(ledger, self.spec.name, _me(), patience_s, tell)
+            with self._publishing():
+                while True:
+                    try:
+                        return self._go_on(ledger, writer, ground, console, runner)
+                    except LedgerUnreachableError as error:
+                        writer = outages.outlast(writer, error)
+
+    def _go_on(
+        self, ledger: Ledger, writer: SweepWriter, ground: Ground, console: Console, runner: str
+    ) -> Comparison:
+        """Do all that is left of the sweep, as far as ``writer`` gets; see `run`."""
+        with writer.lease.kept(), _left_in_order(writer):
+            self._store_weights(ground)
+            over = self._drive(ledger, writer, ground, console, runner)
+            comparison = self._conclude(ledger, writer, over, console)
         if not over:
             raise KeyboardInterrupt
         return comparison

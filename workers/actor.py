@@ -2,6 +2,7 @@
 
 import ctypes
 import importlib
+import logging
 import os
 import queue
 import threading
@@ -57,6 +58,8 @@ class Worker:
         runner: str,
         threads: int | None = None,
     ) -> None:
+        logging.basicConfig(format="%(asctime)s %(name)s: %(message)s")  # to Ray's log of it
+        logging.getLogger("workers").setLevel(logging.INFO)
         if threads is not None:  # Ray leaves OMP_NUM_THREADS alone where a machine has it set
             torch.set_num_threads(threads)
         module, _, attribute = runner.partition(":")

@@ -12,6 +12,7 @@ from torch import Tensor
 from tracking.artifacts import ArtifactStore
 from workers.checkpoints import from_safetensors, weights_hash
 from workers.data import DataSet, load
+from workers.files import SharedFiles
 from workers.settings import DataSettings, content_hash
 
 T = TypeVar("T")
@@ -95,7 +96,7 @@ class Node:
     """A device, its caches and the artifact store; one per worker process."""
 
     device: torch.device
-    cache_dir: Path  #: Of this machine: decoded data sets, statistics.
+    cache_dir: Path  #: Of this machine: decoded images, what was fetched from elsewhere.
     artifacts: ArtifactStore
     is_shared: bool = True  #: Something else may run on the device; matters to latency.
     attempt: int = 1  #: Number of this attempt at the trial that is run.
@@ -106,9 +107,9 @@ class Node:
     )
 
     @property
-    def cache(self) -> ArtifactStore:
-        """The cache folder as a store, whose files are written as a whole."""
-        return ArtifactStore(self.cache_dir)
+    def files(self) -> SharedFiles:
+        """What trials on all machines share."""
+        return SharedFiles(artifacts=self.artifacts, cache_dir=self.cache_dir)
 
     def data(self, settings: DataSettings) -> DataSet:
         """Return the images, on the device; decoded once per process."""
@@ -126,7 +127,7 @@ class Node:
 
     def _read_weights(self, content: str) -> Mapping[str, Tensor]:
         path = weights_path(content)
-        weights = from_safetensors(self.artifacts.read_bytes(path))
+        weights = from_safetensors(self.files.read(path))
         found = weights_hash(weights)
         if found != content:
             raise ArtifactCorruptError(path, found)

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from methods import NO_STATE, CostTarget, Layout, Schedule, State, Stateful
 from methods.base import EpochHook, PruningSchedule, StepHook
 from methods.latency_predictor import LatencyPredictor
-from tracking.artifacts import ArtifactStore
 from workers.checkpoints import weights_hash
 from workers.data import DataSet, Split
 from workers.errors import BudgetError
+from workers.files import SharedFiles
 from workers.measure import Batch, Evaluation, evaluate
 from workers.meter import Act, Meter
 from workers.seeds import derive_seed
@@ -51,7 +51,7 @@ class TrainingSession:
         spec: The trial.
         data: Its images, on ``device``.
         device: Where networks train.
-        cache: Where statistics are shared between the trials of a machine.
+        files: Where trials share statistics.
         report: Called after every epoch, with a step that only grows.
         checkpoints: Where to go on, once training comes to that call, and where it is kept how far
             the trial is; None: nowhere.
@@ -62,7 +62,7 @@ class TrainingSession:
         spec: TrialSpec,
         data: DataSet,
         device: torch.device,
-        cache: ArtifactStore,
+        files: SharedFiles,
         report: Report,
         *,
         checkpoints: TrialCheckpoints | None = None,
@@ -78,7 +78,7 @@ class TrainingSession:
         self.seconds_statistics = 0.0  #: What they cost when they were computed.
         self.steps_per_epoch = data.steps_per_epoch(spec.recipe.batch_size)
         self._data = data
-        self._cache = cache
+        self._files = files
         self._report = report
         self._steps = 0
         self._reported = 0
@@ -329,7 +329,7 @@ class TrainingSession:
         shared = self._steps == 0 and weights_hash(network.state_dict()) == self.spec.weights
         if shared and name in self._paid:
             return self._paid[name]
-        if shared and (found := load_statistics(self._cache, name)):
+        if shared and (found := load_statistics(self._files, name)):
             stored, cost = found
             self._pay(cost)
             self.statistics_reused += 1
@@ -347,7 +347,7 @@ class TrainingSession:
         self.statistics_computed += 1
         self.seconds_statistics += cost.seconds
         if shared:
-            store_statistics(self._cache, name, tensors, cost)
+            store_statistics(self._files, name, tensors, cost)
             self._paid[name] = tensors
         return tensors
 
@@ -381,14 +381,14 @@ class PruningSession(TrainingSession):
         spec: TrialSpec,
         data: DataSet,
         device: torch.device,
-        cache: ArtifactStore,
+        files: SharedFiles,
         report: Report,
         layout: Layout,
         latency: LatencyPredictor | None = None,
         *,
         checkpoints: TrialCheckpoints | None = None,
     ) -> None:
-        super().__init__(spec, data, device, cache, report, checkpoints=checkpoints)
+        super().__init__(spec, data, device, files, report, checkpoints=checkpoints)
         self.layout = layout
         self.latency = latency
         self.schedule: PruningSchedule = Schedule.create(spec.schedule)

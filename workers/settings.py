@@ -41,7 +41,8 @@ class DataSettings(Settings):
     name: Literal["digits", "cifar10", "cifar100", "mnist", "fashion_mnist", "image_folder"] = (
         "digits"
     )
-    path: str | None = None  #: Folder of the data set; an image folder may be a zip file.
+    #: Folder of the data set; an image folder may be a zip file, also at an fsspec URL.
+    path: str | None = None
     download: bool = False  #: Let torchvision fetch a missing data set.
     image_size: Annotated[int, Field(ge=4, le=1024)] | None = None  #: Edge in pixels; None: native.
     train_images: Annotated[int, Field(ge=1)] | None = None  #: Use a class-balanced subset.

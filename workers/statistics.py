@@ -1,5 +1,6 @@
-"""Statistics that many trials share, kept on a machine with what they cost."""
+"""Statistics that many trials share, on whatever machine, kept with what they cost."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -7,8 +8,11 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from tracking.artifacts import ArtifactStore
+from tracking.artifacts import ArtifactNotFoundError
+from workers.files import SharedFiles
 from workers.settings import TrialSpec, content_hash
+
+log = logging.getLogger(__name__)
 
 COST = "cost"
 PREFIX = "statistics/"  #: Before the name of every tensor of a file.
@@ -48,18 +52,18 @@ def statistics_name(spec: TrialSpec, key: str, device: torch.device) -> str:
 
 
 def load_statistics(
-    store: ArtifactStore, name: str
+    files: SharedFiles, name: str
 ) -> tuple[dict[str, Tensor], StatisticsCost] | None:
     """Return the statistics called ``name``, on the CPU, and their cost; None when there are none.
 
     Args:
-        store: The machine's cache.
+        files: Where they may be.
         name: Content hash of all they depend on.
     """
-    path = _path(name)
-    if not store.exists(path):
+    try:
+        tensors = safetensors.torch.load(files.read(_path(name)))
+    except ArtifactNotFoundError:
         return None
-    tensors = safetensors.torch.load(store.read_bytes(path))
     steps, images, seconds = tensors.pop(COST).tolist()
     return (
         {key.removeprefix(PREFIX): tensor for key, tensor in tensors.items()},
@@ -68,12 +72,15 @@ def load_statistics(
 
 
 def store_statistics(
-    store: ArtifactStore, name: str, tensors: Mapping[str, Tensor], cost: StatisticsCost
+    files: SharedFiles, name: str, tensors: Mapping[str, Tensor], cost: StatisticsCost
 ) -> None:
-    """Keep statistics under ``name``; whoever reads meanwhile sees the old file or the new one."""
+    """Keep statistics under ``name``; without room for them other trials compute their own."""
     plain = {PREFIX + key: tensor.cpu().contiguous().clone() for key, tensor in tensors.items()}
     plain[COST] = torch.tensor([cost.steps, cost.images, cost.seconds], dtype=torch.float64)
-    store.write_bytes(_path(name), safetensors.torch.save(plain))
+    try:
+        files.write(_path(name), safetensors.torch.save(plain))
+    except OSError as error:
+        log.warning("Statistics are not shared with other trials: %s", error)
 
 
 def _path(name: str) -> str:

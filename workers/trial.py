@@ -186,12 +186,12 @@ def _train(
         layout = _layout(spec, network, data)
         latency = predictor_of(spec, node.artifacts, layout, data.info.num_classes, node.device)
         session = pruning = PruningSession(
-            spec, data, node.device, node.cache, report, layout, latency, checkpoints=checkpoints
+            spec, data, node.device, node.files, report, layout, latency, checkpoints=checkpoints
         )
         plan, difference = _prune(pruning, network)
     else:
         session = TrainingSession(
-            spec, data, node.device, node.cache, report, checkpoints=checkpoints
+            spec, data, node.device, node.files, report, checkpoints=checkpoints
         )
         if spec.kind == "scratch":
             plan = PruningPlan.from_json(spec.plan or {})

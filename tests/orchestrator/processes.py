@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from tests.orchestrator.cluster import RayCluster
@@ -56,6 +57,7 @@ class RealSweep:
         runner: What runs a trial.
         seconds: How long a simulated trial takes; a cluster's nodes are told by their environment.
         cluster: Where trials run, driven from its head; None: each driver has a Ray of its own.
+        variables: What drivers have in their environment besides.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class RealSweep:
         runner: str = RUNNER,
         seconds: float = 0.0,
         cluster: RayCluster | None = None,
+        variables: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.folder, self.runner = folder, runner
         self._enter = cluster.host.enter if cluster else ()
@@ -83,6 +86,7 @@ class RealSweep:
             LOG: str(self.bodies),
             "PYTHONPATH": str(ROOT),
             "PYTHONWARNINGS": "ignore",
+            **variables,
         }
         self._drivers = 0
 

@@ -304,6 +304,17 @@ CASES = {
         new="data: {name: image_folder, path: photos}",
         says="sweep.yaml:3: data: there is no path 'photos', looked for from {folder}",
     ),
+    "images at an address with a password": Bad(
+        old="data: digits",
+        new="data: {name: image_folder, path: 'https://me:hush@photos/set.zip'}",
+        says="sweep.yaml:3: data: path has a password in it, which would be stored; take it out",
+    ),
+    "arrays at an address": Bad(
+        old="data: digits",
+        new="data: {name: cifar10, path: 's3://sets/cifar10.zip'}",
+        says="sweep.yaml:3: data: path is an address, and cifar10 needs a folder; only an "
+        "image_folder may be a zip file at an address",
+    ),
     "warm-up longer than training": Bad(
         overrides=("recipe.warmup_epochs=9",),
         says="sweep.yaml:11: recipe: warmup_epochs is 9.0, longer than the 4 epochs; shorten it",

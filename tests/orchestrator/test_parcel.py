@@ -101,8 +101,15 @@ def test_images_of_this_machine_are_refused(tmp_path: Path) -> None:
     assert "data.path: '/photos' is a path of this machine" in message
 
 
-def test_images_that_nodes_download_are_not(tmp_path: Path) -> None:
-    data = {"name": "cifar10", "path": "/tmp/cifar10", "download": True}
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"name": "cifar10", "path": "/tmp/cifar10", "download": True},
+        {"name": "image_folder", "path": "s3://photos/set.zip"},
+    ],
+    ids=["download", "address"],
+)
+def test_images_that_nodes_fetch_are_not(tmp_path: Path, data: dict[str, Any]) -> None:
     assert packed(tmp_path, spec={"data": data})[0].files == ("sweep.yaml",)
 
 

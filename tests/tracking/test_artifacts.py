@@ -3,10 +3,12 @@ import os
 import pickle
 import threading
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.object_store import running_object_store
 from tracking.artifacts import (
     ArtifactNotFoundError,
     ArtifactPathError,
@@ -32,8 +34,16 @@ ESCAPES = [
 ]
 
 
-@pytest.fixture(params=["folder", "file_url", "memory"])
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[str]:
+    with running_object_store() as url:
+        yield url
+
+
+@pytest.fixture(params=["folder", "file_url", "memory", "s3"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> ArtifactStore:
+    if request.param == "s3":
+        return ArtifactStore(f"{request.getfixturevalue('bucket')}/{uuid.uuid4().hex}")
     if request.param == "memory":
         return ArtifactStore(f"memory://store-{uuid.uuid4().hex}")
     prefix = "file://" if request.param == "file_url" else ""

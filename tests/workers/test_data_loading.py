@@ -9,8 +9,8 @@ from torch import Tensor
 
 from tests.shared_data import JPEG_COPY, shared_file
 from workers.data import DataSet, Split, describe, load
-from workers.data.cache import file_lock
 from workers.errors import DataError, TestSplitReadError
+from workers.files import file_lock
 from workers.settings import DataSettings
 
 

@@ -10,6 +10,8 @@ import torch
 import torchvision.datasets
 from PIL import Image
 
+from tests.object_store import running_object_store
+from tracking.artifacts import ArtifactStore
 from workers.data import describe, load
 from workers.errors import DataError, ImageError
 from workers.settings import DataSettings
@@ -70,6 +72,28 @@ def test_a_zip_is_the_data_set_its_folder_is(tmp_path: Path) -> None:
     plain = describe(folder(tmp_path / "set"))
     assert describe(folder(zipped(tmp_path / "set"))) == plain
     assert describe(folder(zipped(tmp_path / "set", below="outer/"))) == plain
+
+
+@pytest.mark.integration
+def test_a_zip_at_an_address_is_read_there_and_fetched_to_train(tmp_path: Path) -> None:
+    fill(tmp_path / "set" / "train")
+    fill(tmp_path / "set" / "test")
+    plain = describe(folder(zipped(tmp_path / "set")))
+    with running_object_store() as url:
+        ArtifactStore(url).put_file(tmp_path / "set.zip", "photos/set.zip")
+        settings = DataSettings(name="image_folder", path=f"{url}/photos/set.zip")
+        assert describe(settings) == plain
+        for _ in range(2):
+            data = load(settings, "cpu", tmp_path / "cache")
+            assert data.info == plain
+        assert len(list((tmp_path / "cache").glob("fetched-*[!k]"))) == 1
+        with pytest.raises(DataError, match=r"'s3://.*/gone.zip' cannot be read \(FileNotFound"):
+            describe(DataSettings(name="image_folder", path=f"{url}/gone.zip"))
+        with pytest.raises(DataError, match=r"'s3://.*/gone.zip' cannot be read \(FileNotFound"):
+            load(DataSettings(name="image_folder", path=f"{url}/gone.zip"), "cpu", tmp_path)
+        ArtifactStore(url).write_bytes("text.zip", bytes(1000))
+        with pytest.raises(DataError, match="is there, but is no zip file"):
+            describe(DataSettings(name="image_folder", path=f"{url}/text.zip"))
 
 
 def test_another_pixel_changes_the_hash(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from tracking.artifacts import ArtifactStore
 from workers.checkpoints import weights_hash
 from workers.data import DataSet, load
 from workers.errors import BudgetError
+from workers.files import SharedFiles
 from workers.models import build_model
 from workers.seeds import derive_seed, seed_everything
 from workers.session import PruningSession, TrainingSession
@@ -47,10 +48,11 @@ def network() -> nn.Module:
 
 
 class Sessions:
-    """Makes sessions over one data set and one cache."""
+    """Makes sessions over one data set that share their files."""
 
     def __init__(self, data: DataSet, folder: Path) -> None:
-        self.data, self.cache = data, ArtifactStore(folder)
+        self.data = data
+        self.files = SharedFiles(artifacts=ArtifactStore(folder), cache_dir=folder)
         self.reports: Reports = []
 
     def spec(self, recipe: Recipe, **changes: object) -> TrialSpec:
@@ -71,7 +73,7 @@ class Sessions:
             self.spec(recipe, **changes),
             self.data.for_trial(),
             CPU,
-            self.cache,
+            self.files,
             lambda step, values: self.reports.append((step, values)),
         )
 
@@ -372,7 +374,7 @@ def test_a_pruning_session_is_what_methods_ask_for(sessions: Sessions) -> None:
         RECIPE, target=Target(axis="params", reduction=0.4), schedule={"name": "iterative"}
     )
     session: Session = PruningSession(
-        spec, sessions.data, CPU, sessions.cache, lambda *_: None, layout
+        spec, sessions.data, CPU, sessions.files, lambda *_: None, layout
     )
     assert session.layout is layout
     assert session.target is not None

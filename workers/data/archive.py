@@ -7,7 +7,9 @@ import zlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Protocol
+from typing import IO, Protocol
+
+import fsspec
 
 from workers.data.cache import decoder_threads
 from workers.errors import DataError
@@ -38,11 +40,13 @@ class Archive(Protocol):
 
 
 def open_archive(path: str) -> Archive:
-    """Open a folder or a zip file.
+    """Open a folder, a zip file, or a zip file at an fsspec URL, which is read where it is.
 
     Raises:
-        DataError: It does not exist, or is neither.
+        DataError: It does not exist, or is none of them.
     """
+    if "://" in path:
+        return _at_url(path)
     root = Path(path)
     if root.is_dir():
         return FolderArchive(root)
@@ -53,7 +57,24 @@ def open_archive(path: str) -> Archive:
         )
     if not zipfile.is_zipfile(root):
         raise DataError(f"data.path {path!r} is a file, but no zip file; give a folder or a zip.")
-    return ZipArchive(root)
+    return ZipArchive(root, path)
+
+
+def _at_url(url: str) -> "ZipArchive":
+    try:
+        return ZipArchive(fsspec.open(url, "rb").open(), url)
+    except zipfile.BadZipFile:
+        raise DataError(f"data.path {url!r} is there, but is no zip file.") from None
+    except Exception as error:  # each kind of store has its own
+        raise unreadable(url, error) from error
+
+
+def unreadable(url: str, error: Exception) -> DataError:
+    """Return the error that says why an address cannot be read."""
+    return DataError(
+        f"data.path {url!r} cannot be read ({type(error).__name__}: {error}); every node must "
+        "reach this address, with credentials from its environment, in parts as well as whole."
+    )
 
 
 class FolderArchive:
@@ -88,11 +109,16 @@ class FolderArchive:
 
 
 class ZipArchive:
-    """A zip file, read in place; its table of contents gives sizes and checksums."""
+    """A zip file, read in place; its table of contents gives sizes and checksums.
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._zip = zipfile.ZipFile(path)  # reads from several threads take turns at its lock
+    Args:
+        file: It.
+        name: What it is called in messages.
+    """
+
+    def __init__(self, file: Path | IO[bytes], name: str) -> None:
+        self._name = name
+        self._zip = zipfile.ZipFile(file)  # reads from several threads take turns at its lock
         entries = [e for e in self._zip.infolist() if not _HIDDEN.search(e.filename)]
         images = [e for e in entries if _is_image(e.filename)]
         self._crcs = {e.filename: e.CRC for e in images}
@@ -105,7 +131,7 @@ class ZipArchive:
 
     def where(self, name: str) -> str:
         """Say where a file lies, for a message."""
-        return f"{name} in {self._path}"
+        return f"{name} in {self._name}"
 
     def read(self, name: str) -> bytes:
         """Content of a file, checked against its checksum."""

@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 import torchvision.datasets
 
-from workers.data.cache import file_lock
 from workers.data.source import Images, Items
 from workers.errors import DataError
+from workers.files import file_lock
 
 _TORCHVISION = {
     "cifar10": torchvision.datasets.CIFAR10,

@@ -1,11 +1,9 @@
 """Decoded images on disk: made once per node, mapped into the memory of every worker there."""
 
-import fcntl
 import hashlib
+import logging
 import os
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +11,9 @@ import torch
 from torch import Tensor
 
 from workers.data.source import Items, Source
+from workers.files import file_lock
+
+log = logging.getLogger(__name__)
 
 _CHUNK = 256  #: Images decoded by one thread at a time.
 
@@ -22,14 +23,6 @@ def decoder_threads() -> int:
     return min(8, os.cpu_count() or 1)
 
 
-@contextmanager
-def file_lock(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock between the processes of a node; a killed holder lets go."""
-    with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
 def decoded(source: Source, items: Items, folder: Path) -> Tensor:
     """Return the images as a uint8 tensor ``[N, C, H, W]`` mapped from a file under ``folder``.
 
@@ -37,13 +30,13 @@ def decoded(source: Source, items: Items, folder: Path) -> Tensor:
     temporary name; the others wait and share its pages. The mapping is private: writing to the
     tensor never reaches the file.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     content = f"{source.checksum(items)}:{source.shape}:{len(items)}"
     path = folder / f"images-{hashlib.sha256(content.encode()).hexdigest()[:32]}.npy"
     shape = (len(items), *source.shape)
     with file_lock(path.with_suffix(".lock")):
         if not _is_complete(path, shape):
             _write(source, items, path, shape)
+            log.info("Decoded %d images into %s", len(items), path)
     return torch.from_numpy(np.load(path, mmap_mode="c"))
 
 

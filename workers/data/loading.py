@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from workers.data.archive import unreadable
 from workers.data.cache import decoded
 from workers.data.catalog import open_source
 from workers.data.dataset import DataSet, Split
@@ -13,6 +14,7 @@ from workers.data.info import DataInfo, inspect_data
 from workers.data.source import Items, Source
 from workers.data.splits import Splits, make_splits
 from workers.data.stores import ImageStore, StreamStore, TensorStore
+from workers.files import fetched
 from workers.settings import DataSettings
 
 MEMORY_LIMIT = 2 << 30  #: Bytes of decoded images above which they are streamed.
@@ -39,15 +41,16 @@ def load(
 ) -> DataSet:
     """Load a data set for use on ``device``.
 
-    Up to ``memory_limit`` bytes, the decoded images are kept in files under ``cache_dir``, which
-    the workers of a node share, and moved to the GPU when they fit in half its free memory.
-    Above, images are decoded anew each time they are read.
+    A zip file at a URL is fetched into ``cache_dir`` first, once per machine. Up to
+    ``memory_limit`` bytes, the decoded images are kept in files there, which the workers of a node
+    share, and moved to the GPU when they fit in half its free memory. Above, images are decoded
+    anew each time they are read.
 
     Raises:
         DataError: As for ``describe``; an ``ImageError`` names the file that is corrupt.
     """
     device = torch.device(device)
-    source, splits = _opened(settings)
+    source, splits = _opened(_brought_here(settings, Path(cache_dir)))
     info = inspect_data(settings, source, splits)
     pools = (splits.train_pool, splits.test_pool)
     size = sum(len(pool) for pool in pools) * int(np.prod(source.shape))
@@ -76,6 +79,16 @@ def load(
         test=split(splits.test, pools[1], stores[1]),
         device=device,
     )
+
+
+def _brought_here(settings: DataSettings, cache_dir: Path) -> DataSettings:
+    """Return the settings with a local path, to a copy of what a URL holds."""
+    if settings.path is None or "://" not in settings.path:
+        return settings
+    try:
+        return settings.model_copy(update={"path": str(fetched(settings.path, cache_dir))})
+    except Exception as error:  # each kind of store has its own
+        raise unreadable(settings.path, error) from error
 
 
 def _opened(settings: DataSettings) -> tuple[Source, Splits]:
