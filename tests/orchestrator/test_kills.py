@@ -23,6 +23,7 @@ from workers.actor import TRIAL_RUNNER
 
 pytestmark = [
     pytest.mark.integration,
+    pytest.mark.slow,  # test_chaos kills one of each in every run
     pytest.mark.timeout(3000),
     # MLflow's own habits, met while it is imported or called
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -96,7 +97,7 @@ class Runs:
 class TestKilledDriver:
     @pytest.mark.parametrize(
         "shares",
-        [(0.2, 0.7), pytest.param((0.0, 0.3, 0.6, 0.9), marks=pytest.mark.slow)],
+        [(0.2, 0.7), (0.0, 0.3, 0.6, 0.9)],
         ids=["twice", "four times"],
     )
     def test_the_sweep_ends_as_if_nothing_had_happened(
@@ -214,7 +215,6 @@ class TestMlflowOutOfReach:
         assert all(trial.published_rev == trial.rev for trial in sweep.bench().trials())
 
 
-@pytest.mark.slow
 class TestWorkersThatCannotStart:
     def test_the_driver_says_why_and_ends(self, tmp_path: Path) -> None:
         sweep = RealSweep(tmp_path, FIELDS, runner="no.such:thing")
@@ -242,7 +242,6 @@ class TestRealTrials:
         "tracking": {"mlflow": "off"},
     }
 
-    @pytest.mark.slow
     def test_accuracies_are_the_same_to_the_last_bit_killed_or_not(self, tmp_path: Path) -> None:
         once, again, killed = (
             RealSweep(tmp_path / name, self.FIELDS, runner=TRIAL_RUNNER)
