@@ -18,7 +18,11 @@ from tests.orchestrator.simulation import SECONDS
 from tests.orchestrator.sweeps import BASE, Bench, specification, without_device
 from tracking.records import AttemptRecord, Loss, Outcome
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.slow,  # test_chaos runs a sweep on two nodes in every run
+    pytest.mark.timeout(1800),
+]
 
 TRIAL_S = 1.0  #: Trials sleep, so that throughput is not a matter of CPUs.
 JOIN_S = 20.0  #: Longest until a node that has joined has a trial.
@@ -132,7 +136,6 @@ def test_a_sweep_spreads_over_the_nodes_and_its_table_is_the_same(
     assert without_device(sweep.bench().content()) == quiet(tmp_path, SHORT)
 
 
-@pytest.mark.slow
 def test_a_node_is_used_while_it_is_there(tmp_path: Path, cluster: RayCluster) -> None:
     sweep = RealSweep(tmp_path, ENDLESS, cluster=cluster)
     begun = datetime.now(UTC)
@@ -180,7 +183,6 @@ def hosts() -> Iterator[Network]:
         pytest.skip(str(error))
 
 
-@pytest.mark.slow
 def test_a_host_that_is_cut_off_costs_time_and_nothing_else(tmp_path: Path, hosts: Network) -> None:
     head, near, far = hosts.hosts
     with running_cluster(nodes=0, host=head, **NODES, **IMPATIENCE) as cluster:

@@ -56,6 +56,7 @@ def reports(url: str) -> int:
         )
 
 
+@pytest.mark.slow  # test_chaos kills PostgreSQL in every run
 def test_a_sweep_waits_for_its_ledger_and_goes_on(
     tmp_path: Path, server: PostgresServer, url: str
 ) -> None:

@@ -52,7 +52,7 @@ class Killed(BaseException):
 
 @dataclass(frozen=True)
 class Bench:
-    """Runs trials on machines that share nothing but the artifact store."""
+    """Runs trials on machines that share weights and checkpoints, and no statistics."""
 
     folder: Path
     node: Node
@@ -82,6 +82,7 @@ class Bench:
         """Return the result, but for what the clock says, and the reports."""
         cache = self.folder / "cache"
         shutil.rmtree(cache, ignore_errors=True)
+        self.node.artifacts.remove_folder("statistics")  # results say whether they were there
         node = replace(self.node, cache_dir=cache, attempt=attempt, checkpoint_epochs=every)
         reports: Reports = []
 
