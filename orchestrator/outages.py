@@ -1,5 +1,6 @@
 """A ledger that goes away under a sweep: its driver waits, and takes the sweep up where it was."""
 
+import math
 import time
 from collections.abc import Callable
 
@@ -33,7 +34,7 @@ class Outages:
     ) -> None:
         self._ledger, self._name, self._owner = ledger, name, owner
         self._patience_s, self._tell = patience_s, tell
-        self._back_at, self._left_s, self._pause_s = -SOUND_S, patience_s, PAUSE_S
+        self._back_at, self._left_s, self._pause_s = -math.inf, patience_s, PAUSE_S
 
     def outlast(self, writer: SweepWriter, error: LedgerUnreachableError) -> SweepWriter:
         """Wait until the sweep can be taken again; return what writes it from then on.
