@@ -1,27 +1,29 @@
-"""What an MLflow that refuses or hangs costs a sweep: training beside one without MLflow.
+"""What an MLflow that refuses, hangs or works costs the training beside it.
 
-``python -m benchmarks.outage [--rounds 5] [--output FILE]``
+``python -m benchmarks.outage [--output FILE]``
 
-Every round runs one small sweep of real trials three times, in turns: without MLflow, with an
-address that refuses connections, and with a server that accepts them and never answers. Afterwards
-MLflow is there, and must be shown everything.
-
-A trial's time is what its worker says training took. A machine that others use too is now and then
-slower by more than is looked for, so each trial counts with its fastest round.
+A sweep of real trials runs under each kind of MLflow. All that a sweep does for MLflow is done by
+one process, so that process is held (SIGSTOP) for five seconds and let go for five, in turns, and
+epochs that lie within a turn are compared: a machine that others use too is now and then slower by
+more than is looked for, but not in step with that. Afterwards MLflow is there, and must be shown
+everything.
 """
 
 import argparse
 import json
 import os
+import signal
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -32,26 +34,37 @@ from tracking.outbox import Outbox
 SPEC: dict[str, Any] = {
     "name": "outage",
     "model": "digits_net",
-    "arms": ["l1"],
+    "arms": ["l1", "geometric_median"],
     "targets": {"macs_reduction": [0.5]},
-    "search": {"trials": 4},
+    "search": {"trials": 6},
     "recipe": {"epochs": 12, "batch_size": 64},
     "baseline": {"epochs": 6},
-    "seeds": [1, 2],
+    "seeds": [1, 2, 3],
     "resources": {"workers": 1, "device": "cpu"},
 }
-KINDS = ("off", "refusing", "hanging")
+KINDS = ("refusing", "hanging", "working")
 MLFLOW = "OUTAGE_MLFLOW"  #: Environment variable with the address.
+TURN_S = 5.0
+MARGIN_S = 0.1  #: Of a turn's beginning that does not count.
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Turn:
+    """A time in which the publisher was held, or not."""
+
+    begun: datetime
+    ended: datetime
+    held: bool
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ran:
-    """One sweep, in seconds."""
+    """What one sweep came to."""
 
-    training: dict[str, float]  #: Of each trial, by what it was wanted for.
-    span: float  #: From the first trial's start to the last one's end.
-    wall: float  #: Of the whole command.
+    held: list[float]  #: Seconds of each epoch while the publisher was held.
+    free: list[float]  #: While it was not.
     lacking: int  #: Records that MLflow does not show when all is over.
+    trials: int
 
 
 @contextmanager
@@ -85,47 +98,94 @@ def hanging() -> Iterator[str]:
 
 
 @contextmanager
-def address_of(kind: str) -> Iterator[str]:
+def address_of(kind: str, folder: Path) -> Iterator[str]:
     """Yield what ``tracking.mlflow`` is to be."""
-    if kind == "off":
-        yield "off"
+    if kind == "working":
+        yield store_in(folder)
     else:
         with refusing() if kind == "refusing" else hanging() as url:
             yield url
+
+
+def store_in(folder: Path) -> str:
+    """Return the address of an MLflow store that works."""
+    return f"sqlite:///{folder}/mlflow.db"
 
 
 def run_once(kind: str) -> Ran:
     """Run the sweep, then publish what there is to publish."""
     with tempfile.TemporaryDirectory(prefix="outage-") as name:
         folder = Path(name)
-        with address_of(kind) as address:
-            spec = {
-                **SPEC,
-                "tracking": {"store": str(folder / "store"), "mlflow": f"${{{MLFLOW}}}"},
-            }
-            (folder / "sweep.yaml").write_text(json.dumps(spec))
-            began = time.monotonic()
-            _call("run", str(folder / "sweep.yaml"), mlflow=address)
-            wall = time.monotonic() - began
-        with Ledger.open(f"sqlite:///{folder}/store/ledger.db") as ledger:
+        tracking = {"store": str(folder / "store"), "mlflow": f"${{{MLFLOW}}}"}
+        (folder / "sweep.yaml").write_text(json.dumps({**SPEC, "tracking": tracking}))
+        with address_of(kind, folder) as address:
+            turns = _run_in_turns(folder / "sweep.yaml", address)
+        _command("publish", "outage", "--store", str(folder / "store"), mlflow=store_in(folder))
+        with Ledger.open(f"sqlite:///{folder}/store/ledger.db", create=False) as ledger:
             sweep = ledger.sweep("outage")
-            attempts = ledger.attempts(sweep.id)
-            trials = {trial.id: trial for trial in ledger.trials(sweep.id)}
-            ends = [a.ended_at for a in attempts if a.ended_at is not None]
-            span = (max(ends) - min(a.started_at for a in attempts)).total_seconds()
-            training = {
-                f"{entry.role} {entry.arm} {entry.index}": seconds
-                for entry in ledger.entries(sweep.id)
-                if (seconds := (trials[entry.trial_id].result or {}).get("seconds_recover"))
-            }
-            if kind != "off":
-                there = f"sqlite:///{folder}/store/mlflow.db"
-                _call("publish", "outage", "--store", str(folder / "store"), mlflow=there)
-            lacking = len(Outbox(ledger).dirty_trials(sweep.id)) if kind != "off" else 0
-        return Ran(training=training, span=span, wall=wall, lacking=lacking)
+            epochs = list(_epochs(ledger, sweep.id))
+            lacking = len(Outbox(ledger).dirty_trials(sweep.id))
+            trials = len(ledger.trials(sweep.id))
+    return Ran(
+        held=list(_within(epochs, [turn for turn in turns if turn.held])),
+        free=list(_within(epochs, [turn for turn in turns if not turn.held])),
+        lacking=lacking,
+        trials=trials,
+    )
 
 
-def _call(*arguments: str, mlflow: str) -> None:
+def _run_in_turns(spec: Path, address: str) -> list[Turn]:
+    """Run the sweep to its end, holding its publisher every other turn."""
+    driver = subprocess.Popen(
+        [sys.executable, "-m", "orchestrator", "run", str(spec), "--quiet"],
+        cwd=ROOT,
+        env={**os.environ, MLFLOW: address},
+        stdout=subprocess.DEVNULL,
+    )
+    turns: list[Turn] = []
+    while driver.poll() is None:
+        pid = _publisher_of(driver.pid)
+        held = len(turns) % 2 == 0
+        begun = datetime.now(UTC)
+        if pid is not None:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGSTOP if held else signal.SIGCONT)
+        with suppress(subprocess.TimeoutExpired):
+            driver.wait(TURN_S)
+        if pid is not None:
+            turns.append(Turn(begun=begun, ended=datetime.now(UTC), held=held))
+    if driver.returncode != 0:
+        raise RuntimeError(f"the sweep ended with status {driver.returncode}")
+    return turns
+
+
+def _publisher_of(driver: int) -> int | None:
+    """Return the process that publishes for a driver, once it is there."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            words = path.read_bytes().split(b"\0")
+            if b"tracking.publisher_process" in words and str(driver).encode() in words:
+                return int(path.parent.name)
+    return None
+
+
+def _epochs(ledger: Ledger, sweep_id: int) -> Iterator[tuple[datetime, datetime]]:
+    """Yield begin and end of every epoch but the first of each trial."""
+    for attempt in ledger.attempts(sweep_id):
+        points = ledger.metrics(attempt.trial_id, attempt.n)
+        moments = sorted(point.at for point in points if point.key == "val_loss")
+        yield from zip(moments, moments[1:], strict=False)
+
+
+def _within(epochs: Sequence[tuple[datetime, datetime]], turns: Sequence[Turn]) -> Iterator[float]:
+    """Yield the seconds of the epochs that lie within one of the turns."""
+    for begun, ended in epochs:
+        for turn in turns:
+            if (begun - turn.begun).total_seconds() > MARGIN_S and ended < turn.ended:
+                yield (ended - begun).total_seconds()
+
+
+def _command(*arguments: str, mlflow: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "orchestrator", *arguments],
         cwd=ROOT,
@@ -138,49 +198,44 @@ def _call(*arguments: str, mlflow: str) -> None:
         raise RuntimeError(f"{' '.join(arguments)}: {done.stdout}{done.stderr}")
 
 
+def report(found: Mapping[str, Ran]) -> Iterator[str]:
+    """Yield a page of Markdown."""
+    yield "# What MLflow costs the training beside it"
+    yield ""
+    yield "`python -m benchmarks.outage`"
+    yield ""
+    yield "Seconds of an epoch while the publisher is held, and while it is not, in turns."
+    yield ""
+    yield "| MLflow | held: epochs, mean s | free: epochs, mean s | ratio | not shown afterwards |"
+    yield "|---|---:|---:|---:|---:|"
+    for kind, ran in found.items():
+        held, free = statistics.fmean(ran.held), statistics.fmean(ran.free)
+        error = _error(ran.held) + _error(ran.free)
+        yield (
+            f"| {kind} | {len(ran.held)}, {held:.4f} | {len(ran.free)}, {free:.4f} "
+            f"| **{free / held:.3f}** ± {error**0.5 * free / held:.3f} "
+            f"| {ran.lacking} of {ran.trials} trials |"
+        )
+    yield ""
+
+
+def _error(seconds: Sequence[float]) -> float:
+    """Return the square of the standard error of a mean, relative to it."""
+    return statistics.variance(seconds) / len(seconds) / statistics.fmean(seconds) ** 2
+
+
 def main() -> None:
     """Run the benchmark that the command line asks for."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
-    found: dict[str, list[Ran]] = {kind: [] for kind in KINDS}
-    for number in range(options.rounds):
-        for kind in KINDS if number % 2 == 0 else reversed(KINDS):
-            found[kind].append(run_once(kind))
-            seconds = sum(found[kind][-1].training.values())
-            print(f"round {number + 1}, {kind}: {seconds:.1f} s of training", file=sys.stderr)
-    publish([*report(found), "", *surroundings()], options.output)
-
-
-def report(found: Mapping[str, Sequence[Ran]]) -> Iterator[str]:
-    """Yield a table of Markdown, and what it says."""
-    places = found["off"][0].training
-    fastest = {
-        kind: {place: min(run.training[place] for run in runs) for place in places}
-        for kind, runs in found.items()
-    }
-    base, quickest = sum(fastest["off"].values()), min(run.span for run in found["off"])
-    yield (
-        "| MLflow | training, s | ratio | first start to last end, s | ratio | whole command, s "
-        "| not shown afterwards |"
-    )
-    yield "|---|---:|---:|---:|---:|---:|---:|"
-    for kind, runs in found.items():
-        training, span = sum(fastest[kind].values()), min(run.span for run in runs)
-        wall, lacking = min(run.wall for run in runs), sum(run.lacking for run in runs)
-        yield (
-            f"| {kind} | {training:.1f} | **{training / base:.3f}** | {span:.1f} "
-            f"| {span / quickest:.3f} | {wall:.1f} | {lacking} |"
-        )
-    rounds = len(found["off"])
-    totals = {kind: [sum(run.training.values()) for run in runs] for kind, runs in found.items()}
-    ranges = ", ".join(f"{k} {min(t):.1f} to {max(t):.1f}" for k, t in totals.items())
-    yield ""
-    yield (
-        f"Of {rounds} rounds of {len(places)} trials, in turns: the fastest of each trial, summed, "
-        f"and the fastest sweep. Training by round, s: {ranges}."
-    )
+    found: dict[str, Ran] = {}
+    for kind in KINDS:
+        found[kind] = run_once(kind)
+        print(f"{kind}: {len(found[kind].held)} epochs held", file=sys.stderr)
+    publish([*report(found), *surroundings(), ""], options.output)
 
 
 if __name__ == "__main__":
