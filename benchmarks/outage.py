@@ -4,8 +4,9 @@
 
 A sweep of real trials runs under each kind of MLflow. All that a sweep does for MLflow is done by
 one process, so that process is held (SIGSTOP) for five seconds and let go for five, in turns, and
-epochs that lie within a turn are compared: a machine that others use too is now and then slower by
-more than is looked for, but not in step with that. Afterwards MLflow is there, and must be shown
+epochs that lie within a turn are compared, each as a share of its trial's average epoch: a machine
+that others use too is now and then slower by more than is looked for, but not in step with that.
+Afterwards MLflow is there, and must be shown
 everything.
 """
 
@@ -19,13 +20,13 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from benchmarks.surroundings import ROOT, publish, surroundings
 from tracking.ledger import Ledger
@@ -34,16 +35,17 @@ from tracking.outbox import Outbox
 SPEC: dict[str, Any] = {
     "name": "outage",
     "model": "digits_net",
-    "arms": ["l1", "geometric_median"],
+    "arms": ["l1"],
     "targets": {"macs_reduction": [0.5]},
-    "search": {"trials": 6},
-    "recipe": {"epochs": 12, "batch_size": 64},
-    "baseline": {"epochs": 6},
-    "seeds": [1, 2, 3],
+    "search": {"trials": 4},
+    "recipe": {"epochs": 60, "batch_size": 64},
+    "seeds": [1, 2],
+    "controls": {"dense": False, "random": False, "uniform_l1": False, "scratch": False},
     "resources": {"workers": 1, "device": "cpu"},
 }
 KINDS = ("refusing", "hanging", "working")
 MLFLOW = "OUTAGE_MLFLOW"  #: Environment variable with the address.
+Epoch: TypeAlias = tuple[datetime, datetime, float]  #: Begin, end, length by its trial's average.
 TURN_S = 5.0
 MARGIN_S = 0.1  #: Of a turn's beginning that does not count.
 
@@ -61,8 +63,9 @@ class Turn:
 class Ran:
     """What one sweep came to."""
 
-    held: list[float]  #: Seconds of each epoch while the publisher was held.
+    held: list[float]  #: How long each epoch took while the publisher was held; 1: as on average.
     free: list[float]  #: While it was not.
+    epoch_s: float  #: Average.
     lacking: int  #: Records that MLflow does not show when all is over.
     trials: int
 
@@ -129,6 +132,7 @@ def run_once(kind: str) -> Ran:
     return Ran(
         held=list(_within(epochs, [turn for turn in turns if turn.held])),
         free=list(_within(epochs, [turn for turn in turns if not turn.held])),
+        epoch_s=statistics.fmean((end - begin).total_seconds() for begin, end, _ in epochs),
         lacking=lacking,
         trials=trials,
     )
@@ -169,20 +173,24 @@ def _publisher_of(driver: int) -> int | None:
     return None
 
 
-def _epochs(ledger: Ledger, sweep_id: int) -> Iterator[tuple[datetime, datetime]]:
-    """Yield begin and end of every epoch but the first of each trial."""
+def _epochs(ledger: Ledger, sweep_id: int) -> Iterator[Epoch]:
+    """Yield every epoch but the first of each trial."""
     for attempt in ledger.attempts(sweep_id):
         points = ledger.metrics(attempt.trial_id, attempt.n)
         moments = sorted(point.at for point in points if point.key == "val_loss")
-        yield from zip(moments, moments[1:], strict=False)
+        if len(moments) < 3:
+            continue
+        average = (moments[-1] - moments[0]) / (len(moments) - 1)
+        for begin, end in pairwise(moments):
+            yield begin, end, (end - begin) / average
 
 
-def _within(epochs: Sequence[tuple[datetime, datetime]], turns: Sequence[Turn]) -> Iterator[float]:
-    """Yield the seconds of the epochs that lie within one of the turns."""
-    for begun, ended in epochs:
+def _within(epochs: Sequence[Epoch], turns: Sequence[Turn]) -> Iterator[float]:
+    """Yield how long those epochs took that lie within one of the turns."""
+    for begin, end, length in epochs:
         for turn in turns:
-            if (begun - turn.begun).total_seconds() > MARGIN_S and ended < turn.ended:
-                yield (ended - begun).total_seconds()
+            if (begin - turn.begun).total_seconds() > MARGIN_S and end < turn.ended:
+                yield length
 
 
 def _command(*arguments: str, mlflow: str) -> None:
@@ -204,15 +212,15 @@ def report(found: Mapping[str, Ran]) -> Iterator[str]:
     yield ""
     yield "`python -m benchmarks.outage`"
     yield ""
-    yield "Seconds of an epoch while the publisher is held, and while it is not, in turns."
+    yield "How long an epoch takes while the publisher is not held, against while it is, in turns."
     yield ""
-    yield "| MLflow | held: epochs, mean s | free: epochs, mean s | ratio | not shown afterwards |"
-    yield "|---|---:|---:|---:|---:|"
+    yield "| MLflow | epoch, s | epochs, held | epochs, not held | ratio | not shown afterwards |"
+    yield "|---|---:|---:|---:|---:|---:|"
     for kind, ran in found.items():
         held, free = statistics.fmean(ran.held), statistics.fmean(ran.free)
         error = _error(ran.held) + _error(ran.free)
         yield (
-            f"| {kind} | {len(ran.held)}, {held:.4f} | {len(ran.free)}, {free:.4f} "
+            f"| {kind} | {ran.epoch_s:.3f} | {len(ran.held)} | {len(ran.free)} "
             f"| **{free / held:.3f}** ± {error**0.5 * free / held:.3f} "
             f"| {ran.lacking} of {ran.trials} trials |"
         )
