@@ -24,7 +24,7 @@ from workers.trial import run_trial
 
 EPOCHS = 20
 DATA = DataSettings()
-MODELS = ("digits_net", "resnet20")
+MODELS = ("digits_net", "cifar_resnet20")
 
 
 def seconds_of(model: str, checkpoint_epochs: int) -> float:
