@@ -1,5 +1,6 @@
 """What can go wrong on the way to a sweep, and the exit code each kind ends the command with."""
 
+import os
 from collections.abc import Sequence
 from typing import ClassVar, NamedTuple
 
@@ -68,7 +69,7 @@ class SweepFailedError(PrunesweepError):
 class LedgerLostError(PrunesweepError):
     """The ledger was there when the sweep began, and does not come back."""
 
-    exit_code = 75  # EX_TEMPFAIL of sysexits.h: the same command may succeed later
+    exit_code = os.EX_TEMPFAIL  # 75: the same command may succeed later
 
     def __init__(self, name: str, problem: str) -> None:
         super().__init__(name, problem)

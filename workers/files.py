@@ -1,7 +1,6 @@
 """Files from elsewhere that all processes of a machine use: brought to it once, under a lock."""
 
 import fcntl
-import hashlib
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from pathlib import Path
 import fsspec
 
 from tracking.artifacts import ArtifactStore
+from workers.settings import content_hash
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class SharedFiles:
         """
         if self.artifacts.folder is not None:
             return self.artifacts.read_bytes(path)
-        with file_lock(self.cache_dir / "locks" / _named(path)):
+        with file_lock(self.cache_dir / "locks" / content_hash(path)):
             return self.artifacts.local_path(path, self.cache_dir).read_bytes()
 
     def write(self, path: str, data: bytes) -> None:
@@ -59,7 +59,7 @@ def fetched(url: str, folder: Path) -> Path:
         Exception: Of as many kinds as there are stores.
     """
     files, path = fsspec.core.url_to_fs(url)
-    version = _named(f"{url}:{files.ukey(path)}")
+    version = content_hash(f"{url}:{files.ukey(path)}")
     copy = folder / f"fetched-{version}"
     with file_lock(copy.with_suffix(".lock")):
         if not copy.exists():
@@ -68,7 +68,3 @@ def fetched(url: str, folder: Path) -> Path:
             partial.replace(copy)
             log.info("Fetched %s, %.0f MiB, to %s", url, copy.stat().st_size / 2**20, copy)
     return copy
-
-
-def _named(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:32]

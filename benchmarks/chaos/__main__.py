@@ -1,6 +1,6 @@
 """A sweep of real trials while a saboteur kills what it runs on, against the same sweep left alone.
 
-Killed with SIGKILL, at random: workers, machines of the cluster (a raylet with all its processes),
+Killed, at random: workers, machines of the cluster (a raylet with all its processes),
 the driver (which a supervisor starts again), the MLflow server and PostgreSQL, which holds both the
 ledger and MLflow's store. All run on this machine; the head of the cluster is left alone.
 

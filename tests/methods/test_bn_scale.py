@@ -92,15 +92,15 @@ class TestSparse(PruningMethodContract):
             nn.Flatten(),
             nn.Linear(8, CLASSES),
         )
-        self.refuses(network, "'2' has none")
+        self.assert_refused(network, "'2' has none")
 
     def test_a_batch_norm_without_scale_is_named_before_training(self) -> None:
         network = EXAMPLES["plain"].network()
         assert isinstance(network, nn.Sequential)
         network[4] = nn.BatchNorm2d(12, affine=False)
-        self.refuses(network, "'3' has none")
+        self.assert_refused(network, "'3' has none")
 
-    def refuses(self, network: nn.Module, message: str) -> None:
+    def assert_refused(self, network: nn.Module, message: str) -> None:
         layout = find_layout(network, INPUT_SHAPE, LayerPolicy())
         session = TinySession(layout, classes=CLASSES)
         before = copy.deepcopy(network.state_dict())

@@ -168,7 +168,7 @@ def test_a_node_is_used_while_it_is_there(tmp_path: Path, cluster: RayCluster) -
     )
     assert most_at_once(before) == 2
     assert waited < max(JOIN_S, settled)  # as long as all took to begin, where others keep it busy
-    assert rates[1] > 1.2 * rates[0]  # twice, where nothing else keeps the CPUs busy
+    assert rates[1] > 1.5 * rates[0]
 
     assert {attempt.loss for attempt in lost} == {Loss.NODE}
     assert {attempt.node for attempt in lost}.isdisjoint(old)
