@@ -19,10 +19,10 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from tracking.ledger import Ledger
-from tracking.outbox import Outbox
+from tracking.ledger.ledger import Ledger
+from tracking.ledger.outbox import Outbox
+from tracking.ledger.writer import SweepWriter
 from tracking.records import NewEntry
-from tracking.writer import SweepWriter
 
 SIZES = (100, 1000, 5000)  #: Trials in the ledger when the cost is taken.
 BATCH = 50  #: Trials timed at each size, in each way.

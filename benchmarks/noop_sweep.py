@@ -34,8 +34,8 @@ from orchestrator.ray_backend import RayBackend
 from orchestrator.spec import SweepSpec
 from orchestrator.stopper import Stopper
 from search_spaces import RatioSpace
-from tracking.ledger import Ledger
-from tracking.publisher_process import start_publisher
+from tracking.ledger.ledger import Ledger
+from tracking.mlflow_mirror.publisher_process import start_publisher
 from workers.data import DataInfo
 
 RUNNER = "benchmarks.noop:run_trial"

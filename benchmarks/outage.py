@@ -29,8 +29,8 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from benchmarks.surroundings import ROOT, publish, surroundings
-from tracking.ledger import Ledger
-from tracking.outbox import Outbox
+from tracking.ledger.ledger import Ledger
+from tracking.ledger.outbox import Outbox
 
 SPEC: dict[str, Any] = {
     "name": "outage",
@@ -168,7 +168,10 @@ def _publisher_of(driver: int) -> int | None:
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         with suppress(OSError):
             words = path.read_bytes().split(b"\0")
-            if b"tracking.publisher_process" in words and str(driver).encode() in words:
+            if (
+                b"tracking.mlflow_mirror.publisher_process" in words
+                and str(driver).encode() in words
+            ):
                 return int(path.parent.name)
     return None
 

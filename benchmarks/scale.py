@@ -29,7 +29,7 @@ from orchestrator.agenda import Agenda, Wanted
 from orchestrator.driver import Driver, Ended
 from orchestrator.spec import SweepSpec
 from orchestrator.stopper import Stopper
-from tracking.ledger import Ledger
+from tracking.ledger.ledger import Ledger
 from tracking.records import Loss
 from workers.settings import TrialSpec
 

@@ -19,7 +19,7 @@ from orchestrator.predictors import Predictors
 from orchestrator.spec import SweepSpec
 from orchestrator.study import FRONT, Choice, Study
 from search_spaces import Proposal
-from tracking.given_up import Breaker
+from tracking.comparison.given_up import Breaker
 from tracking.records import EntryRecord, NewEntry, Role, TrialRecord, TrialState
 from workers.settings import Recipe, Target, TrialSpec
 

@@ -30,7 +30,7 @@ from orchestrator.lookup import (
 
 if TYPE_CHECKING:
     from orchestrator.sweep import Sweep
-    from tracking.comparison import Comparison
+    from tracking.comparison.comparison import Comparison
 
 app = typer.Typer(
     name="prunesweep",
@@ -221,8 +221,8 @@ def compare(
 ) -> None:
     """Compare the arms of a sweep by what is in the ledger, finished or not."""
     from orchestrator import views
-    from tracking import report
-    from tracking.compare import compare as compare_arms
+    from tracking.comparison.compare import compare as compare_arms
+    from tracking.report import report
 
     with find_sweep(name, Place(store=store, ledger=ledger)) as found:
         comparison = compare_arms(found.ledger, found.record)
@@ -302,7 +302,7 @@ def ui(
     store: Store = None,
 ) -> None:
     """Serve the MLflow UI of a store on this machine, until Ctrl-C."""
-    from tracking.mlflow_server import sqlite_file, start_server
+    from tracking.mlflow_mirror.server import sqlite_file, start_server
 
     tracking = Place(store=store).tracking()
     uri = require_variables(tracking).mlflow_url or ""

@@ -30,8 +30,8 @@ from orchestrator.surroundings import TrackingSettings
 from orchestrator.sweep import Sweep
 from tracking.artifacts import ArtifactStore
 from tracking.errors import MissingLedgerError, TrackingError
-from tracking.ledger import Ledger
-from tracking.mlflow_server import sqlite_file, why_silent
+from tracking.ledger.ledger import Ledger
+from tracking.mlflow_mirror.server import sqlite_file, why_silent
 from tracking.records import TrialState
 from workers.checkpoints import fit
 from workers.data import describe

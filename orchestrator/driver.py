@@ -16,9 +16,9 @@ from orchestrator.agenda import Agenda, Place, Wanted, place_of
 from orchestrator.backend import Backend, Event, Failed, Finished, Lost, Reported, Stopped, Task
 from orchestrator.stopper import Stopper
 from tracking.errors import StaleAttemptError, UnstorableError
-from tracking.ledger import Ledger
+from tracking.ledger.ledger import Ledger
+from tracking.ledger.writer import SweepWriter
 from tracking.records import Loss, TrialRecord, TrialState
-from tracking.writer import SweepWriter
 from workers.settings import TrialSpec
 
 WAIT_S = 0.5  #: Longest the loop sleeps while nothing happens.

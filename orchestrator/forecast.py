@@ -21,7 +21,7 @@ from orchestrator.lookup import NoLedgerError, open_existing, spec_of
 from orchestrator.spec import SweepSpec
 from orchestrator.sweep import Sweep
 from tracking.errors import UnknownSweepError
-from tracking.ledger import Ledger
+from tracking.ledger.ledger import Ledger
 from tracking.records import EntryRecord, TrialRecord, TrialState
 
 

@@ -13,8 +13,8 @@ from orchestrator.errors import Problem, PrunesweepError, SpecError
 from orchestrator.spec import SweepSpec
 from orchestrator.surroundings import CHECK, TrackingSettings
 from tracking.errors import MissingLedgerError, redact
-from tracking.ledger import Ledger
-from tracking.mlflow_server import sqlite_file
+from tracking.ledger.ledger import Ledger
+from tracking.mlflow_mirror.server import sqlite_file
 from tracking.records import Role, SweepRecord, TrialRecord, TrialState
 
 STORE, LEDGER = "PRUNESWEEP_STORE", "PRUNESWEEP_LEDGER"  #: Environment variables.

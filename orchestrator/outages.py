@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from orchestrator.errors import LedgerLostError
 from tracking.errors import LedgerUnreachableError
-from tracking.ledger import Ledger
-from tracking.writer import SweepWriter
+from tracking.ledger.ledger import Ledger
+from tracking.ledger.writer import SweepWriter
 
 PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0  #: Between two tries; each is twice as long as the last.
 SOUND_S = 60.0  #: A ledger that has served for so long is back; before, it is the same outage.

@@ -18,7 +18,7 @@ from orchestrator.lookup import LEDGER
 from orchestrator.shipping import network_code, own_code
 from orchestrator.spec import SweepSpec
 from orchestrator.surroundings import ELSEWHERE, variables_in
-from tracking.mlflow_server import sqlite_file
+from tracking.mlflow_mirror.server import sqlite_file
 
 MAX_CHECKPOINT: Final = 256 * 2**20  #: Bytes that travel with a job; Ray takes 500 MiB in all.
 

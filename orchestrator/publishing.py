@@ -10,8 +10,8 @@ from rich.text import Text
 from orchestrator.errors import Problem, PrunesweepError, SpecError
 from orchestrator.lookup import Found, require_variables
 from tracking.artifacts import ArtifactStore
-from tracking.publisher import Publisher
-from tracking.sole_publisher import sole_publisher
+from tracking.mlflow_mirror.publisher import Publisher
+from tracking.mlflow_mirror.sole_publisher import sole_publisher
 
 
 class PublishingBusyError(PrunesweepError):

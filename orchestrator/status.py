@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.lookup import Found, command
-from tracking.ledger import Ledger
-from tracking.outbox import Outbox
+from tracking.ledger.ledger import Ledger
+from tracking.ledger.outbox import Outbox
 from tracking.records import EntryRecord, SweepRecord, SweepState, TrialRecord, TrialState
 
 SHOWN_FAILURES = 20

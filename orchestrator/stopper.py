@@ -10,7 +10,7 @@ from datetime import datetime
 from orchestrator.agenda import Place, place_of
 from orchestrator.spec import SweepSpec
 from search_spaces import StoppingRule, create_rule
-from tracking.ledger import Ledger
+from tracking.ledger.ledger import Ledger
 from tracking.records import MetricPoint, TrialState
 
 JUDGED_BY = "val_accuracy"

@@ -32,8 +32,8 @@ from orchestrator.spec import SweepSpec
 from orchestrator.stopper import Stopper
 from orchestrator.surroundings import TrackingSettings, secret_variables
 from tracking.artifacts import ArtifactStore
-from tracking.compare import compare
-from tracking.comparison import Comparison
+from tracking.comparison.compare import compare
+from tracking.comparison.comparison import Comparison
 from tracking.errors import (
     LedgerUnreachableError,
     MissingLedgerError,
@@ -41,11 +41,11 @@ from tracking.errors import (
     TrackingError,
     UnknownSweepError,
 )
-from tracking.ledger import Ledger
-from tracking.publisher_process import start_publisher
+from tracking.ledger.ledger import Ledger
+from tracking.ledger.writer import SweepWriter
+from tracking.mlflow_mirror.publisher_process import start_publisher
 from tracking.records import LeaseRecord, SweepState
-from tracking.report import to_html, to_json, to_markdown
-from tracking.writer import SweepWriter
+from tracking.report.report import to_html, to_json, to_markdown
 from workers.actor import TRIAL_RUNNER
 from workers.checkpoints import to_safetensors
 from workers.node import weights_path

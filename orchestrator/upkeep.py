@@ -5,9 +5,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from orchestrator.lookup import Place, no_ledger, require_variables
-from tracking.database import Database
 from tracking.errors import MissingLedgerError
-from tracking.schema import HEAD
+from tracking.ledger.database import Database
+from tracking.ledger.schema import HEAD
 
 
 def current(place: Place) -> dict[str, Any]:

@@ -15,9 +15,9 @@ from orchestrator.lookup import command
 from orchestrator.spec import SweepSpec
 from orchestrator.surroundings import TrackingSettings
 from tracking.artifacts import ArtifactStore
-from tracking.comparison import Comparison
+from tracking.comparison.comparison import Comparison
 from tracking.errors import redact
-from tracking.report import to_json, to_renderable
+from tracking.report.report import to_json, to_renderable
 
 if TYPE_CHECKING:
     from orchestrator.doctor import Finding

@@ -17,7 +17,7 @@ Role = Literal["baseline", "predictor", "search", "confirm", "control", "latency
 
 
 class TrialState(StrEnum):
-    """Where a trial stands; see `tracking.states` for what may follow what."""
+    """Where a trial stands; see `tracking.ledger.states` for what may follow what."""
 
     PENDING = "pending"
     RUNNING = "running"

@@ -13,9 +13,9 @@ from typing import Any
 from benchmarks.chaos.world import Exit
 from methods import PruningPlan
 from tracking.artifacts import ArtifactNotFoundError, ArtifactStore
-from tracking.compare import compare
-from tracking.ledger import Ledger
-from tracking.mirror import STATUS, experiment_name
+from tracking.comparison.compare import compare
+from tracking.ledger.ledger import Ledger
+from tracking.mlflow_mirror.mirror import STATUS, experiment_name
 from tracking.records import Outcome, SweepState, TrialRecord, TrialState
 from workers.checkpoints import from_safetensors, weights_hash
 

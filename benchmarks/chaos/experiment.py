@@ -22,7 +22,7 @@ from orchestrator.census import census
 from orchestrator.loading import parse_spec
 from tracking.artifacts import ArtifactStore
 from tracking.errors import LedgerError
-from tracking.ledger import Ledger
+from tracking.ledger.ledger import Ledger
 from tracking.records import TrialState
 
 NAME = "chaos"

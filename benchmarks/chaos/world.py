@@ -19,7 +19,7 @@ from ray.cluster_utils import Cluster
 
 from tests.orchestrator.cluster import free_ports
 from tests.tracking.postgres import PostgresServer, running_postgres
-from tracking.mlflow_server import MlflowServer, MlflowServerError, start_server
+from tracking.mlflow_mirror.server import MlflowServer, MlflowServerError, start_server
 
 ROOT = Path(__file__).resolve().parents[2]
 LEDGER = "PRUNESWEEP_LEDGER"

@@ -18,9 +18,9 @@ from tests.orchestrator.cluster import free_ports
 from tests.orchestrator.processes import until
 from tests.tracking.postgres import PASSWORD, PostgresServer, running_postgres
 from tracking.artifacts import ArtifactStore
-from tracking.ledger import Ledger
-from tracking.mlflow_server import why_silent
-from tracking.publisher import Publisher
+from tracking.ledger.ledger import Ledger
+from tracking.mlflow_mirror.publisher import Publisher
+from tracking.mlflow_mirror.server import why_silent
 from tracking.records import NewEntry
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]

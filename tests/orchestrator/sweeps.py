@@ -17,11 +17,11 @@ from orchestrator.loading import parse_spec
 from orchestrator.spec import SweepSpec
 from orchestrator.stopper import Stopper
 from tests.orchestrator.simulation import simulate
-from tracking.compare import compare
+from tracking.comparison.compare import compare
 from tracking.errors import UnknownSweepError
-from tracking.ledger import Ledger
+from tracking.ledger.ledger import Ledger
+from tracking.ledger.writer import MAX_LOSSES, SweepWriter
 from tracking.records import AttemptRecord, EntryRecord, Loss, SweepState, TrialRecord
-from tracking.writer import MAX_LOSSES, SweepWriter
 
 BASE: Mapping[str, Any] = {
     "name": "sweep",

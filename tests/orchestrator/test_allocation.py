@@ -14,7 +14,7 @@ from orchestrator.census import census
 from orchestrator.ground import Ground
 from orchestrator.spec import SweepSpec
 from search_spaces import RatioSpace, SpaceSettings
-from tracking.missing import missing_from
+from tracking.comparison.missing import missing_from
 from workers.data import describe
 from workers.settings import DataSettings
 

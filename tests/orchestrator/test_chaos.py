@@ -27,7 +27,7 @@ from orchestrator.ground import survey
 from orchestrator.loading import parse_spec
 from tests.orchestrator.sweeps import Bench
 from tracking.artifacts import ArtifactStore
-from tracking.tables import trials
+from tracking.ledger.tables import trials
 from workers.node import Node
 from workers.trial import run_trial
 

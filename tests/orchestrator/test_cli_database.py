@@ -9,9 +9,9 @@ import pytest
 
 from tests.orchestrator.command_line import call, facts, write_spec
 from tests.tracking.test_migrations import FIRST
-from tracking.ledger import Ledger
+from tracking.ledger.ledger import Ledger
+from tracking.ledger.schema import HEAD
 from tracking.processes import this_process
-from tracking.schema import HEAD
 
 
 @pytest.fixture

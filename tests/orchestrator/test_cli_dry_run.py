@@ -12,8 +12,8 @@ from orchestrator.loading import load_spec
 from tests.orchestrator.command_line import call, facts, write_spec
 from tests.tracking.hand_made import result
 from tracking import NewEntry, Role
-from tracking.ledger import Ledger
-from tracking.writer import SweepWriter
+from tracking.ledger.ledger import Ledger
+from tracking.ledger.writer import SweepWriter
 
 
 def contents(folder: Path) -> dict[str, str]:

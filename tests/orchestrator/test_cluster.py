@@ -16,7 +16,7 @@ from _pytest.mark.structures import ParameterSet
 from tests.orchestrator.cluster import RayCluster, running_cluster
 from tests.orchestrator.command_line import PATIENCE_S, ROOT, write_spec
 from tests.tracking.postgres import running_postgres
-from tracking.ledger import Ledger
+from tracking.ledger.ledger import Ledger
 from tracking.records import TrialState
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]

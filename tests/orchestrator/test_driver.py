@@ -14,7 +14,7 @@ from orchestrator.spec import SweepSpec
 from tests.orchestrator.backends import Report, Runner, SeededBackend
 from tests.orchestrator.simulation import simulate
 from tests.orchestrator.sweeps import OFF, Bench, Fuse, KilledError, Log, ground, specification
-from tracking.compare import compare
+from tracking.comparison.compare import compare
 from tracking.errors import FencedError
 from tracking.records import Loss, Outcome, TrialState
 from workers.settings import TrialSpec

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.orchestrator.command_line import call, ended, facts, write_spec
-from tracking.ledger import Ledger
+from tracking.ledger.ledger import Ledger
 from tracking.records import TrialState
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]

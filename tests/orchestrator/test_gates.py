@@ -9,8 +9,8 @@ import torch
 from orchestrator.backend import InlineBackend
 from tests.orchestrator.sweeps import OFF, Bench, specification
 from tracking.artifacts import ArtifactStore
-from tracking.compare import compare
-from tracking.report import to_text
+from tracking.comparison.compare import compare
+from tracking.report.report import to_text
 from workers.node import Node
 from workers.trial import run_trial
 

@@ -17,7 +17,7 @@ import pytest
 from tests.orchestrator.processes import RealSweep, until
 from tests.orchestrator.simulation import REPORTS, RUNNER
 from tests.orchestrator.sweeps import BASE, Bench, specification, without_device
-from tracking.mlflow_server import default_uri, start_server
+from tracking.mlflow_mirror.server import default_uri, start_server
 from tracking.records import Outcome, TrialState
 from workers.actor import TRIAL_RUNNER
 

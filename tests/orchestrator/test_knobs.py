@@ -20,7 +20,7 @@ from orchestrator.loading import parse_spec
 from tests.orchestrator.simulation import simulate
 from tests.orchestrator.sweeps import DEVICE, ground, specification
 from tests.orchestrator.test_agenda import Play, of_role
-from tracking.missing import missing_from
+from tracking.comparison.missing import missing_from
 
 NUMBERS = st.floats(0.0, 1.0)
 ARM: dict[str, Any] = {

@@ -13,7 +13,7 @@ from sklearn.datasets import load_digits
 from tests.object_store import running_object_store
 from tests.orchestrator.command_line import ended, write_spec
 from tracking.artifacts import ArtifactStore
-from tracking.ledger import Ledger
+from tracking.ledger.ledger import Ledger
 from workers.checkpoints import from_safetensors, weights_hash
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1200)]

@@ -14,7 +14,7 @@ from tests.orchestrator.command_line import finish, started, write_spec
 from tests.orchestrator.processes import until
 from tests.tracking.postgres import PostgresServer, running_postgres
 from tracking import LedgerUnreachableError, Loss, SweepHeldError, TrialState
-from tracking.ledger import Ledger
+from tracking.ledger.ledger import Ledger
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1500)]
 

@@ -10,10 +10,10 @@ from orchestrator.backend import InlineBackend
 from orchestrator.ground import survey
 from tests.orchestrator.sweeps import OFF, Bench, specification
 from tracking.artifacts import ArtifactStore
-from tracking.compare import compare
-from tracking.comparison import Comparison
-from tracking.grids import all_grids
+from tracking.comparison.compare import compare
+from tracking.comparison.comparison import Comparison
 from tracking.records import TrialRecord, TrialState
+from tracking.report.grids import all_grids
 from workers.node import Node
 from workers.trial import run_trial
 

@@ -14,11 +14,11 @@ from tests.orchestrator.backends import SeededBackend
 from tests.orchestrator.simulation import simulate
 from tests.orchestrator.sweeps import DEVICE, OFF, Bench, specification
 from tests.orchestrator.test_agenda import Play, fails, of_role, silent
-from tracking.compare import compare
-from tracking.comparison import Comparison
-from tracking.grids import grids_of
+from tracking.comparison.compare import compare
+from tracking.comparison.comparison import Comparison
 from tracking.records import TrialState
-from tracking.report import to_html, to_json, to_markdown, to_text
+from tracking.report.grids import grids_of
+from tracking.report.report import to_html, to_json, to_markdown, to_text
 
 LATENCY = {"cost": "latency", "samples": 50}
 GATES = {"method": "weight_gates", "settings": LATENCY, "allocation": "method", "name": "gates"}

@@ -152,14 +152,14 @@ class TestASweepWithAPassword:
 
     def test_no_command_line_shows_it(self, aftermath: Aftermath) -> None:
         lines = aftermath.watch.command_lines
-        assert any("tracking.publisher_process" in line for line in lines)
+        assert any("tracking.mlflow_mirror.publisher_process" in line for line in lines)
         assert [line for line in lines if PASSWORD in line] == []
 
     def test_workers_do_not_get_it(self, aftermath: Aftermath) -> None:
         held = aftermath.watch.environments
         assert any("ray::" in line for line in held)
         assert any("raylet" in line for line in held)
-        theirs = ("orchestrator run", "tracking.publisher_process")
+        theirs = ("orchestrator run", "tracking.mlflow_mirror.publisher_process")
         assert [
             line
             for line, environment in held.items()

@@ -15,7 +15,7 @@ from orchestrator.ground import survey
 from orchestrator.spec import SweepSpec
 from tests.orchestrator.sweeps import OFF, Bench, specification
 from tracking.artifacts import ArtifactStore
-from tracking.compare import compare
+from tracking.comparison.compare import compare
 from tracking.records import TrialRecord, TrialState
 from workers.node import Node
 from workers.rebuild import export_trial, load_pruned

@@ -11,7 +11,7 @@ from tests.orchestrator.command_line import ended, finish, started, write_spec
 from tests.orchestrator.processes import until
 from tests.tracking.postgres import running_postgres
 from tracking import MissingLedgerError, Outcome, TrialState
-from tracking.ledger import Ledger
+from tracking.ledger.ledger import Ledger
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(1500)]
 

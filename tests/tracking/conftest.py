@@ -9,8 +9,8 @@ import pytest
 
 from tests.tracking.postgres import PostgresServer, running_postgres
 from tracking import NewEntry, TrialRecord
-from tracking.ledger import Ledger
-from tracking.writer import SweepWriter
+from tracking.ledger.ledger import Ledger
+from tracking.ledger.writer import SweepWriter
 
 NOON = datetime(2026, 11, 22, 12, 0, 0, 123456, tzinfo=UTC)
 SPEC: dict[str, Any] = {"method": "l1", "ratios": {"layer1.0.conv1": 0.1 + 0.2}, "plan": None}

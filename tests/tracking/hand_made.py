@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tracking.compare import compare
-from tracking.comparison import Comparison
-from tracking.ledger import Ledger
+from tracking.comparison.compare import compare
+from tracking.comparison.comparison import Comparison
+from tracking.ledger.ledger import Ledger
 from tracking.records import NewEntry, Role, SweepState, TrialState
 
 DENSE = {"macs": 1_000_000, "params": 20_000}

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from tests.tracking.hand_made import ENVIRONMENT, HandMadeSweep, specification
-from tracking.compare import compare, compare_records
-from tracking.comparison import Comparison, Row, Table, Verdict
+from tracking.comparison.compare import compare, compare_records
+from tracking.comparison.comparison import Comparison, Row, Table, Verdict
+from tracking.comparison.statistics import PAIRED_T
 from tracking.records import SweepState, TrialState
-from tracking.statistics import PAIRED_T
 
 FAILED, STOPPED, PENDING = TrialState.FAILED, TrialState.STOPPED, TrialState.PENDING
 

@@ -13,10 +13,10 @@ import pytest
 
 from tests.tracking.conftest import add
 from tracking import FencedError, LeaseRecord, LedgerUnreachableError, SweepHeldError
-from tracking.database import Database
-from tracking.ledger import Ledger
+from tracking.ledger.database import Database
+from tracking.ledger.ledger import Ledger
+from tracking.ledger.writer import SweepWriter
 from tracking.processes import this_process
-from tracking.writer import SweepWriter
 
 ROOT = Path(__file__).parents[2]
 ELSEWHERE = replace(this_process(), host="far-away", place="another machine")
@@ -25,8 +25,8 @@ ELSEWHERE = replace(this_process(), host="far-away", place="another machine")
 DRIVER = """
 import sys, time
 from tracking import NewEntry
-from tracking.database import Database
-from tracking.ledger import Ledger
+from tracking.ledger.database import Database
+from tracking.ledger.ledger import Ledger
 url, lease_s = sys.argv[1], float(sys.argv[2])
 with Ledger.open(url) as ledger:
     writer = ledger.take_over("grid", "a process", lease_s=lease_s)

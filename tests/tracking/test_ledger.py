@@ -16,8 +16,8 @@ from tracking import (
     UnknownSweepError,
     UnstorableError,
 )
-from tracking.ledger import Ledger
-from tracking.writer import SweepWriter
+from tracking.ledger.ledger import Ledger
+from tracking.ledger.writer import SweepWriter
 
 
 class TestSweeps:

@@ -26,7 +26,7 @@ from tracking import (
     UnknownSweepError,
     redact,
 )
-from tracking.ledger import Ledger
+from tracking.ledger.ledger import Ledger
 from tracking.processes import this_process
 
 LEASE = LeaseRecord(

@@ -8,9 +8,9 @@ import sqlalchemy as sa
 
 from tests.tracking.conftest import NOON, SPEC, add, add_running
 from tracking import Loss, NewEntry
-from tracking.ledger import Ledger
-from tracking.outbox import Outbox
-from tracking.writer import SweepWriter
+from tracking.ledger.ledger import Ledger
+from tracking.ledger.outbox import Outbox
+from tracking.ledger.writer import SweepWriter
 
 
 @pytest.fixture

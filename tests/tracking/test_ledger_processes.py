@@ -12,9 +12,9 @@ import pytest
 
 from tests.tracking.conftest import add, add_running
 from tracking import FencedError, LedgerUnreachableError, Outcome, TrialState
-from tracking.ledger import Ledger
-from tracking.outbox import Outbox
-from tracking.writer import SweepWriter
+from tracking.ledger.ledger import Ledger
+from tracking.ledger.outbox import Outbox
+from tracking.ledger.writer import SweepWriter
 
 pytestmark = pytest.mark.integration
 
@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 
 OPENER = """
 import sys
-from tracking.ledger import Ledger
+from tracking.ledger.ledger import Ledger
 print("ready", flush=True)
 sys.stdin.readline()
 ledger = Ledger.open(sys.argv[1])
@@ -37,7 +37,7 @@ BUSY_WRITER = """
 import sys
 from datetime import UTC, datetime
 from tracking import NewEntry
-from tracking.ledger import Ledger
+from tracking.ledger.ledger import Ledger
 writer = Ledger.open(sys.argv[1]).take_over("grid", "doomed", by_force=True)
 for index in range(1_000_000):
     with writer.transaction():
@@ -54,7 +54,7 @@ for index in range(1_000_000):
 FROZEN_WRITER = """
 import sys, time
 from tracking import NewEntry
-from tracking.ledger import Ledger
+from tracking.ledger.ledger import Ledger
 writer = Ledger.open(sys.argv[1]).take_over("grid", "frozen", by_force=True)
 with writer.transaction():
     trial = writer.want(NewEntry(role="search", arm="frozen", index=0), "frozen", {})[1]
@@ -199,7 +199,7 @@ def test_threads_share_a_writer_and_a_publisher_marks_beside_them(
 def test_a_lock_that_is_never_released_is_reported(
     writer: SweepWriter, ledger_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tracking.database.LOCK_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("tracking.ledger.database.LOCK_TIMEOUT_S", 0.2)
     with writer.transaction():
         add(writer)
         with Ledger.open(ledger_url) as other:  # reading is never locked out

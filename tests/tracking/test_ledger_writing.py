@@ -17,8 +17,8 @@ from tracking import (
     TrialState,
     UnknownTrialError,
 )
-from tracking.ledger import Ledger
-from tracking.writer import MAX_NODES, SweepWriter
+from tracking.ledger.ledger import Ledger
+from tracking.ledger.writer import MAX_NODES, SweepWriter
 
 BLAMED = [Loss.WORKER, Loss.MEMORY, Loss.HUNG]
 

@@ -21,11 +21,10 @@ from tracking import (
     NewLedgerError,
     OldLedgerError,
     TrialState,
-    schema,
-    tables,
 )
-from tracking.database import Database
-from tracking.ledger import Ledger
+from tracking.ledger import schema, tables
+from tracking.ledger.database import Database
+from tracking.ledger.ledger import Ledger
 
 FIRST = Path(__file__).with_name("ledger_0001.sql")  # as the first version wrote it
 

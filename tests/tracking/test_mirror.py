@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tracking.mirror import attempt_run, flatten, run_name, sweep_key, sweep_run
+from tracking.mlflow_mirror.mirror import attempt_run, flatten, run_name, sweep_key, sweep_run
 from tracking.records import (
     AttemptRecord,
     EntryRecord,

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from tracking.artifacts import ArtifactStore
-from tracking.ledger import Ledger
-from tracking.mlflow_server import (
+from tracking.ledger.ledger import Ledger
+from tracking.mlflow_mirror.publisher import Publisher
+from tracking.mlflow_mirror.server import (
     MlflowServerError,
     default_uri,
     prepare_store,
@@ -21,7 +22,6 @@ from tracking.mlflow_server import (
     start_server,
     why_silent,
 )
-from tracking.publisher import Publisher
 from tracking.records import NewEntry
 
 
@@ -47,7 +47,7 @@ def test_other_stores_than_files_are_left_alone(
     def opened() -> None:
         raise AssertionError("a store was opened")
 
-    monkeypatch.setattr("tracking.mlflow_server.import_store", opened)
+    monkeypatch.setattr("tracking.mlflow_mirror.server.import_store", opened)
     monkeypatch.chdir(tmp_path)
     prepare_store(uri)
     assert not list(tmp_path.iterdir())

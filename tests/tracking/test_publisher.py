@@ -18,16 +18,16 @@ import sqlalchemy as sa
 
 from tests.tracking.postgres import PostgresServer, running_postgres
 from tracking.artifacts import ArtifactStore
-from tracking.ledger import Ledger
-from tracking.mirror import KEY, sweep_key
-from tracking.mlflow_client import Mlflow, MlflowUnavailableError, RunHandle
-from tracking.mlflow_server import MlflowServer, default_uri, prepare_store, start_server
-from tracking.outbox import Outbox
-from tracking.publisher import Publisher
-from tracking.publisher_process import start_publisher
+from tracking.ledger.ledger import Ledger
+from tracking.ledger.outbox import Outbox
+from tracking.ledger.writer import SweepWriter
+from tracking.mlflow_mirror.client import Mlflow, MlflowUnavailableError, RunHandle
+from tracking.mlflow_mirror.mirror import KEY, sweep_key
+from tracking.mlflow_mirror.publisher import Publisher
+from tracking.mlflow_mirror.publisher_process import start_publisher
+from tracking.mlflow_mirror.server import MlflowServer, default_uri, prepare_store, start_server
+from tracking.mlflow_mirror.sole_publisher import sole_publisher
 from tracking.records import Loss, NewEntry, SweepState, TrialState
-from tracking.sole_publisher import sole_publisher
-from tracking.writer import SweepWriter
 
 pytestmark = pytest.mark.integration
 
@@ -642,7 +642,8 @@ class TestPublisherProcess:
             run_trial(bench.writer, number)
         settings = environment_of(bench, uri)
         script = (
-            "import os, time; from tracking.publisher_process import start_publisher; "
+            "import os, time; "
+            "from tracking.mlflow_mirror.publisher_process import start_publisher; "
             f"print(start_publisher(**{settings!r}).pid, flush=True); "
             "time.sleep(1); os._exit(9)"
         )

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from tests.tracking.hand_made import HandMadeSweep, specification
-from tracking.comparison import Comparison
+from tracking.comparison.comparison import Comparison
 from tracking.records import SweepState, TrialState
-from tracking.report import to_html, to_json, to_markdown, to_text
-from tracking.verdicts import Story, method_note, stories
-from tracking.wording import amount, duration, equals, listed, points, share
+from tracking.report.report import to_html, to_json, to_markdown, to_text
+from tracking.report.verdicts import Story, method_note, stories
+from tracking.report.wording import amount, duration, equals, listed, points, share
 
 
 class Page(HTMLParser):

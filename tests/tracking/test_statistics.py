@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
 
-from tracking.statistics import (
+from tracking.comparison.statistics import (
     PAIRED_T,
     SIGN_FLIP,
     _smallest_by_chance,

@@ -1,0 +1,1 @@
+"""Stored trials read as an answer: rows, tests, fronts; from records, never from the database."""

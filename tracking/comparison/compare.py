@@ -1,0 +1,177 @@
+"""From stored records to a comparison: who is best, by how much, how surely, and at what price."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+from tracking.comparison.comparison import FRONT, Comparison, Dense, Identity, Table
+from tracking.comparison.fronts import flattened, fronts_of
+from tracking.comparison.identities import differing, fits, identities, shared
+from tracking.comparison.missing import missing_from
+from tracking.comparison.predictors import predictors_of
+from tracking.comparison.rows import Desk, Point
+from tracking.comparison.runs import Run, failure_of, usable
+from tracking.records import EntryRecord, SweepRecord, TrialRecord
+
+TOLERANCE = 0.01  #: Where the specification names none: a share of the dense cost.
+
+
+class Records(Protocol):
+    """Where records are read from: the ledger, or anything that keeps them."""
+
+    def entries(self, sweep_id: int) -> Sequence[EntryRecord]:
+        """Return the sweep's entries."""
+
+    def trials(self, sweep_id: int) -> Sequence[TrialRecord]:
+        """Return the sweep's trials."""
+
+
+def compare(ledger: Records, sweep: SweepRecord) -> Comparison:
+    """Compare the arms of a sweep, finished or not, from its stored records alone."""
+    return compare_records(sweep, ledger.entries(sweep.id), ledger.trials(sweep.id))
+
+
+def compare_records(
+    sweep: SweepRecord, entries: Iterable[EntryRecord], trials: Iterable[TrialRecord]
+) -> Comparison:
+    """Compare records at hand; an entry whose trial is not among them is left out."""
+    by_id = {trial.id: trial for trial in trials}
+    runs = [
+        Run(entry=entry, trial=by_id[entry.trial_id])
+        for entry in sorted(entries, key=lambda e: (e.role, e.arm, e.target, e.index))
+        if entry.trial_id in by_id
+    ]
+    baselines = [run for run in usable(runs) if run.entry.role == "baseline"]
+    reported = [run for run in runs if run.entry.role in {"confirm", "control"}]
+    ends = [run.trial.ended_at for run in runs if run.trial.ended_at is not None]
+    environments = _distinct(
+        run.result["environment"] for run in runs if run.result.get("environment")
+    )
+    return Comparison(
+        sweep=sweep.name,
+        state=str(sweep.state),
+        spec_hash=sweep.spec_hash,
+        spec=sweep.spec,
+        last_change=max(ends).isoformat(timespec="seconds") if ends else None,
+        dense=_dense(baselines, None),
+        tables=_all_tables(sweep.spec, runs, baselines),
+        fronts=fronts_of(runs),
+        predictors=predictors_of(runs),
+        failures=tuple(failure for run in runs if (failure := failure_of(run)) is not None),
+        missing=missing_from(sweep.spec, runs),
+        warnings=_warnings(sweep.spec, environments),
+        environments=environments,
+        seeds=tuple(sorted({run.entry.index for run in usable(reported)})),
+    )
+
+
+def _all_tables(
+    spec: Mapping[str, Any], runs: Sequence[Run], baselines: Sequence[Run]
+) -> tuple[Table, ...]:
+    """Build the tables of every target, or the one of the fronts."""
+    tolerance = float((spec.get("search") or {}).get("tolerance", TOLERANCE))
+    if not spec.get("targets"):
+        point = Point(label=FRONT, axis=None, reduction=None, tolerance=tolerance)
+        tables = _tables(point, (), flattened(runs), baselines)
+        return tuple(table for table in tables if table.rows)
+    arms = [arm["name"] for arm in spec.get("arms", ())]
+    points = [
+        Point(label=f"{axis}-{share * 100:g}%", axis=axis, reduction=share, tolerance=tolerance)
+        for axis in ("macs", "params")
+        for share in spec["targets"].get(f"{axis}_reduction", ())
+    ]
+    return tuple(table for point in points for table in _tables(point, arms, runs, baselines))
+
+
+def _tables(
+    point: Point, arms: Sequence[str], runs: Sequence[Run], baselines: Sequence[Run]
+) -> list[Table]:
+    """Build one table, or one per identity where runs that must not be compared have met."""
+    here = [
+        run
+        for run in runs
+        if run.entry.target == point.label
+        or (run.entry.role in {"control", "predictor"} and not run.entry.target)
+    ]
+    judged = [run for run in here if run.entry.role in {"confirm", "control"}]
+    others = [run for run in here if run.entry.role in {"search", "latency", "predictor"}]
+    found = identities(judged)
+    tables = []
+    for place, identity in enumerate(found):
+        # A run without a result has no identity to go by; it is counted once, in the first table.
+        part = [
+            run for run in judged if (fits(shared(run), identity) if run.result else place == 0)
+        ]
+        dense = _dense(baselines, identity[0])
+        desk = Desk(arms=arms, runs=[*others, *part], point=point, dense=dense)
+        warnings = []
+        if len(found) > 1:
+            warnings.append(
+                f"Runs at {point.label} differ in {differing(found)}, so they are not compared "
+                f"with one another: this is part {place + 1} of {len(found)}."
+            )
+        if dense is None and part:
+            warnings.append(
+                "The dense baseline these runs started from has no result of its own in this "
+                "sweep, so drops against it are missing."
+            )
+        tables.append(
+            Table(
+                target=point.label,
+                axis=point.axis,
+                reduction=point.reduction,
+                tolerance=point.tolerance,
+                identity=Identity(
+                    base_weights=identity[0],
+                    recipe=identity[1],
+                    data=identity[2],
+                    policy=identity[3],
+                ),
+                dense=dense,
+                rows=desk.rows(),
+                warnings=tuple(warnings),
+            )
+        )
+    return tables
+
+
+def _dense(baselines: Sequence[Run], weights: str | None) -> Dense | None:
+    """Find the baseline with these weights; without weights to go by, the only one there is."""
+    fitting = [run for run in baselines if weights in {None, run.result.get("weights")}]
+    if not fitting:
+        return None
+    run = fitting[0]
+    return Dense(
+        test_accuracy=float(run.result["test_accuracy"]),
+        val_accuracy=run.number("val_accuracy"),
+        macs=int(run.result["macs"]),
+        params=int(run.result["params"]),
+        weights=str(run.result["weights"]),
+    )
+
+
+def _distinct(values: Iterable[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
+    found: list[Mapping[str, Any]] = []
+    for value in values:
+        if value not in found:
+            found.append(value)
+    return tuple(found)
+
+
+def _warnings(
+    spec: Mapping[str, Any], environments: Sequence[Mapping[str, Any]]
+) -> tuple[str, ...]:
+    """Say what limits the whole comparison."""
+    off = [name for name, on in (spec.get("controls") or {}).items() if not on]
+    warnings = []
+    if off:
+        warnings.append(f"Controls switched off: {', '.join(off)}.")
+    for key, what in (("device_name", "devices"), ("commit", "versions of the code")):
+        found = list(dict.fromkeys(str(environment.get(key)) for environment in environments))
+        if len(found) > 1:
+            warnings.append(f"Runs came from different {what}: {', '.join(found)}.")
+    if any(environment.get("dirty") for environment in environments):
+        warnings.append("Some runs came from a checkout with uncommitted changes.")
+    packages = [environment.get("packages") for environment in environments]
+    if any(other != packages[0] for other in packages[1:]):
+        warnings.append("Runs came from different package versions; the provenance lists them.")
+    return tuple(warnings)

@@ -1,0 +1,47 @@
+"""What runs must share to be compared: one baseline, one recipe, one data set, one layer policy."""
+
+from collections.abc import Iterable, Sequence
+
+from tracking.comparison.comparison import SCRATCH
+from tracking.comparison.runs import Run
+
+KEYS = ("base_weights", "recipe_hash", "data_hash", "policy_hash")  #: Of a result.
+NAMES = ("baseline weights", "recipe", "data", "layer policy")
+Shared = tuple[str | None, ...]  #: Values of `KEYS`; None fits any.
+
+
+def shared(run: Run) -> Shared:
+    """Read a run's identity off its result.
+
+    Training from scratch follows the baseline's recipe, so that recipe is not held against it.
+    """
+    is_scratch = run.entry.arm.startswith(SCRATCH)
+    return tuple(
+        None if is_scratch and key == "recipe_hash" else run.result.get(key) or None for key in KEYS
+    )
+
+
+def fits(one: Shared, other: Shared) -> bool:
+    """Whether runs of these two identities may be compared."""
+    return all(a is None or b is None or a == b for a, b in zip(one, other, strict=True))
+
+
+def identities(runs: Iterable[Run]) -> list[Shared]:
+    """List the distinct identities; a run that does not have some part of one fits any."""
+    found: list[Shared] = []
+    seen = [shared(run) for run in runs if run.result]
+    for identity in sorted(seen, key=lambda values: values.count(None)):
+        for place, other in enumerate(found):
+            if fits(identity, other):
+                merged = tuple(a or b for a, b in zip(other, identity, strict=True))
+                found[place] = merged
+                break
+        else:
+            found.append(identity)
+    return found or [(None,) * len(KEYS)]
+
+
+def differing(identities: Sequence[Shared]) -> str:
+    """Name the parts in which identities differ, as in ``recipe and data``."""
+    columns = zip(NAMES, zip(*identities, strict=True), strict=True)
+    return " and ".join(name for name, values in columns if len(set(values) - {None}) > 1)

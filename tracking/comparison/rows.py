@@ -1,0 +1,130 @@
+"""The rows of one table, each from the runs of one arm or control."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from tracking.comparison.comparison import FRONT, SCRATCH, Dense, Row, Verdict
+from tracking.comparison.fronts import arm_of
+from tracking.comparison.ranking import ranked, tested
+from tracking.comparison.runs import (
+    Run,
+    average,
+    cost_of,
+    count,
+    latencies_of,
+    reduction_of,
+    search_cost,
+    summary_of,
+    uniform_check,
+    usable,
+    widths_of,
+)
+from tracking.records import TrialState
+
+CONTROLS = ("dense", "random", "uniform_l1")  #: In this order, then the others.
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Point:
+    """What the rows of a table have in common."""
+
+    label: str
+    axis: str | None  #: ``macs`` or ``params``; None where costs differ by design.
+    reduction: float | None
+    tolerance: float
+
+    @property
+    def is_front(self) -> bool:
+        """Rows are points of fronts, each at its own cost."""
+        return self.label == FRONT
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Desk:
+    """Everything one table is made from."""
+
+    arms: Sequence[str]  #: Names that get a row even without a run.
+    runs: Sequence[Run]
+    point: Point
+    dense: Dense | None
+
+    def rows(self) -> tuple[Row, ...]:
+        """Return the arms by descending accuracy, then the controls, each tested and judged."""
+        roles = {"confirm"} if self.point.is_front else {"search", "confirm"}
+        met = [run.entry.arm for run in self.runs if run.entry.role in roles]
+        arms = [self._row(name, "arm") for name in dict.fromkeys([*self.arms, *met])]
+        met = [run.entry.arm for run in self.runs if run.entry.role == "control"]
+        controls = [self._row(name, "control") for name in sorted(set(met), key=_control_order)]
+        if self.point.is_front:
+            arms.sort(key=lambda row: (row.arm, -(row.cost.macs if row.cost else 0)))
+            free = [replace(row, verdict=Verdict.UNRANKED) if row.accuracy else row for row in arms]
+            return (*free, *controls)
+        return (*ranked(arms), *tested(controls, arms))
+
+    def _of(self, role: str, name: str) -> list[Run]:
+        return [run for run in self.runs if (run.entry.role, run.entry.arm) == (role, name)]
+
+    def _row(self, name: str, role: Literal["arm", "control"]) -> Row:
+        """Fill a row with what needs no other row but the dense control."""
+        arm = arm_of(name)
+        runs = self._of("confirm" if role == "arm" else "control", name)
+        predictors = self._of("predictor", arm) if role == "arm" else []
+        broken = [run for run in predictors if run.trial.state is TrialState.FAILED]
+        good = usable(runs)
+        accuracy = summary_of(good, "test_accuracy")
+        tuned = summary_of(usable(self._of("control", "dense")), "test_accuracy")
+        searched = self._of("search", arm.removeprefix(SCRATCH))
+        search = search_cost(searched) if searched else None
+        seconds = average(good, lambda run: run.seconds)
+        predictor = average(usable(predictors), lambda run: run.seconds)
+        return Row(
+            name=name,
+            arm=arm,
+            role=role,
+            verdict=Verdict.CONTROL if role == "control" else Verdict.MISSING,
+            leads=False,
+            accuracy=accuracy,
+            by_seed={run.entry.index: float(run.result["test_accuracy"]) for run in good},
+            val_accuracy=summary_of(good, "val_accuracy"),
+            val_accuracy_before=summary_of(good, "val_accuracy_before"),
+            test_accuracy_drop=(
+                self.dense.test_accuracy - accuracy.mean if self.dense and accuracy else None
+            ),
+            tuned_drop=tuned.mean - accuracy.mean if tuned and accuracy else None,
+            test=None,
+            p=None,
+            cost=cost_of(good),
+            on_target=self._on_target(good),
+            epochs=average(good, lambda run: run.epochs),
+            seconds=seconds,
+            statistics_seconds=average(good, lambda run: run.number("seconds_statistics")),
+            search=search,
+            predictor_seconds=predictor,
+            total_seconds=(
+                None
+                if seconds is None
+                else seconds + (search.seconds if search else 0.0) + (predictor or 0.0)
+            ),
+            runs=count(runs or broken),
+            masked_difference=max(
+                (d for run in good if (d := run.number("masked_difference")) is not None),
+                default=None,
+            ),
+            latency=latencies_of(usable(self._of("latency", name))),
+            widths=widths_of(good),
+            uniform=uniform_check(searched) if role == "arm" and not self.point.is_front else None,
+        )
+
+    def _on_target(self, runs: Sequence[Run]) -> bool | None:
+        """Whether every run met the target; None for runs that have none, as the dense control."""
+        if self.point.axis is None or self.point.reduction is None:
+            return None
+        found = [reduction_of(run, self.point.axis) for run in runs if run.entry.target]
+        distances = [abs(share - self.point.reduction) for share in found if share is not None]
+        return max(distances) <= self.point.tolerance + 1e-9 if distances else None
+
+
+def _control_order(name: str) -> tuple[int, str]:
+    arm = arm_of(name)
+    return (CONTROLS.index(arm) if arm in CONTROLS else len(CONTROLS), name)

@@ -1,0 +1,92 @@
+"""The life of a trial: what may follow what, and the one statement that makes it so."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from enum import StrEnum
+from functools import cache
+from types import MappingProxyType
+from typing import Any
+
+import sqlalchemy as sa
+
+from tracking.ledger.tables import trials
+from tracking.records import TrialState
+
+
+class Event(StrEnum):
+    """Something that happens to a trial."""
+
+    START = "start"
+    REPORT = "report"
+    COMPLETE = "complete"
+    STOP = "stop"
+    FAIL = "fail"
+    LOSE = "lose"  #: The machine or the driver went away; the trial will be tried again.
+    GIVE_UP = "give_up"  #: Lost once too often.
+    RETRY = "retry"
+    CANCEL = "cancel"
+    REVIVE = "revive"  #: What was cancelled is wanted after all.
+
+
+#: Event -> (state it needs, state it leads to). Nothing leaves a final state but a retry.
+TRANSITIONS: Mapping[Event, tuple[TrialState, TrialState]] = MappingProxyType(
+    {
+        Event.START: (TrialState.PENDING, TrialState.RUNNING),
+        Event.REPORT: (TrialState.RUNNING, TrialState.RUNNING),
+        Event.COMPLETE: (TrialState.RUNNING, TrialState.COMPLETED),
+        Event.STOP: (TrialState.RUNNING, TrialState.STOPPED),
+        Event.FAIL: (TrialState.RUNNING, TrialState.FAILED),
+        Event.LOSE: (TrialState.RUNNING, TrialState.PENDING),
+        Event.GIVE_UP: (TrialState.RUNNING, TrialState.FAILED),
+        Event.RETRY: (TrialState.FAILED, TrialState.PENDING),
+        Event.CANCEL: (TrialState.PENDING, TrialState.CANCELLED),
+        Event.REVIVE: (TrialState.CANCELLED, TrialState.PENDING),
+    }
+)
+
+_COUNTED = {Event.START: ("attempt",), Event.LOSE: ("losses",), Event.GIVE_UP: ("losses",)}
+
+
+def move(
+    connection: sa.Connection, event: Event, which: Mapping[str, int], **changes: Any
+) -> "list[sa.Row[Any]]":
+    """Let ``event`` happen to the trials it may happen to: the only place that changes a state.
+
+    Args:
+        connection: Transaction to write in.
+        event: What happens; trials not in the state it needs are left alone.
+        which: Columns and the values they must have, ``{"sweep_id": 1}`` for a whole sweep.
+        changes: New values of other columns; ``attempt`` and ``losses`` are added to what is there
+            when the event is a start or a loss.
+
+    Returns:
+        Id and attempt of each trial that was moved.
+    """
+    _, reached = TRANSITIONS[event]
+    if reached.is_final:
+        changes["ended_at"] = datetime.now(UTC)
+    elif event in {Event.RETRY, Event.REVIVE}:
+        changes["ended_at"] = None
+    values = {f"in_{name}": value for name, value in which.items()}
+    values |= {f"new_{name}": value for name, value in changes.items()}
+    return list(connection.execute(_statement(event, tuple(which), tuple(changes)), values).all())
+
+
+@cache  # building a statement takes longer than running it
+def _statement(event: Event, which: tuple[str, ...], changed: tuple[str, ...]) -> sa.Executable:
+    needed, reached = TRANSITIONS[event]
+    counted = _COUNTED.get(event, ())
+    new: dict[str, Any] = {}
+    for name in changed:
+        column = trials.c[name]
+        value = sa.bindparam(f"new_{name}", type_=column.type)
+        new[name] = column + value if name in counted else value
+    return (
+        sa.update(trials)
+        .where(
+            trials.c.state == needed,
+            *(trials.c[name] == sa.bindparam(f"in_{name}") for name in which),
+        )
+        .values(state=reached, rev=trials.c.rev + 1, **new)
+        .returning(trials.c.id, trials.c.attempt)
+    )

@@ -1,1 +1,0 @@
-"""How older ledgers become new ones: Alembic revisions, run by `tracking.schema`."""

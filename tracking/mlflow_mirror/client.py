@@ -1,0 +1,259 @@
+"""MLflow behind a door: few calls, short time-outs, and two kinds of failure.
+
+MLflow is imported on first use; by its defaults one call to a dead server blocks for 247 s.
+"""
+
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from tracking.artifacts import ArtifactNotFoundError, ArtifactStore
+from tracking.errors import TrackingError, redact
+from tracking.mlflow_mirror.mirror import KEY, PARENT, Point, RunImage, Status
+from tracking.mlflow_mirror.server import import_store, prepare_store, quiet_mlflow
+
+TIMEOUT_S = 5
+_ENVIRONMENT: Mapping[str, str] = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": str(TIMEOUT_S),
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # which costs a request for each run
+}
+_SCHEMA_LOCK = 7_305_113_265  # any number, as long as every publisher uses it
+_REFUSALS = frozenset(
+    {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS", "INVALID_STATE"}
+)
+_MISSING = frozenset({"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND"})
+
+
+class MirrorError(TrackingError):
+    """Base of what goes wrong between the ledger and MLflow."""
+
+    def __init__(self, uri: str, problem: str) -> None:
+        super().__init__(uri, problem)
+        self.uri, self.problem = uri, problem
+
+
+class MlflowUnavailableError(MirrorError):
+    """MLflow does not answer, or not now: the same call may do later."""
+
+    def __str__(self) -> str:
+        return (
+            f"MLflow at {self.uri} cannot be used now: {self.problem}. The sweep goes on; what is "
+            "missing there is sent when it answers, or by 'prunesweep publish'."
+        )
+
+
+class MlflowRefusedError(MirrorError):
+    """MLflow will not take this, however often it is sent."""
+
+    def __str__(self) -> str:
+        return f"MLflow at {self.uri} refused: {self.problem}. The ledger has it all the same."
+
+
+class MlflowMissingError(MlflowRefusedError):
+    """What a call was about is not there."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunHandle:
+    """A run in MLflow."""
+
+    id: str
+    artifact_uri: str
+    is_deleted: bool  #: By a user; such a run takes nothing.
+
+
+class Mlflow:
+    """The few calls a mirror needs. Every method raises only `MirrorError`.
+
+    Args:
+        uri: ``http(s)://`` of a server, or a database URL of a store used directly.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self.uri = redact(uri)
+        self._raw_uri = uri
+        self._connected: Any = None
+
+    @property
+    def is_direct(self) -> bool:
+        """The store is a database, so nobody else decides where artifacts go."""
+        return not self._raw_uri.startswith(("http://", "https://"))
+
+    def experiment(self, name: str, artifact_location: str | None) -> str:
+        """Find or create the experiment of this name and return its id; a deleted one comes back.
+
+        Args:
+            name: Its name.
+            artifact_location: Where a new one keeps artifacts; None leaves that to the server.
+        """
+        with self._calling() as client:
+            found = client.get_experiment_by_name(name)
+            if found is None:
+                return str(client.create_experiment(name, artifact_location=artifact_location))
+            if found.lifecycle_stage == "deleted":
+                client.restore_experiment(found.experiment_id)
+            return str(found.experiment_id)
+
+    def run(self, run_id: str) -> RunHandle:
+        """Return the run of this id.
+
+        Raises:
+            MlflowMissingError: There is none.
+        """
+        with self._calling() as client:
+            return _handle(client.get_run(run_id))
+
+    def find(self, experiment_id: str, key: str) -> list[RunHandle]:
+        """Return the runs of this key, deleted ones last."""
+        with self._calling() as client:
+            runs = client.search_runs(
+                [experiment_id],
+                f"tags.`{KEY}` = '{key}'",
+                run_view_type=3,  # active and deleted
+                max_results=10,
+            )
+        return sorted(map(_handle, runs), key=lambda run: (run.is_deleted, run.id))
+
+    def create(self, experiment_id: str, image: RunImage, parent: str | None) -> RunHandle:
+        """Create a run, with its tags; it is running."""
+        tags = {**image.tags, KEY: image.key, **({PARENT: parent} if parent else {})}
+        with self._calling() as client:
+            return _handle(
+                client.create_run(
+                    experiment_id, start_time=image.start_ms, tags=tags, run_name=image.name
+                )
+            )
+
+    def log(
+        self,
+        run_id: str,
+        points: Iterable[Point] = (),
+        params: Mapping[str, str] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        """Send metrics, params and tags; what is there already is not added again.
+
+        A param MLflow holds with another value, which it never changes, becomes a tag
+        ``prunesweep.amended.NAME``.
+        """
+        with self._calling() as client:
+            from mlflow.entities import Metric, Param, RunTag
+            from mlflow.exceptions import MlflowException
+
+            def send(params: Mapping[str, str], tags: Mapping[str, str]) -> None:
+                client.log_batch(
+                    run_id,
+                    metrics=[
+                        Metric(point.key, point.value, point.timestamp_ms, point.step)
+                        for point in points
+                    ],
+                    params=[Param(key, value) for key, value in params.items()],
+                    tags=[RunTag(key, value) for key, value in tags.items()],
+                )
+
+            points, params, tags = tuple(points), params or {}, tags or {}
+            try:
+                send(params, tags)
+            except MlflowException as error:
+                if error.error_code != "INVALID_PARAMETER_VALUE" or not params:
+                    raise
+                held = client.get_run(run_id).data.params
+                changed = {k: v for k, v in params.items() if held.get(k, v) != v}
+                if not changed:
+                    raise
+                amended = {f"prunesweep.amended.{key}": value for key, value in changed.items()}
+                send({k: v for k, v in params.items() if k not in held}, {**tags, **amended})
+
+    def end(self, run_id: str, status: Status, end_ms: int | None) -> None:
+        """Set the status, and the end of a run that has ended."""
+        with self._calling() as client:
+            if status == "RUNNING":
+                client.update_run(run_id, status=status)
+            else:
+                client.set_terminated(run_id, status=status, end_time=end_ms)
+
+    def delete(self, run_id: str) -> None:
+        """Hide a run; MLflow keeps it for its garbage collection."""
+        with self._calling() as client:
+            client.delete_run(run_id)
+
+    def restore(self, run_id: str) -> None:
+        """Bring a run back that a user deleted."""
+        with self._calling() as client:
+            client.restore_run(run_id)
+
+    def upload(self, run: RunHandle, image: RunImage, store: ArtifactStore) -> None:
+        """Store the files of a run, replacing those there.
+
+        Raises:
+            MlflowRefusedError: A file to copy is missing, or this machine cannot write there.
+        """
+        with self._calling(), tempfile.TemporaryDirectory(prefix="prunesweep-") as folder:
+            from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+            target: Any = get_artifact_repository(run.artifact_uri, tracking_uri=self._raw_uri)
+            for name, content in image.files.items():
+                (Path(folder) / name).write_bytes(content)
+                target.log_artifact(str(Path(folder) / name))
+            for name, path in image.copies.items():
+                downloaded = store.local_path(path, Path(folder) / "downloads")
+                (Path(folder) / name).symlink_to(downloaded)  # uploaded under its own name
+                target.log_artifact(str(Path(folder) / name))
+
+    @contextmanager
+    def _calling(self) -> Iterator[Any]:
+        """Give the client, and sort what it raises."""
+        try:
+            if self._connected is None:
+                self._connected = self._connect()
+            yield self._connected
+        except (ImportError, ArtifactNotFoundError) as error:
+            raise MlflowRefusedError(self.uri, self._clean(error)) from None
+        except Exception as error:
+            code = getattr(error, "error_code", None)
+            kind: type[MirrorError] = MlflowUnavailableError
+            if code in _REFUSALS:
+                kind = MlflowRefusedError
+            elif code in _MISSING:
+                kind = MlflowMissingError
+            raise kind(self.uri, self._clean(error)) from None
+
+    def _connect(self) -> Any:
+        quiet_mlflow()
+        os.environ.update(_ENVIRONMENT)
+        if self.is_direct:
+            import_store()
+            prepare_store(self._raw_uri)
+        from mlflow import MlflowClient
+
+        if not self._raw_uri.startswith("postgresql"):
+            return MlflowClient(self._raw_uri)
+        url = sa.make_url(self._raw_uri).update_query_dict({"connect_timeout": str(TIMEOUT_S)})
+        with sa.create_engine(url, poolclass=sa.NullPool).connect() as connection:
+            # whoever comes first makes the tables; and MLflow itself tries to connect for 100 s
+            connection.execute(sa.select(sa.func.pg_advisory_lock(_SCHEMA_LOCK)))
+            return MlflowClient(url.render_as_string(hide_password=False))
+
+    def _clean(self, error: Exception) -> str:
+        text = str(error).replace(self._raw_uri, self.uri)
+        try:
+            password = sa.make_url(self._raw_uri).password
+        except sa.exc.ArgumentError:
+            password = None
+        text = text.replace(str(password), "***") if password else text
+        return f"{type(error).__name__}: {' '.join(text.split())}"[:500].rstrip(". ")
+
+
+def _handle(run: Any) -> RunHandle:
+    return RunHandle(
+        id=str(run.info.run_id),
+        artifact_uri=str(run.info.artifact_uri),
+        is_deleted=run.info.lifecycle_stage == "deleted",
+    )

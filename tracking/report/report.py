@@ -1,0 +1,251 @@
+"""A comparison as people take it along: terminal, plain text, Markdown, JSON and one HTML file.
+
+Everything shown is taken from the comparison, which is computed from stored records alone.
+"""
+
+import io
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, Group, RenderableType
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from tracking.comparison.comparison import Comparison, Table
+from tracking.report.grids import (
+    Grid,
+    failure_grid,
+    front_grid,
+    grids_of,
+    predictor_grids,
+    width_grid,
+)
+from tracking.report.plots import accuracy_figure, cost_figure, front_figure, width_figure
+from tracking.report.verdicts import Story, front_story, method_note, stories, story_of
+from tracking.report.wording import amount, percent, target
+
+STYLES = {"lead": "bold", "arm": "", "control": "dim", "aside": "dim italic"}
+TEXT_WIDTH = 120  #: Columns of the plain text.
+
+
+def to_renderable(comparison: Comparison, *, brief: bool = False) -> RenderableType:
+    """Return what ``rich`` prints: the verdicts, then the tables; of accuracy and cost if brief."""
+    parts: list[RenderableType] = [Text(_title(comparison), style="bold")]
+    for table in comparison.tables:
+        parts += [] if table.is_front else _told(story_of(table))
+        parts += [Text(f"  Warning: {line}", style="yellow") for line in table.warnings]
+        parts += [_rich(grid) for grid in grids_of(table)[: 2 if brief else None]]
+    if comparison.fronts:
+        parts += _told(front_story(comparison.fronts))
+        parts += [_rich(front_grid(front)) for front in comparison.fronts]
+    if not brief:
+        for grid in predictor_grids(comparison.predictors):
+            parts += [_rich(grid), Text(grid.note, style="dim")]
+    if comparison.failures:
+        parts.append(_rich(failure_grid(comparison.failures)))
+    if note := method_note(comparison):
+        parts.append(Text(note, style="dim"))
+    parts += [Text(f"Warning: {line}", style="yellow") for line in comparison.warnings]
+    if comparison.missing:
+        parts.append(Text("Still to come", style="bold"))
+        parts += [Text(f"  {line}") for line in comparison.missing]
+    return Group(*parts)
+
+
+def to_text(comparison: Comparison, width: int = TEXT_WIDTH) -> str:
+    """Return the same as plain text without colours, ``width`` columns wide."""
+    buffer = io.StringIO()
+    console = Console(file=buffer, width=width, color_system=None, force_terminal=False)
+    console.print(to_renderable(comparison))
+    return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()) + "\n"
+
+
+def to_markdown(comparison: Comparison) -> str:
+    """Return verdicts and tables as GitHub-flavoured Markdown."""
+    lines = [f"# {_escaped(_title(comparison))}", ""]
+    for table in comparison.tables:
+        lines += [] if table.is_front else _markdown_story(story_of(table))
+        lines += [line for warning in table.warnings for line in (f"> {_escaped(warning)}", "")]
+        for grid in grids_of(table):
+            lines += _markdown(grid)
+    if comparison.fronts:
+        lines += _markdown_story(front_story(comparison.fronts))
+        for front in comparison.fronts:
+            lines += _markdown(front_grid(front))
+    for grid in predictor_grids(comparison.predictors):
+        lines += _markdown(grid)
+    if comparison.failures:
+        lines += _markdown(failure_grid(comparison.failures))
+    if note := method_note(comparison):
+        lines += [_escaped(note), ""]
+    for title, items in (
+        ("Warnings", comparison.warnings),
+        ("Still to come", comparison.missing),
+    ):
+        if items:
+            lines += [f"## {title}", "", *(f"- {_escaped(item)}" for item in items), ""]
+    facts = [*_facts(comparison), *_provenance(comparison)]
+    lines += ["## Provenance", "", *(f"- {what}: {_escaped(text)}" for what, text in facts), ""]
+    return "\n".join(lines)
+
+
+def to_json(comparison: Comparison) -> str:
+    """Return the comparison and its verdicts as indented JSON."""
+    told = [
+        {"title": story.title, "headline": story.headline, "details": list(story.details)}
+        for story in stories(comparison)
+    ]
+    return (
+        json.dumps(
+            {**comparison.to_json(), "verdicts": told, "method": method_note(comparison)}, indent=2
+        )
+        + "\n"
+    )
+
+
+def to_html(comparison: Comparison) -> str:
+    """Return a self-contained page: no script, no network, light and dark, reproducible."""
+    environment = Environment(
+        loader=PackageLoader("tracking.report", "templates"),
+        autoescape=select_autoescape(["j2", "html"]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html.j2").render(
+        title=_title(comparison),
+        comparison=comparison,
+        facts=_facts(comparison),
+        stories=stories(comparison),
+        method=method_note(comparison),
+        overview=[
+            Markup(figure)
+            for figure in (
+                accuracy_figure(comparison, "macs"),
+                accuracy_figure(comparison, "params"),
+                front_figure(comparison),
+            )
+            if figure is not None
+        ],
+        sections=[_section(comparison, n, table) for n, table in enumerate(comparison.tables)],
+        fronts=[front_grid(front) for front in comparison.fronts],
+        predictors=predictor_grids(comparison.predictors),
+        failures=failure_grid(comparison.failures) if comparison.failures else None,
+        provenance=_provenance(comparison),
+    )
+
+
+def _section(comparison: Comparison, number: int, table: Table) -> dict[str, Any]:
+    """Gather what the page shows of one table."""
+    cost, widths = (draw(comparison, table, number) for draw in (cost_figure, width_figure))
+    return {
+        "title": _heading(table),
+        "warnings": table.warnings,
+        "grids": grids_of(table),
+        "cost": Markup(cost) if cost else None,
+        "widths": Markup(widths) if widths else None,
+        "width_grid": width_grid(table),
+    }
+
+
+def _heading(table: Table) -> str:
+    if table.is_front:
+        return "Points of the fronts, re-run with fresh seeds"
+    return target(table.axis, table.reduction, table.target)
+
+
+def _facts(comparison: Comparison) -> list[tuple[str, str]]:
+    """Say in figures what was compared."""
+    dense, spec = comparison.dense, comparison.spec
+    facts = [
+        ("Network", str((spec.get("model") or {}).get("name", "unknown"))),
+        ("Data", str((spec.get("data") or {}).get("name", "unknown"))),
+        ("Arms", str(len(spec.get("arms", ())))),
+        ("Seeds", ", ".join(str(seed) for seed in comparison.seeds) or "none yet"),
+    ]
+    if dense is not None:
+        facts += [
+            ("Dense accuracy", f"{percent(dense.test_accuracy)} %"),
+            ("Dense MACs", amount(dense.macs)),
+            ("Dense parameters", amount(dense.params)),
+        ]
+    return facts
+
+
+def _provenance(comparison: Comparison) -> list[tuple[str, str]]:
+    """List where the numbers come from."""
+    found = [("Sweep", comparison.sweep), ("Specification", comparison.spec_hash)]
+    if comparison.last_change:
+        found.append(("Newest result", comparison.last_change))
+    if comparison.dense is not None:
+        found.append(("Baseline weights", comparison.dense.weights))
+    for name in ("recipe", "data", "policy"):
+        hashes = {getattr(table.identity, name) for table in comparison.tables} - {None}
+        if hashes:
+            found.append((f"{name.capitalize()} hash", ", ".join(sorted(hashes))))
+    for number, environment in enumerate(comparison.environments, start=1):
+        label = "Environment" + (f" {number}" if len(comparison.environments) > 1 else "")
+        found.append((label, _environment(environment)))
+    return found
+
+
+def _environment(environment: Mapping[str, Any]) -> str:
+    """Describe an environment on one line."""
+    parts = []
+    for key, value in environment.items():
+        if isinstance(value, Mapping):
+            parts += [f"{name} {version}" for name, version in value.items() if version]
+        elif value is not None and value is not False:
+            parts.append(key if value is True else f"{key.replace('_', ' ')} {value}")
+    return ", ".join(parts)
+
+
+def _title(comparison: Comparison) -> str:
+    return f"{comparison.sweep} ({comparison.state})"
+
+
+def _told(story: Story) -> list[RenderableType]:
+    return [
+        Text(""),
+        Text.assemble((f"{story.title}: ", "bold"), (story.headline, "bold cyan")),
+        Text(" ".join(story.details)),
+    ]
+
+
+def _rich(grid: Grid) -> RichTable:
+    table = RichTable(title=grid.title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    for place, column in enumerate(grid.columns):
+        table.add_column(Text(column), justify="right" if place else "left")
+    for line in grid.lines:
+        table.add_row(*(Text(cell) for cell in line.cells), style=STYLES[line.kind])
+    return table
+
+
+def _markdown_story(story: Story) -> list[str]:
+    details = [_escaped(" ".join(story.details)), ""] if story.details else []
+    return [f"## {_escaped(story.title)}", "", f"**{_escaped(story.headline)}**", "", *details]
+
+
+def _markdown(grid: Grid) -> list[str]:
+    lines = [f"### {_escaped(grid.title)}", ""]
+    lines.append("| " + " | ".join(_escaped(name) for name in grid.columns) + " |")
+    lines.append(
+        "|" + "|".join("---:" if place else ":---" for place in range(len(grid.columns))) + "|"
+    )
+    for line in grid.lines:
+        cells = [_escaped(cell) for cell in line.cells]
+        if line.kind == "lead":
+            cells[0] = f"**{cells[0]}**"
+        lines.append("| " + " | ".join(cells) + " |")
+    return [*lines, "", *([f"{_escaped(grid.note)}", ""] if grid.note else [])]
+
+
+def _escaped(text: str) -> str:
+    """Keep Markdown from reading names as markup."""
+    for mark in ("\\", "|", "*", "_", "`", "<", "#"):
+        text = text.replace(mark, f"\\{mark}")
+    return text.replace("\n", " ")

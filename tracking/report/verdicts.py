@@ -1,0 +1,219 @@
+"""What a table says, in words: computed from the rows, claiming no more than the test does."""
+
+from dataclasses import dataclass
+
+from tracking.comparison.comparison import (
+    SCRATCH,
+    Comparison,
+    Front,
+    FrontPoint,
+    Row,
+    Table,
+    Verdict,
+)
+from tracking.comparison.statistics import SIGNIFICANCE
+from tracking.report.wording import equals, listed, percent, points, share, target
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Story:
+    """A verdict: one sentence that says it, and the sentences that explain it."""
+
+    title: str
+    headline: str
+    details: tuple[str, ...]
+
+
+def stories(comparison: Comparison) -> tuple[Story, ...]:
+    """Tell every table, then the fronts."""
+    told = [story_of(table) for table in comparison.tables if not table.is_front]
+    if comparison.fronts:
+        told.append(front_story(comparison.fronts))
+    return tuple(told)
+
+
+def method_note(comparison: Comparison) -> str:
+    """Name the tests that were made and how their p-values were corrected; empty without one."""
+    made = [row.test for table in comparison.tables for row in table.rows if row.test is not None]
+    if not made:
+        return ""
+    tests = listed(sorted({test.test for test in made}))
+    seeds = listed([str(n) for n in sorted({test.seeds for test in made})])
+    return (
+        f"Tested with the {tests}, two-sided, over {seeds} shared seeds. p-values are corrected "
+        "for the best row having been picked by looking: p is how often as many equal methods "
+        "would show a difference as clear (step-down minP, simulated); "
+        f"from {SIGNIFICANCE} up, rows are tied. Intervals are 95 % by Student's t."
+    )
+
+
+def story_of(table: Table) -> Story:
+    """Tell one table."""
+    title = f"At {target(table.axis, table.reduction, table.target)}"
+    lead = table.leader
+    if lead is None or lead.accuracy is None:
+        off = [row.name for row in table.arms if row.verdict is Verdict.OFF_TARGET]
+        why = (
+            f"{listed(off)} missed the target and nothing else has a result."
+            if off
+            else "No arm has a fresh-seed result yet."
+        )
+        return Story(title=title, headline=why, details=(*_search(table), *_left_out(table)))
+    details = [*_others(table, lead), *_drops(table, lead), *_controls(table, lead)]
+    return Story(
+        title=title,
+        headline=_headline(table, lead),
+        details=(*details, *_search(table), *_left_out(table)),
+    )
+
+
+def _headline(table: Table, lead: Row) -> str:
+    ties = [row for row in table.arms if row.verdict is Verdict.TIE and not row.leads]
+    untested = [row for row in table.arms if row.verdict is Verdict.UNTESTED and not row.leads]
+    mean = f"{percent(_mean(lead))} % test accuracy"
+    if ties:
+        names = listed([lead.name, *(row.name for row in ties)])
+        gap = max(_mean(lead) - _mean(row) for row in ties)
+        least = min(row.p for row in ties if row.p is not None)
+        what = "the difference" if len(ties) == 1 else "their differences"
+        much = f"of {gap:.2f} points is" if len(ties) == 1 else f"of up to {gap:.2f} points are"
+        sure = equals(least) if len(ties) == 1 else f"smallest {equals(least)}"
+        top = percent(_mean(lead))
+        return f"{names} tie at up to {top} %: {what} {much} within noise ({sure})."
+    if untested:
+        return (
+            f"{lead.name} has the highest mean ({mean}), but there are too few shared seeds to "
+            f"tell it from {listed([row.name for row in untested])}."
+        )
+    if lead.verdict is Verdict.ONLY:
+        return f"{lead.name} reaches {mean}; no other arm is there to compare it with."
+    return f"{lead.name} is best, with {mean}."
+
+
+def _others(table: Table, lead: Row) -> list[str]:
+    sentences = [
+        f"{row.name} is {_mean(lead) - _mean(row):.2f} points below {lead.name} ({equals(row.p)})."
+        for row in table.arms
+        if row.verdict is Verdict.WORSE and row.p is not None
+    ]
+    if lead.accuracy is not None and lead.accuracy.n == 1:
+        sentences.append(f"{lead.name} has one seed (n=1, no spread): its mean may be chance.")
+    return sentences
+
+
+def _drops(table: Table, lead: Row) -> list[str]:
+    parts = []
+    if lead.test_accuracy_drop is not None and table.dense is not None:
+        accuracy = percent(table.dense.test_accuracy)
+        parts.append(
+            f"{_change(lead.test_accuracy_drop)} against the dense baseline ({accuracy} %)"
+        )
+    if lead.tuned_drop is not None:
+        parts.append(
+            f"{_change(lead.tuned_drop)} against the dense network trained for the same budget"
+        )
+    return [f"{lead.name} {listed(parts)}."] if parts else []
+
+
+def _change(drop: float) -> str:
+    return f"loses {drop:.2f} points" if drop >= 0 else f"gains {-drop:.2f} points"
+
+
+def _controls(table: Table, lead: Row) -> list[str]:
+    """Hold the leader against the controls, in one sentence."""
+    if not table.controls:
+        return ["There is no control to hold this against."]
+    parts = []
+    for row in table.controls:
+        if row.accuracy is None or row.on_target is False or row.name == "dense":
+            continue
+        ahead, name = _mean(lead) - _mean(row), _control_name(row.name)
+        if row.p is None:
+            parts.append(f"is {points(ahead)} points from {name} (too few seeds to test)")
+        elif row.p >= SIGNIFICANCE:
+            parts.append(f"cannot be told from {name} ({points(ahead)} points, {equals(row.p)})")
+        elif ahead > 0:
+            parts.append(f"beats {name} by {ahead:.2f} points ({equals(row.p)})")
+        else:
+            parts.append(f"is beaten by {name} by {-ahead:.2f} points ({equals(row.p)})")
+    return [f"Against the controls, {lead.name} {listed(parts)}."] if parts else []
+
+
+def _control_name(name: str) -> str:
+    if name.startswith(SCRATCH):
+        return f"the shape of {name.removeprefix(SCRATCH)} trained from scratch"
+    known = {"random": "random pruning", "uniform_l1": "uniform L1"}
+    return known.get(name, name)
+
+
+def _search(table: Table) -> list[str]:
+    checked = [(row.name, row.uniform) for row in table.arms if row.uniform is not None]
+    beaten = [f"{name} ({points(check.gain)} points)" for name, check in checked if check.beaten]
+    unbeaten = [name for name, check in checked if not check.beaten]
+    sentences = []
+    if beaten:
+        sentences.append(
+            f"Search found better ratios than uniform ones for {listed(beaten)}, by validation "
+            "accuracy with one seed, so an upper bound of the gain."
+        )
+    if unbeaten:
+        sentences.append(f"Search did not beat uniform ratios for {listed(unbeaten)}.")
+    return sentences
+
+
+def _left_out(table: Table) -> list[str]:
+    off = [row.name for row in table.arms if row.verdict is Verdict.OFF_TARGET]
+    missing = [row for row in table.arms if row.verdict is Verdict.MISSING]
+    gone = [row.name for row in missing if row.runs.asked and not row.runs.waiting]
+    coming = [row.name for row in missing if row.name not in gone]
+    short = [row.name for row in table.rows if row.accuracy and row.runs.completed < row.runs.asked]
+    sentences = []
+    if off:
+        sentences.append(
+            f"{listed(off)} missed the target by more than {share(table.tolerance)} of the dense "
+            "cost and was left out of the ranking."
+        )
+    if gone:
+        sentences.append(f"Every fresh-seed run of {listed(gone)} ended without a usable result.")
+    if coming:
+        sentences.append(f"Fresh-seed results of {listed(coming)} are still to come.")
+    if short:
+        sentences.append(f"Not every run of {listed(short)} gave a result; see the runs table.")
+    return sentences
+
+
+def front_story(fronts: tuple[Front, ...]) -> Story:
+    """Tell how the fronts of the arms lie to one another."""
+    owned = [(point, front.arm) for front in fronts for point in front.points]
+    joint = [
+        (point, arm) for point, arm in owned if not any(_dominates(o, point) for o, _ in owned)
+    ]
+    arms = [front.arm for front in fronts]
+    shares = [
+        f"{sum(owner == arm for _, owner in joint)} of {arm}"
+        for arm in arms
+        if any(owner == arm for _, owner in joint)
+    ]
+    if not joint:
+        headline = "No proposal has a result yet."
+    elif len(arms) == 1:
+        headline = f"The front of {arms[0]} has {len(joint)} points."
+    else:
+        headline = f"The joint front has {len(joint)} points: {listed(shares)}."
+    details = []
+    if joint:
+        low, high = (f(p.macs_reduction for p, _ in joint) for f in (min, max))
+        details = [
+            f"It runs from {share(low)} to {share(high)} fewer MACs.",
+            "Points are single runs judged on the validation split; no test of significance.",
+        ]
+    return Story(title="Without a target", headline=headline, details=tuple(details))
+
+
+def _dominates(one: FrontPoint, other: FrontPoint) -> bool:
+    at_least = one.macs <= other.macs and one.val_accuracy >= other.val_accuracy
+    return at_least and (one.macs, one.val_accuracy) != (other.macs, other.val_accuracy)
+
+
+def _mean(row: Row) -> float:
+    return row.accuracy.mean if row.accuracy is not None else float("nan")

@@ -1,0 +1,94 @@
+"""Numbers as people read them; the same in the terminal, in Markdown and in the report."""
+
+from collections.abc import Sequence
+
+from tracking.comparison.statistics import Summary
+
+NOTHING = "\N{EN DASH}"  #: Where there is no number.
+AXES = {"macs": "MACs", "params": "parameters"}
+
+
+def percent(value: float | None, digits: int = 2) -> str:
+    """Write a percentage, as accuracies are stored: ``91.40``."""
+    return NOTHING if value is None else f"{value:.{digits}f}"
+
+
+def share(value: float | None) -> str:
+    """Write a share in [0, 1] as a percentage: ``49.8 %``."""
+    return NOTHING if value is None else f"{100 * value:.1f} %"
+
+
+def points(value: float | None) -> str:
+    """Write a difference of percentages with its sign: ``+0.60``."""
+    if value is None:
+        return NOTHING
+    text = f"{value:+.2f}"
+    return "0.00" if text in {"+0.00", "-0.00"} else text.replace("-", "\N{MINUS SIGN}")
+
+
+def amount(value: float | None) -> str:
+    """Write a count with a metric prefix and three digits: ``41.3 M``."""
+    if value is None:
+        return NOTHING
+    for size, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= 0.9995 * size:  # what would be rounded to 1000 of the smaller prefix
+            return f"{value / size:.3g} {prefix}"
+    return f"{value:.0f}"
+
+
+def duration(seconds: float | None) -> str:
+    """Write a time in the unit that suits it: ``45 s``, ``12 min``, ``3.4 h``."""
+    if seconds is None:
+        return NOTHING
+    if seconds < 100:
+        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def milliseconds(value: float) -> str:
+    """Write a latency with three significant digits: ``1.24 ms``."""
+    return f"{value:.3g} ms" if value < 100 else f"{value:.0f} ms"
+
+
+def p_value(p: float | None) -> str:
+    """Write a p-value: two digits, and no more precision than it has."""
+    if p is None:
+        return NOTHING
+    if p < 0.001:
+        return "< 0.001"
+    text = f"{p:.2f}" if p >= 0.1 else f"{p:.2g}"
+    return "< 0.05" if p < 0.05 <= float(text) else text  # never rounded onto the limit
+
+
+def equals(p: float) -> str:
+    """Write ``p = 0.41`` or ``p < 0.001`` for a sentence."""
+    text = p_value(p)
+    return f"p {text}" if text.startswith("<") else f"p = {text}"
+
+
+def spread(summary: Summary | None) -> str:
+    """Write mean and standard deviation: ``91.40 ± 0.21``; without one, the mean alone."""
+    if summary is None:
+        return NOTHING
+    return percent(summary.mean) + (f" ± {summary.std:.2f}" if summary.std is not None else "")
+
+
+def interval(summary: Summary | None) -> str:
+    """Write the 95 % confidence interval, or why there is none."""
+    if summary is None:
+        return NOTHING
+    if summary.low is None:
+        return "n=1, no spread"
+    return f"{percent(summary.low)} to {percent(summary.high)}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Join names for a sentence: ``a``, ``a and b``, ``a, b and c``."""
+    return " and ".join([*([", ".join(names[:-1])] if names[:-1] else []), *names[-1:]])
+
+
+def target(axis: str | None, reduction: float | None, label: str) -> str:
+    """Name a target in words: ``50 % fewer MACs``; its label where it has no axis."""
+    if axis is None or reduction is None:
+        return label
+    return f"{100 * reduction:g} % fewer {AXES.get(axis, axis)}"
