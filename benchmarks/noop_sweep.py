@@ -24,7 +24,7 @@ from rich.console import Console
 
 from benchmarks.noop import GROUPS, WIDTH
 from methods import CostModel, Group, LayerPolicy, Layout
-from methods.cost import Term
+from methods.structure.cost import Term
 from orchestrator.agenda import Agenda
 from orchestrator.connection import connect
 from orchestrator.driver import Driver, Ended

@@ -1,15 +1,15 @@
 """What to remove, and removing it: criteria, schedules, plan, surgery."""
 
-from methods import bn_scale as _bn_scale  # noqa: F401  (each registers itself)
-from methods import filter_norm as _filter_norm  # noqa: F401
-from methods import functionality as _functionality  # noqa: F401
-from methods import geometric_median as _geometric_median  # noqa: F401
-from methods import provable as _provable  # noqa: F401
-from methods import random_filters as _random_filters  # noqa: F401
-from methods import scop as _scop  # noqa: F401
-from methods import stripe_wise as _stripe_wise  # noqa: F401
-from methods import taylor as _taylor  # noqa: F401
-from methods import weight_gates as _weight_gates  # noqa: F401
+from methods.criteria import bn_scale as _bn_scale  # noqa: F401  (each registers itself)
+from methods.criteria import filter_norm as _filter_norm  # noqa: F401
+from methods.functionality import method as _functionality  # noqa: F401
+from methods.criteria import geometric_median as _geometric_median  # noqa: F401
+from methods.provable import method as _provable  # noqa: F401
+from methods.criteria import random_filters as _random_filters  # noqa: F401
+from methods.scop import method as _scop  # noqa: F401
+from methods.stripe_wise import method as _stripe_wise  # noqa: F401
+from methods.criteria import taylor as _taylor  # noqa: F401
+from methods.weight_gates import method as _weight_gates  # noqa: F401
 from methods.base import (
     Filters,
     PruningMethod,
@@ -22,7 +22,7 @@ from methods.base import (
     prune_lowest,
     register,
 )
-from methods.cost import Cost, CostModel, CostTarget, count_cost
+from methods.structure.cost import Cost, CostModel, CostTarget, count_cost
 from methods.errors import (
     LayoutError,
     MethodError,
@@ -31,11 +31,11 @@ from methods.errors import (
     SettingsError,
     UnknownMethodError,
 )
-from methods.layout import Group, LayerPolicy, Layout, find_layout
-from methods.plan import PruningPlan, Ratios, removed_count
+from methods.structure.layout import Group, LayerPolicy, Layout, find_layout
+from methods.structure.plan import PruningPlan, Ratios, removed_count
 from methods.schedule import Schedule
 from methods.state import NO_STATE, State, Stateful
-from methods.surgery import masked, masked_difference, shrink
+from methods.structure.surgery import masked, masked_difference, shrink
 
 __all__ = [
     "NO_STATE",

@@ -9,11 +9,11 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn, optim
 
-from methods.cost import CostTarget
+from methods.structure.cost import CostTarget
 from methods.errors import MethodError, SettingsError, UnknownMethodError, nearest
-from methods.groups import Group, Layout, Unit
-from methods.latency_predictor import LatencyPredictor, PredictorSettings
-from methods.plan import PruningPlan, Ratios, removed_count
+from methods.structure.groups import Group, Layout, Unit
+from methods.structure.latency_predictor import LatencyPredictor, PredictorSettings
+from methods.structure.plan import PruningPlan, Ratios, removed_count
 from methods.state import Stateful
 
 

@@ -21,10 +21,10 @@ from torch import Tensor, nn, optim
 
 from methods.base import PruningMethod, Session, Step, build, prune_lowest
 from methods.errors import SettingsError, nearest
-from methods.layout import Group
-from methods.plan import PruningPlan, Ratios, removed_count
+from methods.structure.layout import Group
+from methods.structure.plan import PruningPlan, Ratios, removed_count
 from methods.state import State
-from methods.surgery import filter_parameters, scale_filters, soften_filters
+from methods.structure.surgery import filter_parameters, scale_filters, soften_filters
 
 SETTLED = 0.9  #: Share of the selection after which all three curves have reached their end.
 

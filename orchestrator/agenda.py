@@ -12,7 +12,7 @@ from typing import Any
 
 import methods
 from methods import PruningPlan, Schedule, removed_count
-from methods.latency_predictor import PredictorSettings
+from methods.structure.latency_predictor import PredictorSettings
 from orchestrator.arms import ArmSettings
 from orchestrator.ground import Ground
 from orchestrator.predictors import Predictors

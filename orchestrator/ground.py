@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from methods import Layout, LayoutError, MethodError, create
-from methods.cost import CostTarget
+from methods.structure.cost import CostTarget
 from orchestrator.errors import Problem, SpecError
 from orchestrator.knobs import without_knobs
 from orchestrator.spec import SweepSpec

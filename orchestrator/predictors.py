@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 import methods
-from methods.latency_predictor import PredictorSettings
+from methods.structure.latency_predictor import PredictorSettings
 from orchestrator.arms import ArmSettings
 from orchestrator.knobs import extremes
 

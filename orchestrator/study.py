@@ -6,7 +6,7 @@ from typing import Any
 
 import methods
 from methods import Layout
-from methods.cost import CostTarget
+from methods.structure.cost import CostTarget
 from orchestrator.arms import ArmSettings
 from orchestrator.knobs import without_knobs
 from orchestrator.spec import SearchSettings

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from methods.cost import CostModel, CostTarget
+from methods.structure.cost import CostModel, CostTarget
 from search_spaces.errors import CostModelMismatchError, TargetInfeasibleError
 from search_spaces.grid import CountGrid, Counts, Reals
 from search_spaces.space import RatioSpace

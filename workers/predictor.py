@@ -16,7 +16,7 @@ from torch import nn
 
 import methods
 from methods import Layout, PruningPlan, shrink
-from methods.latency_predictor import (
+from methods.structure.latency_predictor import (
     LatencyPredictor,
     PredictorSettings,
     Samples,

@@ -76,7 +76,7 @@ class PredictorResult(ShapeResult):
 
     predictor: str  #: Content hash, by which trials name it.
     predictor_key: dict[str, str]  #: What it holds for: network, device, batch, versions ...
-    predictor_report: dict[str, Any]  #: A ``methods.latency_predictor.PredictorReport``.
+    predictor_report: dict[str, Any]  #: A ``methods.structure.latency_predictor.PredictorReport``.
     notes: dict[str, float]  #: The report's numbers.
     shared_device: bool  #: True when something else may have run on the device meanwhile.
     artifacts: dict[str, str]  #: Name -> path under the artifact store.

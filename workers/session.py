@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from methods import NO_STATE, CostTarget, Layout, Schedule, State, Stateful
 from methods.base import EpochHook, PruningSchedule, StepHook
-from methods.latency_predictor import LatencyPredictor
+from methods.structure.latency_predictor import LatencyPredictor
 from workers.checkpoints import weights_hash
 from workers.data import DataSet, Split
 from workers.errors import BudgetError

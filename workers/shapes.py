@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from methods import LayerPolicy, Layout, PruningPlan, find_layout, shrink
-from methods.stripe_conv import StripeConv
+from methods.structure.stripe_conv import StripeConv
 from workers.settings import LayerSettings, Unit
 
 

@@ -20,7 +20,7 @@ from methods import (
     masked_difference,
     shrink,
 )
-from methods.latency_predictor import PredictorSettings
+from methods.structure.latency_predictor import PredictorSettings
 from workers.checkpoints import fit, to_safetensors, weights_hash
 from workers.data import DataSet
 from workers.device_memory import ran_out

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from methods.base import Filters
-from methods.layout import Group, Layout
+from methods.structure.layout import Group, Layout
 
 
 def filters(weight: Tensor, *, scale: Tensor | None = None, seed: int = 0) -> Filters:

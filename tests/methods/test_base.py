@@ -21,8 +21,8 @@ from methods import (
     prune_lowest,
     register,
 )
-from methods.filter_norm import FilterNorm
-from methods.geometric_median import GeometricMedian
+from methods.criteria.filter_norm import FilterNorm
+from methods.criteria.geometric_median import GeometricMedian
 from methods.testing import CLASSES, EXAMPLES, INPUT_SHAPE, TinySession
 from tests.methods.helpers import same_ratio
 

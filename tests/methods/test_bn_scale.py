@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from methods import LayerPolicy, MethodError, create, find_layout, shrink
-from methods.bn_scale import BatchNormScale
+from methods.criteria.bn_scale import BatchNormScale
 from methods.testing import CLASSES, EXAMPLES, INPUT_SHAPE, PruningMethodContract, TinySession
 from tests.methods.helpers import filters, logits, norm_of, same_ratio
 

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from methods import LayerPolicy, Layout, PruningPlan, count_cost, find_layout, shrink
-from methods.cost import evaluation_mode
+from methods.structure.cost import evaluation_mode
 from methods.testing import EXAMPLES, counted_by_torch
 from workers.models.cifar_resnet import CifarResNet
 from workers.models.cifar_vgg import CifarVGG

@@ -1,7 +1,7 @@
 import torch
 
 from methods import create
-from methods.filter_norm import FilterNorm
+from methods.criteria.filter_norm import FilterNorm
 from methods.testing import PruningMethodContract
 from tests.methods.helpers import filters
 

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from methods import LayerPolicy, PruningPlan, find_layout, shrink
-from methods.example_networks import residual_projection
-from methods.gates import Estimator, GateRule, Gates, GroupGates, places, slope, standardised, step
+from methods.testing.example_networks import residual_projection
+from methods.weight_gates.gates import Estimator, GateRule, Gates, GroupGates, places, slope, standardised, step
 from methods.testing import (
     CLASSES,
     EXAMPLES,

@@ -4,7 +4,7 @@ from torch import nn
 
 from methods import SettingsError, create
 from methods.base import Step
-from methods.geometric_median import GeometricMedian
+from methods.criteria.geometric_median import GeometricMedian
 from methods.testing import CLASSES, EXAMPLES, PruningMethodContract, TinySession
 from tests.methods.helpers import filters, same_ratio
 

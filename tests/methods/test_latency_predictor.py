@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from methods import CostTarget, MethodError
-from methods.latency_predictor import (
+from methods.structure.latency_predictor import (
     LatencyPredictor,
     PredictorSettings,
     Samples,
@@ -16,8 +16,8 @@ from methods.latency_predictor import (
     sample_widths,
 )
 from methods.testing import CLASSES, EXAMPLES, PruningMethodContract, TinySession
-from methods.tiny_session import TinySession as Tiny
-from methods.weight_gates import WeightGates
+from methods.testing.tiny_session import TinySession as Tiny
+from methods.weight_gates.method import WeightGates
 
 WIDTHS = (64, 64, 64, 128, 128, 128, 256, 256)
 GROUPS = tuple(f"group{i}" for i in range(len(WIDTHS)))

@@ -14,13 +14,13 @@ from scipy.optimize import brentq
 from torch import Tensor, nn
 
 from methods import CostTarget, LayerPolicy, MethodError, Ratios, find_layout, shrink
-from methods.allocation import meet_target
-from methods.cost import CostModel, Counts, Term
-from methods.filter_norm import FilterNorm
-from methods.layout import Group, Layout
-from methods.provable import Provable, ProvableSampling, _Draws, complexities, draw
-from methods.sensitivity import Rule, sample_size, sensitivities
-from methods.surgery import masked
+from methods.criteria.allocation import meet_target
+from methods.structure.cost import CostModel, Counts, Term
+from methods.criteria.filter_norm import FilterNorm
+from methods.structure.layout import Group, Layout
+from methods.provable.method import Provable, ProvableSampling, _Draws, complexities, draw
+from methods.provable.sensitivity import Rule, sample_size, sensitivities
+from methods.structure.surgery import masked
 from methods.testing import (
     CLASSES,
     EXAMPLES,
@@ -218,7 +218,7 @@ class TestSensitivity:
     ) -> None:
         network, layout = self.example.network(), self.example.layout()
         whole = measured(network, layout, self.images())
-        monkeypatch.setattr("methods.sensitivity._CHUNK", 1)
+        monkeypatch.setattr("methods.provable.sensitivity._CHUNK", 1)
         split = measured(network, layout, self.images())
         assert all(torch.equal(whole[name], split[name]) for name in whole)
 
@@ -350,7 +350,7 @@ class TestAllocation:
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(
-            "methods.provable.sensitivities",
+            "methods.provable.method.sensitivities",
             lambda _network, layout, *_: {
                 g.name: torch.full((g.width,), 0.3) for g in layout.groups
             },
@@ -371,7 +371,7 @@ class TestAllocation:
         def half_dead(_network: nn.Module, layout: Layout, *_: object) -> dict[str, Tensor]:
             return {g.name: (torch.arange(g.width) % 2).float() for g in layout.groups}
 
-        monkeypatch.setattr("methods.provable.sensitivities", half_dead)
+        monkeypatch.setattr("methods.provable.method.sensitivities", half_dead)
         layout = READ["plain"].layout()
         strict = self.ratios("plain", CostTarget(axis="macs", reduction=0.9))
         assert all(

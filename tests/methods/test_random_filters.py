@@ -1,8 +1,8 @@
 import torch
 
 from methods import create
-from methods.filter_norm import FilterNorm
-from methods.random_filters import RandomPruning
+from methods.criteria.filter_norm import FilterNorm
+from methods.criteria.random_filters import RandomPruning
 from methods.testing import EXAMPLES, PruningMethodContract, TinySession
 from tests.methods.helpers import filters, same_ratio
 

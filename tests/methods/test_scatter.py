@@ -25,13 +25,13 @@ from methods import (
     removed_count,
     shrink,
 )
-from methods.bn_scale import BatchNormScale
-from methods.example_networks import Block, bottleneck, conv_norm, residual_pad, residual_projection
-from methods.filter_norm import FilterNorm
-from methods.geometric_median import GeometricMedian
-from methods.random_filters import RandomPruning
-from methods.scatter import Gather, Scatter
-from methods.taylor import Taylor
+from methods.criteria.bn_scale import BatchNormScale
+from methods.testing.example_networks import Block, bottleneck, conv_norm, residual_pad, residual_projection
+from methods.criteria.filter_norm import FilterNorm
+from methods.criteria.geometric_median import GeometricMedian
+from methods.criteria.random_filters import RandomPruning
+from methods.structure.scatter import Gather, Scatter
+from methods.criteria.taylor import Taylor
 from methods.testing import CLASSES, EXAMPLES, Example, PruningMethodContract, TinySession
 from tests.methods.helpers import logits, same_ratio
 from tracking.artifacts import ArtifactStore

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from methods import CostTarget, LayerPolicy, Layout, MethodError, create, find_layout, shrink
-from methods import knockoffs as knockoffs_module
+from methods.scop import knockoffs as knockoffs_module
 from methods.base import Step
-from methods.knockoffs import make_knockoff, pca_gaussian, permuted, white_noise
-from methods.scop import Scop, TwoStreams
+from methods.scop.knockoffs import make_knockoff, pca_gaussian, permuted, white_noise
+from methods.scop.method import Scop, TwoStreams
 from methods.testing import (
     CLASSES,
     EXAMPLES,
@@ -249,7 +249,7 @@ class TestLearning:
     def test_without_a_difference_every_score_is_0(
         self, batch_norm: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("methods.scop.make_knockoff", lambda *_: itself)
+        monkeypatch.setattr("methods.scop.method.make_knockoff", lambda *_: itself)
         layout, found = learned(Scop(batch_norm=batch_norm, **SHORT), "residual_pad")  # type: ignore[arg-type]
         for group in layout.groups:
             assert (found[f"factor/{group.name}"] == 0.5).all()

@@ -24,10 +24,10 @@ from methods import (
     shrink,
 )
 from methods.base import EpochHook, Step, StepHook
-from methods.example_networks import residual_pad
-from methods.layout import Group, Layout
+from methods.testing.example_networks import residual_pad
+from methods.structure.layout import Group, Layout
 from methods.schedule import PRESETS
-from methods.surgery import soften_filters
+from methods.structure.surgery import soften_filters
 from methods.testing import CLASSES, EXAMPLES, Example, TinySession
 from tests.methods.helpers import logits, norm_of, same_ratio
 from tracking.artifacts import ArtifactStore

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from methods.cost import count_cost
-from methods.stripe_conv import StripeConv, bare_weight, merge, wear
+from methods.structure.cost import count_cost
+from methods.structure.stripe_conv import StripeConv, bare_weight, merge, wear
 from methods.testing import counted_by_torch
 
 CASES = list(itertools.product((1, 3, 5), (1, 2), (7, 8)))  # kernel, stride, size

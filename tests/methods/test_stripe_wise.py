@@ -19,13 +19,13 @@ from methods import (
     shrink,
 )
 from methods.base import Step
-from methods.filter_norm import FilterNorm
-from methods.groups import Group
-from methods.removal_order import RemovalOrder
-from methods.skeletons import Skeletons
-from methods.stripe_conv import StripeConv
-from methods.stripe_wise import StripeWise
-from methods.stripes import by_stripe
+from methods.criteria.filter_norm import FilterNorm
+from methods.structure.groups import Group
+from methods.stripe_wise.removal_order import RemovalOrder
+from methods.stripe_wise.skeletons import Skeletons
+from methods.structure.stripe_conv import StripeConv
+from methods.stripe_wise.method import StripeWise
+from methods.structure.stripes import by_stripe
 from methods.testing import CLASSES, EXAMPLES, Example, PruningMethodContract, TinySession
 from search_spaces import RatioSpace, SpaceSettings, project
 
@@ -218,7 +218,7 @@ class TestLatch:
         self, mode: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         Watched.seen = []
-        monkeypatch.setattr("methods.stripe_wise.Skeletons", Watched)
+        monkeypatch.setattr("methods.stripe_wise.method.Skeletons", Watched)
         native = mode == "native"
         ratios = {} if native else dict.fromkeys(RESIDUAL.layout().widths, 0.6)
         method = StripeWise(mode="native", delta=0.99) if native else StripeWise()
@@ -237,7 +237,7 @@ class TestLatch:
 
     def test_masks_are_fixed_at_the_end(self, monkeypatch: pytest.MonkeyPatch) -> None:
         Watched.seen = []
-        monkeypatch.setattr("methods.stripe_wise.Skeletons", Watched)
+        monkeypatch.setattr("methods.stripe_wise.method.Skeletons", Watched)
         ratios = dict.fromkeys(RESIDUAL.layout().widths, 0.6)
         StripeWise(fixed=0.5, share=1.0).select(RESIDUAL.network(), ratios, session_of(RESIDUAL))
         counts = [sum(int(f.count_nonzero()) for f in fs.values()) for fs in Watched.seen]

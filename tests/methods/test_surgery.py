@@ -14,8 +14,8 @@ from methods import (
     masked_difference,
     shrink,
 )
-from methods.layout import Layout
-from methods.surgery import filter_parameters, scale_filters
+from methods.structure.layout import Layout
+from methods.structure.surgery import filter_parameters, scale_filters
 from methods.testing import CLASSES, EXAMPLES, TinySession, permute_filters
 from tests.methods.helpers import logits, norm_of, same_ratio
 from workers.models.cifar_resnet import CifarResNet
@@ -102,7 +102,7 @@ def test_a_wrong_surgery_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
         wrong = PruningPlan(policy=plan.policy, widths=plan.widths, kept=others)
         shrink(small, wrong, layout)
 
-    monkeypatch.setattr("methods.surgery.shrink", shifted)
+    monkeypatch.setattr("methods.structure.surgery.shrink", shifted)
     assert masked_difference(network, half(layout), layout, images(layout)) > 1e-3
 
 

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from methods import LayerPolicy, Layout, find_layout
-from methods.taylor import Taylor
-from methods.taylor import _gates as open_gates
+from methods.criteria.taylor import Taylor
+from methods.criteria.taylor import _gates as open_gates
 from methods.testing import CLASSES, EXAMPLES, PruningMethodContract, TinySession
 from tests.methods.helpers import logits, norm_of
 
@@ -114,7 +114,7 @@ class TestTaylor(PruningMethodContract):
         def doubled(logits: Tensor, labels: Tensor, reduction: str) -> Tensor:
             return 2.0 * cross_entropy(logits, labels, reduction=reduction)
 
-        monkeypatch.setattr("methods.taylor.F.cross_entropy", doubled)
+        monkeypatch.setattr("methods.criteria.taylor.F.cross_entropy", doubled)
         twice = self.scores(network, layout)
         for name in once:
             torch.testing.assert_close(twice[name], 4.0 * once[name])

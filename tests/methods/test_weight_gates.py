@@ -8,9 +8,9 @@ from torch import nn
 
 from methods import CostTarget, Layout, MethodError, create, removed_count, shrink
 from methods.base import Step
-from methods.cost import Axis
+from methods.structure.cost import Axis
 from methods.testing import CLASSES, EXAMPLES, PruningMethodContract, TinySession
-from methods.weight_gates import WeightGates
+from methods.weight_gates.method import WeightGates
 from tests.methods.helpers import same_ratio
 
 

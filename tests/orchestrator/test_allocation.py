@@ -7,7 +7,7 @@ import pytest
 from torch import nn
 
 from methods import CostTarget, LayerPolicy, MethodError, PruningMethod, Ratios, Session
-from methods.filter_norm import FilterNorm
+from methods.criteria.filter_norm import FilterNorm
 from methods.testing import CLASSES, EXAMPLES, TinySession
 from orchestrator.agenda import Agenda, Wanted
 from orchestrator.census import census

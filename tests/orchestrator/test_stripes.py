@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from methods.stripe_conv import StripeConv
+from methods.structure.stripe_conv import StripeConv
 from orchestrator.agenda import Agenda
 from orchestrator.backend import InlineBackend
 from orchestrator.errors import SpecError

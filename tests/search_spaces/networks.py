@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from methods.cost import CostModel, Term
+from methods.structure.cost import CostModel, Term
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from methods.cost import Axis, CostModel, CostTarget
+from methods.structure.cost import Axis, CostModel, CostTarget
 from search_spaces import (
     CostModelMismatchError,
     RatioSpace,

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from methods.latency_predictor import PredictorSettings
+from methods.structure.latency_predictor import PredictorSettings
 from tracking.artifacts import ArtifactStore
 from workers.data import describe
 from workers.models import build_model

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import methods
 from methods import count_cost
-from methods.stripe_conv import StripeConv
+from methods.structure.stripe_conv import StripeConv
 from tests.methods.helpers import logits
 from tracking.artifacts import ArtifactStore
 from workers.checkpoints import weights_hash

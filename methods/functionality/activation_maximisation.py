@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from methods.base import Session
-from methods.cost import evaluation_mode
+from methods.structure.cost import evaluation_mode
 from methods.errors import MethodError
 
 SHORTEST = 1e-12  #: A gradient below this length is no direction.

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods.layout import LayerPolicy, Layout, find_layout
+from methods.structure.layout import LayerPolicy, Layout, find_layout
 
 INPUT_SHAPE = (3, 8, 8)
 CLASSES = 4

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from methods.groups import Group
-from methods.stripe_conv import StripeConv
+from methods.structure.groups import Group
+from methods.structure.stripe_conv import StripeConv
 
 
 def can_lose_stripes(conv: nn.Conv2d) -> bool:

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from methods.base import Filters, PruningMethod, Session, Step, register
 from methods.errors import MethodError
-from methods.layout import Layout
-from methods.plan import PruningPlan, Ratios
+from methods.structure.layout import Layout
+from methods.structure.plan import PruningPlan, Ratios
 from methods.state import NO_STATE
 
 

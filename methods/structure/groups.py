@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from methods.cost import Axis, CostModel
+from methods.structure.cost import Axis, CostModel
 
 Shape = tuple[int, int, int]
 Unit = Literal["filters", "stripes"]  #: What a method prunes.

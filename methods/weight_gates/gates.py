@@ -1,7 +1,7 @@
 """Gates that open and close filters while a network trains, as functions of the filters' weights.
 
 Source: Li et al., "Weight-Dependent Gates for Network Pruning", TCSVT 2022, arXiv:2007.02066, the
-gate and the estimator of its gradient; see :mod:`methods.weight_gates` for the method.
+gate and the estimator of its gradient; see :mod:`methods.weight_gates.method` for the method.
 """
 
 import math
@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from methods.layout import Group, Layout
+from methods.structure.layout import Group, Layout
 from methods.state import State
 
 Estimator = Literal["polynomial", "ste", "sigmoid"]

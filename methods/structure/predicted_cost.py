@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 from torch import nn
 
-from methods.cost import CostModel, Term, filters_of
-from methods.groups import Group
+from methods.structure.cost import CostModel, Term, filters_of
+from methods.structure.groups import Group
 
 
 def cost_model(network: nn.Module, positions: Mapping[str, int], groups: list[Group]) -> CostModel:

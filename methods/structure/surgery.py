@@ -8,10 +8,10 @@ import torch_pruning as tp
 from torch import Tensor, nn
 
 from methods.errors import PlanError
-from methods.layout import Group, Layout, trace
-from methods.plan import PruningPlan
-from methods.scatter import narrow_and_scatter
-from methods.stripes import break_convolution, zero_stripes
+from methods.structure.layout import Group, Layout, trace
+from methods.structure.plan import PruningPlan
+from methods.structure.scatter import narrow_and_scatter
+from methods.structure.stripes import break_convolution, zero_stripes
 
 
 def filter_parameters(network: nn.Module, group: Group) -> list[tuple[nn.Parameter, Tensor]]:

@@ -12,12 +12,12 @@ import torch
 import torch_pruning as tp
 from torch import nn
 
-from methods.cost import evaluation_mode, input_like, output_positions
+from methods.structure.cost import evaluation_mode, input_like, output_positions
 from methods.errors import LayoutError, nearest
-from methods.groups import Group, LayerPolicy, Layout, Member, Shape
-from methods.predicted_cost import cost_model
-from methods.scatter import branch_ends, sole_norm, sole_readers
-from methods.stripes import by_stripe, can_lose_stripes
+from methods.structure.groups import Group, LayerPolicy, Layout, Member, Shape
+from methods.structure.predicted_cost import cost_model
+from methods.structure.scatter import branch_ends, sole_norm, sole_readers
+from methods.structure.stripes import by_stripe, can_lose_stripes
 
 __all__ = ["Group", "LayerPolicy", "Layout", "Member", "Shape", "find_layout", "trace"]
 

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods.cost import evaluation_mode
-from methods.layout import Layout
+from methods.structure.cost import evaluation_mode
+from methods.structure.layout import Layout
 
 Contribution = Literal["grad", "taylor"]
 

@@ -14,13 +14,13 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from methods.allocation import meet_target
+from methods.criteria.allocation import meet_target
 from methods.base import PruningMethod, Session, register
-from methods.cost import CostTarget, Counts, output_positions
-from methods.filter_norm import FilterNorm
-from methods.layout import Group, Layout
-from methods.plan import PruningPlan, Ratios, removed_count
-from methods.sensitivity import (
+from methods.structure.cost import CostTarget, Counts, output_positions
+from methods.criteria.filter_norm import FilterNorm
+from methods.structure.layout import Group, Layout
+from methods.structure.plan import PruningPlan, Ratios, removed_count
+from methods.provable.sensitivity import (
     DELTA,
     Rule,
     check_readers,

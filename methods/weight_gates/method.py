@@ -14,14 +14,14 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn, optim
 
-from methods.allocation import check_reachable, meet_target
+from methods.criteria.allocation import check_reachable, meet_target
 from methods.base import PruningMethod, Session, Step, prune_lowest, register
-from methods.cost import CostModel, CostTarget, Counts
+from methods.structure.cost import CostModel, CostTarget, Counts
 from methods.errors import MethodError
-from methods.gates import Estimator, GateRule, Gates
-from methods.latency_predictor import PredictorSettings
-from methods.layout import Layout
-from methods.plan import PruningPlan, Ratios, removed_count
+from methods.weight_gates.gates import Estimator, GateRule, Gates
+from methods.structure.latency_predictor import PredictorSettings
+from methods.structure.layout import Layout
+from methods.structure.plan import PruningPlan, Ratios, removed_count
 from methods.state import State, load_optimizer_state, optimizer_state
 
 TOO_SOON = 0.05  #: Share of the phase before which no choice can have been learned.

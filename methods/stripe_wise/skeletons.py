@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn, optim
 
 from methods.base import Step
-from methods.groups import Group
+from methods.structure.groups import Group
 from methods.state import State
-from methods.stripe_conv import bare_weight, merge, wear
-from methods.surgery import filter_parameters
+from methods.structure.stripe_conv import bare_weight, merge, wear
+from methods.structure.surgery import filter_parameters
 
 
 class Skeletons:

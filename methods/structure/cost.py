@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from methods.stripe_conv import StripeConv
+from methods.structure.stripe_conv import StripeConv
 
 Axis = Literal["macs", "params"]
 Counts = np.ndarray[tuple[int], np.dtype[np.int64]]

@@ -20,9 +20,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods.cost import evaluation_mode, output_positions
+from methods.structure.cost import evaluation_mode, output_positions
 from methods.errors import MethodError
-from methods.layout import Layout
+from methods.structure.layout import Layout
 
 DELTA = 1e-16  #: Probability of failure in the paper's bounds.
 SMALLEST = torch.finfo(torch.float32).eps  #: Sums up to it have no parts.

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from methods.cost import CostModel, CostTarget, Counts
+from methods.structure.cost import CostModel, CostTarget, Counts
 from methods.errors import MethodError
 
 CLOSE = 0.005  #: Distance from the target, as a share of the dense cost, that needs no repair.

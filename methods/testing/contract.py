@@ -22,23 +22,12 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from methods.base import PruningMethod, create
-from methods.cost import count_cost, evaluation_mode, input_like
-from methods.example_networks import CLASSES, EXAMPLES, INPUT_SHAPE, Example
-from methods.layout import Group, Layout
-from methods.plan import PruningPlan, removed_count
-from methods.surgery import masked_difference, shrink
-from methods.tiny_session import TinySession
-
-__all__ = [
-    "CLASSES",
-    "EXAMPLES",
-    "INPUT_SHAPE",
-    "Example",
-    "PruningMethodContract",
-    "TinySession",
-    "counted_by_torch",
-    "permute_filters",
-]
+from methods.structure.cost import count_cost, evaluation_mode, input_like
+from methods.testing.example_networks import CLASSES, EXAMPLES, INPUT_SHAPE, Example
+from methods.structure.layout import Group, Layout
+from methods.structure.plan import PruningPlan, removed_count
+from methods.structure.surgery import masked_difference, shrink
+from methods.testing.tiny_session import TinySession
 
 TOLERANCE = 1e-5  #: Between the masked and the shrunk network, relative to the largest logit.
 

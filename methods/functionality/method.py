@@ -13,17 +13,17 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from methods.activation_maximisation import Ascent, Start, draw_start, maximise, responses
+from methods.functionality.activation_maximisation import Ascent, Start, draw_start, maximise, responses
 from methods.base import PruningMethod, Session, register
-from methods.compensation import check_readers, fold, read_moments
-from methods.contribution import contributions
-from methods.cost import evaluation_mode
+from methods.functionality.compensation import check_readers, fold, read_moments
+from methods.criteria.contribution import contributions
+from methods.structure.cost import evaluation_mode
 from methods.errors import MethodError
-from methods.filter_clusters import cluster_filters, redundant_filters
-from methods.filter_norm import FilterNorm
-from methods.layout import Group, Layout
-from methods.plan import PruningPlan, Ratios
-from methods.random_filters import RandomPruning
+from methods.functionality.filter_clusters import cluster_filters, redundant_filters
+from methods.criteria.filter_norm import FilterNorm
+from methods.structure.layout import Group, Layout
+from methods.structure.plan import PruningPlan, Ratios
+from methods.criteria.random_filters import RandomPruning
 from methods.schedule import Schedule
 
 Clusters = Mapping[str, Sequence[int]]  #: Cluster of each filter, by group.

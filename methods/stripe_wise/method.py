@@ -13,10 +13,10 @@ from torch import nn
 
 from methods.base import PruningMethod, Session, Step, register
 from methods.errors import MethodError
-from methods.groups import Unit
-from methods.plan import PruningPlan, Ratios
-from methods.removal_order import RemovalOrder
-from methods.skeletons import Skeletons
+from methods.structure.groups import Unit
+from methods.structure.plan import PruningPlan, Ratios
+from methods.stripe_wise.removal_order import RemovalOrder
+from methods.stripe_wise.skeletons import Skeletons
 from methods.state import State
 
 UPDATES = 50  #: Looks at the scores while stripes go, at most one a step.

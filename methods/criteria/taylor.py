@@ -15,8 +15,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from methods.base import PruningMethod, Session, register
-from methods.cost import evaluation_mode
-from methods.layout import Layout
+from methods.structure.cost import evaluation_mode
+from methods.structure.layout import Layout
 
 Gates = dict[str, Tensor]  #: One factor per filter, by group, ``[N or 1, filters, 1, 1]``.
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from methods.cost import evaluation_mode
+from methods.structure.cost import evaluation_mode
 from methods.errors import MethodError
-from methods.layout import Group, Layout, Member
-from methods.plan import PruningPlan
+from methods.structure.layout import Group, Layout, Member
+from methods.structure.plan import PruningPlan
 
 TINY = torch.finfo(torch.float64).tiny
 ROUNDING = 1e-6  #: A variance below this share of the mean square is none.

@@ -1,0 +1,1 @@
+"""Functionality-oriented pruning: filters that see the same pattern are redundant."""

@@ -1,0 +1,1 @@
+"""Provable filter pruning by empirical sensitivity (Liebenwein et al., ICLR 2020)."""

@@ -1,0 +1,1 @@
+"""Stripe-wise pruning: a learned skeleton says which stripes of each filter stay."""

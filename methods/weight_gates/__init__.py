@@ -1,0 +1,1 @@
+"""Weight-dependent gates, and their search under a measured latency."""
