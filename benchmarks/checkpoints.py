@@ -19,7 +19,7 @@ import torch
 from benchmarks.surroundings import publish, surroundings
 from tracking.artifacts import ArtifactStore
 from workers.data import describe
-from workers.node import Node
+from workers.node.node import Node
 from workers.settings import DataSettings, ModelSettings, Recipe, TrialSpec
 from workers.trial import run_trial
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
-from workers.node import Node
+from workers.node.node import Node
 from workers.settings import TrialSpec
 
 GROUPS = tuple(f"layer{i}.conv1" for i in range(50))  #: Each has a ratio of its own.

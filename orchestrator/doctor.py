@@ -33,7 +33,7 @@ from tracking.errors import MissingLedgerError, TrackingError
 from tracking.ledger.ledger import Ledger
 from tracking.mlflow_mirror.server import sqlite_file, why_silent
 from tracking.records import TrialState
-from workers.checkpoints import fit
+from workers.networks.checkpoints import fit
 from workers.data import describe
 from workers.errors import WorkerError
 from workers.models import build_model

@@ -24,12 +24,12 @@ from search_spaces import (
     TargetInfeasibleError,
     project,
 )
-from workers.checkpoints import fit, read_weights, weights_hash
+from workers.networks.checkpoints import fit, read_weights, weights_hash
 from workers.data import DataInfo, describe
 from workers.errors import WorkerError
 from workers.models import build_model
 from workers.settings import Target, Unit
-from workers.shapes import layout_of
+from workers.networks.shapes import layout_of
 
 T = TypeVar("T")
 

@@ -11,7 +11,7 @@ from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError, RayEr
 from orchestrator.backend import Lost, Task
 from orchestrator.machines import ask_machine
 from tracking.records import Loss
-from workers.actor import memory_kills
+from workers.node.actor import memory_kills
 
 ASK_S = 30.0  #: Longest a machine is waited for that is asked why a worker died.
 

@@ -10,7 +10,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator.backend import one_line
 from orchestrator.spec import SweepSpec
-from workers.inspection import Inspection, inspect_machine
+from workers.node.inspection import Inspection, inspect_machine
 
 PATIENCE_S = 1800.0  #: For a machine that reads its images for the first time.
 

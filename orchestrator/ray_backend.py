@@ -33,8 +33,8 @@ from orchestrator.inquests import Inquests
 from orchestrator.packing import Packing
 from orchestrator.surroundings import ResourceSettings
 from tracking.records import Loss
-from workers import device_memory
-from workers.actor import CONCURRENT_CALLS, TRIAL_RUNNER, Worker
+from workers.node import device_memory
+from workers.node.actor import CONCURRENT_CALLS, TRIAL_RUNNER, Worker
 from workers.settings import TrialSpec
 
 #: Workers in a row that may die before they answer: a machine that is lost takes several along.

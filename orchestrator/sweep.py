@@ -46,9 +46,9 @@ from tracking.ledger.writer import SweepWriter
 from tracking.mlflow_mirror.publisher_process import start_publisher
 from tracking.records import LeaseRecord, SweepState
 from tracking.report.report import to_html, to_json, to_markdown
-from workers.actor import TRIAL_RUNNER
-from workers.checkpoints import to_safetensors
-from workers.node import weights_path
+from workers.node.actor import TRIAL_RUNNER
+from workers.networks.checkpoints import to_safetensors
+from workers.node.node import weights_path
 
 FLUSH_S = 120.0  #: How long the end of a sweep waits for MLflow to show everything.
 

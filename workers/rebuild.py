@@ -12,7 +12,7 @@ from torch import nn
 
 from methods import PruningPlan, shrink
 from tracking.artifacts import ArtifactStore
-from workers.checkpoints import fit, from_safetensors, weights_hash
+from workers.networks.checkpoints import fit, from_safetensors, weights_hash
 from workers.errors import WorkerError
 from workers.models import build_model
 from workers.settings import (
@@ -23,7 +23,7 @@ from workers.settings import (
     TrialSpec,
     Unit,
 )
-from workers.shapes import layout_of
+from workers.networks.shapes import layout_of
 
 MODEL, PLAN, WEIGHTS, CARD = "model.json", "plan.json", "weights.safetensors", "README.md"
 

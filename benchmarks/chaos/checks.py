@@ -17,7 +17,7 @@ from tracking.comparison.compare import compare
 from tracking.ledger.ledger import Ledger
 from tracking.mlflow_mirror.mirror import STATUS, experiment_name
 from tracking.records import Outcome, SweepState, TrialRecord, TrialState
-from workers.checkpoints import from_safetensors, weights_hash
+from workers.networks.checkpoints import from_safetensors, weights_hash
 
 CURVES = ("train_loss", "val_accuracy")  #: Held against MLflow point by point.
 #: Of a comparison, besides seconds: measured, by which machine, and what a machine's cache had.

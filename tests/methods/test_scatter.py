@@ -35,10 +35,10 @@ from methods.criteria.taylor import Taylor
 from methods.testing import CLASSES, EXAMPLES, Example, PruningMethodContract, TinySession
 from tests.methods.helpers import logits, same_ratio
 from tracking.artifacts import ArtifactStore
-from workers.checkpoints import fit, from_safetensors, to_safetensors
+from workers.networks.checkpoints import fit, from_safetensors, to_safetensors
 from workers.data import describe
 from workers.models.cifar_resnet import CifarResNet
-from workers.node import Node
+from workers.node.node import Node
 from workers.rebuild import export_trial, load_pruned
 from workers.settings import DataSettings, LayerSettings, ModelSettings, Recipe, TrialSpec
 from workers.trial import run_trial

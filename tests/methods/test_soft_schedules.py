@@ -32,7 +32,7 @@ from methods.testing import CLASSES, EXAMPLES, Example, TinySession
 from tests.methods.helpers import logits, norm_of, same_ratio
 from tracking.artifacts import ArtifactStore
 from workers.data import describe
-from workers.node import Node
+from workers.node.node import Node
 from workers.settings import DataSettings, ModelSettings, Recipe, TrialSpec
 from workers.trial import run_trial
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from workers.node import Node
+from workers.node.node import Node
 from workers.settings import DataSettings, ModelSettings, Recipe, TrialSpec
 
 RUNNER = "tests.orchestrator.doomed:run_trial"

@@ -12,9 +12,9 @@ from typing import Any, Final
 import ray
 import torch
 
-from workers import device_memory
-from workers.device_memory import DeviceMemory
-from workers.node import Node
+from workers.node import device_memory
+from workers.node.device_memory import DeviceMemory
+from workers.node.node import Node
 from workers.settings import TrialSpec
 
 RUNNER = "tests.orchestrator.packed:run_trial"

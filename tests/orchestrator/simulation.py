@@ -18,7 +18,7 @@ import numpy as np
 from methods import Layout, removed_count
 from workers.data import DataInfo, describe
 from workers.models import build_model
-from workers.node import Node
+from workers.node.node import Node
 from workers.results import (
     LatencyRecord,
     LatencyResult,
@@ -27,7 +27,7 @@ from workers.results import (
     TrialResult,
 )
 from workers.settings import DataSettings, LayerSettings, ModelSettings, TrialSpec, content_hash
-from workers.shapes import layout_of
+from workers.networks.shapes import layout_of
 
 RUNNER = "tests.orchestrator.simulation:run_trial"
 SECONDS = "PRUNESWEEP_SIMULATION_SECONDS"  #: How long a trial takes; 0 where it is not set.

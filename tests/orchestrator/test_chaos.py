@@ -28,7 +28,7 @@ from orchestrator.loading import parse_spec
 from tests.orchestrator.sweeps import Bench
 from tracking.artifacts import ArtifactStore
 from tracking.ledger.tables import trials
-from workers.node import Node
+from workers.node.node import Node
 from workers.trial import run_trial
 
 pytestmark = [

@@ -11,7 +11,7 @@ from tests.orchestrator.sweeps import OFF, Bench, specification
 from tracking.artifacts import ArtifactStore
 from tracking.comparison.compare import compare
 from tracking.report.report import to_text
-from workers.node import Node
+from workers.node.node import Node
 from workers.trial import run_trial
 
 pytestmark = pytest.mark.slow

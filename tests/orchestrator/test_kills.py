@@ -19,7 +19,7 @@ from tests.orchestrator.simulation import REPORTS, RUNNER
 from tests.orchestrator.sweeps import BASE, Bench, specification, without_device
 from tracking.mlflow_mirror.server import default_uri, start_server
 from tracking.records import Outcome, TrialState
-from workers.actor import TRIAL_RUNNER
+from workers.node.actor import TRIAL_RUNNER
 
 pytestmark = [
     pytest.mark.integration,

@@ -10,7 +10,7 @@ from ray.cluster_utils import Cluster
 from orchestrator.machines import inspect_machines, verdict_of
 from orchestrator.spec import SweepSpec
 from tests.orchestrator.sweeps import specification
-from workers.inspection import Inspection
+from workers.node.inspection import Inspection
 from workers.settings import DataSettings
 
 

@@ -14,7 +14,7 @@ from tests.object_store import running_object_store
 from tests.orchestrator.command_line import ended, write_spec
 from tracking.artifacts import ArtifactStore
 from tracking.ledger.ledger import Ledger
-from workers.checkpoints import from_safetensors, weights_hash
+from workers.networks.checkpoints import from_safetensors, weights_hash
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1200)]
 

@@ -14,7 +14,7 @@ from tracking.comparison.compare import compare
 from tracking.comparison.comparison import Comparison
 from tracking.records import TrialRecord, TrialState
 from tracking.report.grids import all_grids
-from workers.node import Node
+from workers.node.node import Node
 from workers.trial import run_trial
 
 TRIALS, SEEDS = 20, (1, 2)

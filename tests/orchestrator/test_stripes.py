@@ -17,7 +17,7 @@ from tests.orchestrator.sweeps import OFF, Bench, specification
 from tracking.artifacts import ArtifactStore
 from tracking.comparison.compare import compare
 from tracking.records import TrialRecord, TrialState
-from workers.node import Node
+from workers.node.node import Node
 from workers.rebuild import export_trial, load_pruned
 from workers.settings import TrialSpec
 from workers.trial import run_trial

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from workers import device_memory
-from workers.actor import Message, Worker, _give_memory_back, memory_kills
-from workers.device_memory import DeviceMemory
-from workers.node import Node
+from workers.node import device_memory
+from workers.node.actor import Message, Worker, _give_memory_back, memory_kills
+from workers.node.device_memory import DeviceMemory
+from workers.node.node import Node
 from workers.settings import DataSettings, ModelSettings, Recipe, TrialSpec
 
 SPEC = TrialSpec(

@@ -16,7 +16,7 @@ from tests.shared_data import (
     RESNET56,
     shared_file,
 )
-from workers.checkpoints import fit, from_safetensors, read_weights, to_safetensors, weights_hash
+from workers.networks.checkpoints import fit, from_safetensors, read_weights, to_safetensors, weights_hash
 from workers.data import load
 from workers.errors import CheckpointError, UnreadableCheckpointError, WeightsMismatchError
 from workers.models import build_model

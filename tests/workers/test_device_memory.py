@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from workers.actor import Worker
-from workers.device_memory import CONTEXT_BYTES, begin_measuring, measured, ran_out
+from workers.node.actor import Worker
+from workers.node.device_memory import CONTEXT_BYTES, begin_measuring, measured, ran_out
 from workers.settings import DataSettings, ModelSettings, Recipe, TrialSpec
 
 BLOCK = 256 << 20  #: Bytes.

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from workers import environment
-from workers.environment import COMMIT_VARIABLE, code_version, describe_environment
+from workers.node import environment
+from workers.node.environment import COMMIT_VARIABLE, code_version, describe_environment
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ import torch
 from tests.object_store import running_object_store
 from tracking.artifacts import ArtifactNotFoundError, ArtifactStore
 from workers.files import SharedFiles, fetched, file_lock
-from workers.statistics import StatisticsCost, load_statistics, store_statistics
+from workers.training.shared_statistics import StatisticsCost, load_statistics, store_statistics
 
 
 @pytest.fixture

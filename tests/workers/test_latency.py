@@ -1,7 +1,7 @@
 import torch
 from torch import Tensor, nn
 
-from workers.latency import REPETITIONS, measure_latency
+from workers.timing.latency import REPETITIONS, measure_latency
 
 CPU = torch.device("cpu")
 

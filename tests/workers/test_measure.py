@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from workers.measure import EmptySplitError, evaluate, recalibrate_batch_norm
+from workers.training.measure import EmptySplitError, evaluate, recalibrate_batch_norm
 
 
 class Says(nn.Module):

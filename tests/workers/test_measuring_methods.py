@@ -9,7 +9,7 @@ import torch
 
 from tracking.artifacts import ArtifactStore
 from workers.data import describe
-from workers.node import Node, resolve_device
+from workers.node.node import Node, resolve_device
 from workers.settings import DataSettings, ModelSettings, Recipe, Target, TrialSpec
 from workers.trial import run_trial
 

@@ -14,8 +14,8 @@ from methods.structure.latency_predictor import PredictorSettings
 from tracking.artifacts import ArtifactStore
 from workers.data import describe
 from workers.models import build_model
-from workers.node import Node, resolve_device
-from workers.predictor import (
+from workers.node.node import Node, resolve_device
+from workers.timing.predictor import (
     PredictorCorruptError,
     PredictorMismatchError,
     PredictorMissingError,
@@ -23,7 +23,7 @@ from workers.predictor import (
     read_predictor,
 )
 from workers.settings import DataSettings, LayerSettings, ModelSettings, Recipe, TrialSpec
-from workers.shapes import layout_of
+from workers.networks.shapes import layout_of
 from workers.trial import run_trial
 
 DATA = DataSettings(train_images=200, test_images=60, validation_fraction=0.2)
@@ -143,7 +143,7 @@ def test_other_threads_versions_and_devices_are_refused(
 ) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
     monkeypatch.setattr(torch, "__version__", "9.9")
-    monkeypatch.setattr("workers.predictor.device_name", lambda _device: "an abacus")
+    monkeypatch.setattr("workers.timing.predictor.device_name", lambda _device: "an abacus")
     with pytest.raises(PredictorMismatchError) as caught:
         bench.load()
     assert [name for name, _, _ in caught.value.differences] == ["device", "torch", "CPU threads"]

@@ -9,10 +9,10 @@ from safetensors.torch import load_file, save_file
 
 from methods import count_cost
 from tracking.artifacts import ArtifactStore
-from workers.checkpoints import weights_hash
+from workers.networks.checkpoints import weights_hash
 from workers.data import describe, load
-from workers.measure import evaluate
-from workers.node import Node
+from workers.training.measure import evaluate
+from workers.node.node import Node
 from workers.rebuild import ExportError, export_trial, load_pruned
 from workers.settings import DataSettings, ModelSettings, Recipe, TrialSpec
 from workers.trial import run_trial

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-import workers.trial_checkpoints
+import workers.training.trial_checkpoints
 from methods import State
 from tracking.artifacts import ArtifactStore
-from workers.trial_checkpoints import (
+from workers.training.trial_checkpoints import (
     Checkpoint,
     CheckpointMismatchError,
     TrialCheckpoints,

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from methods import State
 from tracking.artifacts import ArtifactStore
-from workers.environment import code_version
+from workers.node.environment import code_version
 from workers.errors import WorkerError
 
 KEPT = 2  #: Newest checkpoints of an attempt that are kept: one may be torn.

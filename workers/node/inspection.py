@@ -9,8 +9,8 @@ from uuid import uuid4
 import torch
 
 from tracking.artifacts import ArtifactStore
-from workers.environment import describe_environment
-from workers.node import Node
+from workers.node.environment import describe_environment
+from workers.node.node import Node
 from workers.settings import DataSettings
 
 

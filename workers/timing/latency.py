@@ -9,8 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from workers.environment import device_name
-from workers.measure import synchronize
+from workers.node.environment import device_name
+from workers.training.measure import synchronize
 from workers.results import LatencyRecord
 
 DType = Literal["float32", "bfloat16"]

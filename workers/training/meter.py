@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 
 from methods import State
-from workers.measure import synchronize
+from workers.training.measure import synchronize
 
 Act = Literal["prepare", "statistics", "select", "recover", "measure"]
 

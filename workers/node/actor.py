@@ -15,10 +15,10 @@ import ray
 import torch
 
 from tracking.artifacts import ArtifactStore
-from workers import device_memory
-from workers.environment import device_name
+from workers.node import device_memory
+from workers.node.environment import device_name
 from workers.errors import StoppedError
-from workers.node import Node, resolve_device
+from workers.node.node import Node, resolve_device
 from workers.settings import TrialSpec
 
 Report = Callable[[int, dict[str, float]], None]

@@ -21,7 +21,7 @@ def code_version() -> str | None:
     Where the code is not a checkout (a copy sent to a cluster's node), the environment variable
     ``PRUNESWEEP_COMMIT`` says it; None when nothing does. Read once per process.
     """
-    root = Path(__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parents[2]
     top = _git(root, "rev-parse", "--show-toplevel")
     if top is None or Path(top).resolve() != root:  # installed into someone else's repository
         return os.environ.get(COMMIT_VARIABLE)

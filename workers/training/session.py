@@ -14,21 +14,21 @@ from torch import Tensor, nn
 from methods import NO_STATE, CostTarget, Layout, Schedule, State, Stateful
 from methods.base import EpochHook, PruningSchedule, StepHook
 from methods.structure.latency_predictor import LatencyPredictor
-from workers.checkpoints import weights_hash
+from workers.networks.checkpoints import weights_hash
 from workers.data import DataSet, Split
 from workers.errors import BudgetError
 from workers.files import SharedFiles
-from workers.measure import Batch, Evaluation, evaluate
-from workers.meter import Act, Meter
-from workers.seeds import derive_seed
+from workers.training.measure import Batch, Evaluation, evaluate
+from workers.training.meter import Act, Meter
+from workers.training.seeds import derive_seed
 from workers.settings import TrialSpec
-from workers.statistics import (
+from workers.training.shared_statistics import (
     StatisticsCost,
     load_statistics,
     statistics_name,
     store_statistics,
 )
-from workers.training import (
+from workers.training.loop import (
     DivergedError,
     EpochPosition,
     Hooks,
@@ -37,7 +37,7 @@ from workers.training import (
     make_optimizer,
     train_epoch,
 )
-from workers.trial_checkpoints import Checkpoint, TrialCheckpoints, restoring
+from workers.training.trial_checkpoints import Checkpoint, TrialCheckpoints, restoring
 
 EVALUATION_BATCH = 512
 

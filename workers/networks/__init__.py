@@ -1,0 +1,1 @@
+"""Weights and shapes of networks, as trials read and build them."""

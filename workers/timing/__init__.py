@@ -1,0 +1,1 @@
+"""Measured latency: of a network, and of the predictor that learns it."""

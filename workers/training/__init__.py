@@ -1,0 +1,1 @@
+"""Training inside a trial: the session that owns the budget, the loop, the meter, checkpoints."""
