@@ -14,7 +14,7 @@ from pathlib import Path
 from benchmarks.noop_sweep import run, specification
 from benchmarks.sampler import measure
 from benchmarks.surroundings import publish, surroundings
-from orchestrator.connection import connect
+from orchestrator.cluster.connection import connect
 
 WINDOW = 100  #: Trials the cost is averaged over, from each size on.
 ASKS = 10

@@ -25,14 +25,14 @@ from rich.console import Console
 from benchmarks.noop import GROUPS, WIDTH
 from methods import CostModel, Group, LayerPolicy, Layout
 from methods.structure.cost import Term
-from orchestrator.agenda import Agenda
-from orchestrator.connection import connect
-from orchestrator.driver import Driver, Ended
-from orchestrator.ground import Ground
-from orchestrator.progress import Progress
-from orchestrator.ray_backend import RayBackend
-from orchestrator.spec import SweepSpec
-from orchestrator.stopper import Stopper
+from orchestrator.agenda.agenda import Agenda
+from orchestrator.agenda.stopper import Stopper
+from orchestrator.agenda.survey import Ground
+from orchestrator.cluster.connection import connect
+from orchestrator.cluster.ray_backend import RayBackend
+from orchestrator.loop.driver import Driver, Ended
+from orchestrator.loop.progress import Progress
+from orchestrator.specification.spec import SweepSpec
 from search_spaces import RatioSpace
 from tracking.ledger.ledger import Ledger
 from tracking.mlflow_mirror.publisher_process import start_publisher

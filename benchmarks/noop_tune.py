@@ -17,8 +17,8 @@ from ray.air.integrations.mlflow import MLflowLoggerCallback
 from ray.tune.search.optuna import OptunaSearch
 
 from benchmarks.noop import GROUPS, reports
-from orchestrator.connection import connect
-from orchestrator.surroundings import ResourceSettings
+from orchestrator.cluster.connection import connect
+from orchestrator.specification.settings import ResourceSettings
 
 WORKERS = 2
 

@@ -25,10 +25,10 @@ from benchmarks.noop import WIDTH
 from benchmarks.noop_sweep import made_up_ground
 from benchmarks.surroundings import publish, surroundings
 from benchmarks.virtual import VirtualBackend, searching, utilisation
-from orchestrator.agenda import Agenda, Wanted
-from orchestrator.driver import Driver, Ended
-from orchestrator.spec import SweepSpec
-from orchestrator.stopper import Stopper
+from orchestrator.agenda.agenda import Agenda, Wanted
+from orchestrator.agenda.stopper import Stopper
+from orchestrator.loop.driver import Driver, Ended
+from orchestrator.specification.spec import SweepSpec
 from tracking.ledger.ledger import Ledger
 from tracking.records import Loss
 from workers.settings import TrialSpec

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any
 
-from orchestrator.backend import Event, Finished, Reported, Slot, Stopped, Task
+from orchestrator.loop.backend import Event, Finished, Reported, Slot, Stopped, Task
 from workers.settings import TrialSpec
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)  #: What the virtual clock shows at 0.

@@ -1,15 +1,5 @@
 """What to remove, and removing it: criteria, schedules, plan, surgery."""
 
-from methods.criteria import bn_scale as _bn_scale  # noqa: F401  (each registers itself)
-from methods.criteria import filter_norm as _filter_norm  # noqa: F401
-from methods.functionality import method as _functionality  # noqa: F401
-from methods.criteria import geometric_median as _geometric_median  # noqa: F401
-from methods.provable import method as _provable  # noqa: F401
-from methods.criteria import random_filters as _random_filters  # noqa: F401
-from methods.scop import method as _scop  # noqa: F401
-from methods.stripe_wise import method as _stripe_wise  # noqa: F401
-from methods.criteria import taylor as _taylor  # noqa: F401
-from methods.weight_gates import method as _weight_gates  # noqa: F401
 from methods.base import (
     Filters,
     PruningMethod,
@@ -22,7 +12,11 @@ from methods.base import (
     prune_lowest,
     register,
 )
-from methods.structure.cost import Cost, CostModel, CostTarget, count_cost
+from methods.criteria import bn_scale as _bn_scale  # noqa: F401  (each registers itself)
+from methods.criteria import filter_norm as _filter_norm  # noqa: F401
+from methods.criteria import geometric_median as _geometric_median  # noqa: F401
+from methods.criteria import random_filters as _random_filters  # noqa: F401
+from methods.criteria import taylor as _taylor  # noqa: F401
 from methods.errors import (
     LayoutError,
     MethodError,
@@ -31,11 +25,17 @@ from methods.errors import (
     SettingsError,
     UnknownMethodError,
 )
+from methods.functionality import method as _functionality  # noqa: F401
+from methods.provable import method as _provable  # noqa: F401
+from methods.schedule import Schedule
+from methods.scop import method as _scop  # noqa: F401
+from methods.state import NO_STATE, State, Stateful
+from methods.stripe_wise import method as _stripe_wise  # noqa: F401
+from methods.structure.cost import Cost, CostModel, CostTarget, count_cost
 from methods.structure.layout import Group, LayerPolicy, Layout, find_layout
 from methods.structure.plan import PruningPlan, Ratios, removed_count
-from methods.schedule import Schedule
-from methods.state import NO_STATE, State, Stateful
 from methods.structure.surgery import masked, masked_difference, shrink
+from methods.weight_gates import method as _weight_gates  # noqa: F401
 
 __all__ = [
     "NO_STATE",

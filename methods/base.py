@@ -9,12 +9,12 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn, optim
 
-from methods.structure.cost import CostTarget
 from methods.errors import MethodError, SettingsError, UnknownMethodError, nearest
+from methods.state import Stateful
+from methods.structure.cost import CostTarget
 from methods.structure.groups import Group, Layout, Unit
 from methods.structure.latency_predictor import LatencyPredictor, PredictorSettings
 from methods.structure.plan import PruningPlan, Ratios, removed_count
-from methods.state import Stateful
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,9 +21,9 @@ from torch import Tensor, nn, optim
 
 from methods.base import PruningMethod, Session, Step, build, prune_lowest
 from methods.errors import SettingsError, nearest
+from methods.state import State
 from methods.structure.layout import Group
 from methods.structure.plan import PruningPlan, Ratios, removed_count
-from methods.state import State
 from methods.structure.surgery import filter_parameters, scale_filters, soften_filters
 
 SETTLED = 0.9  #: Share of the selection after which all three curves have reached their end.

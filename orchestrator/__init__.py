@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import PrunesweepError, SpecError
-from orchestrator.spec import SweepSpec
+from orchestrator.specification.spec import SweepSpec
 
 if TYPE_CHECKING:
     from orchestrator.sweep import Sweep

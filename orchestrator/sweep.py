@@ -15,22 +15,22 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from orchestrator.agenda import Agenda, Place, place_of
-from orchestrator.census import census
-from orchestrator.changes import forbidden_changes
-from orchestrator.connection import REACH_S, ClusterUnreachableError, connect
-from orchestrator.driver import Driver
+from orchestrator.agenda.agenda import Agenda, Place, place_of
+from orchestrator.agenda.sizing import say_if_idle
+from orchestrator.agenda.stopper import Stopper
+from orchestrator.agenda.survey import Ground, survey
+from orchestrator.agenda.trial_matrix import census
+from orchestrator.cluster.connection import REACH_S, ClusterUnreachableError, connect
+from orchestrator.cluster.ray_backend import RayBackend
+from orchestrator.commands.lookup import spec_of
 from orchestrator.errors import SpecChangeError, SpecError, SweepFailedError
-from orchestrator.ground import Ground, survey
-from orchestrator.loading import load_spec, locate, parse_spec
-from orchestrator.lookup import spec_of
-from orchestrator.outages import Outages
-from orchestrator.progress import Progress
-from orchestrator.ray_backend import RayBackend
-from orchestrator.sizing import say_if_idle
-from orchestrator.spec import SweepSpec
-from orchestrator.stopper import Stopper
-from orchestrator.surroundings import TrackingSettings, secret_variables
+from orchestrator.loop.driver import Driver
+from orchestrator.loop.outages import Outages
+from orchestrator.loop.progress import Progress
+from orchestrator.specification.changes import forbidden_changes
+from orchestrator.specification.loading import load_spec, locate, parse_spec
+from orchestrator.specification.settings import TrackingSettings, secret_variables
+from orchestrator.specification.spec import SweepSpec
 from tracking.artifacts import ArtifactStore
 from tracking.comparison.compare import compare
 from tracking.comparison.comparison import Comparison
@@ -46,8 +46,8 @@ from tracking.ledger.writer import SweepWriter
 from tracking.mlflow_mirror.publisher_process import start_publisher
 from tracking.records import LeaseRecord, SweepState
 from tracking.report.report import to_html, to_json, to_markdown
-from workers.node.actor import TRIAL_RUNNER
 from workers.networks.checkpoints import to_safetensors
+from workers.node.actor import TRIAL_RUNNER
 from workers.node.node import weights_path
 
 FLUSH_S = 120.0  #: How long the end of a sweep waits for MLflow to show everything.

@@ -12,9 +12,10 @@ from torch import nn
 
 from methods import PruningPlan, shrink
 from tracking.artifacts import ArtifactStore
-from workers.networks.checkpoints import fit, from_safetensors, weights_hash
 from workers.errors import WorkerError
 from workers.models import build_model
+from workers.networks.checkpoints import fit, from_safetensors, weights_hash
+from workers.networks.shapes import layout_of
 from workers.settings import (
     PRUNED_UNIT,
     LayerSettings,
@@ -23,7 +24,6 @@ from workers.settings import (
     TrialSpec,
     Unit,
 )
-from workers.networks.shapes import layout_of
 
 MODEL, PLAN, WEIGHTS, CARD = "model.json", "plan.json", "weights.safetensors", "README.md"
 

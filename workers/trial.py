@@ -21,22 +21,22 @@ from methods import (
     shrink,
 )
 from methods.structure.latency_predictor import PredictorSettings
-from workers.networks.checkpoints import fit, to_safetensors, weights_hash
 from workers.data import DataSet
+from workers.errors import StoppedError, WorkerError
+from workers.models import build_model
+from workers.networks.checkpoints import fit, to_safetensors, weights_hash
+from workers.networks.shapes import layout_of, shrink_fresh
 from workers.node.device_memory import ran_out
 from workers.node.environment import describe_environment
-from workers.errors import StoppedError, WorkerError
-from workers.timing.latency import large_batch, measure_latency
-from workers.training.measure import Evaluation, recalibrate_batch_norm
-from workers.models import build_model
 from workers.node.node import Node, weights_path
-from workers.timing.predictor import measure_predictor, predictor_key, predictor_of, store_predictor
 from workers.results import LatencyResult, PredictorResult, ShapeResult, TrialResult
+from workers.settings import TrialSpec, content_hash
+from workers.timing.latency import large_batch, measure_latency
+from workers.timing.predictor import measure_predictor, predictor_key, predictor_of, store_predictor
+from workers.training.loop import DivergedError
+from workers.training.measure import Evaluation, recalibrate_batch_norm
 from workers.training.seeds import seed_everything
 from workers.training.session import PruningSession, Report, TrainingSession
-from workers.settings import TrialSpec, content_hash
-from workers.networks.shapes import layout_of, shrink_fresh
-from workers.training.loop import DivergedError
 from workers.training.trial_checkpoints import (
     CheckpointMismatchError,
     TrialCheckpoints,

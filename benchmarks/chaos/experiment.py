@@ -18,8 +18,8 @@ from benchmarks.chaos.checks import (
 )
 from benchmarks.chaos.saboteur import Sabotage, Saboteur, Strike, Victim
 from benchmarks.chaos.world import LEDGER, Exit, Supervisor, World, publish
-from orchestrator.census import census
-from orchestrator.loading import parse_spec
+from orchestrator.agenda.trial_matrix import census
+from orchestrator.specification.loading import parse_spec
 from tracking.artifacts import ArtifactStore
 from tracking.errors import LedgerError
 from tracking.ledger.ledger import Ledger

@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from methods.structure.cost import CostModel, CostTarget, Counts
 from methods.errors import MethodError
+from methods.structure.cost import CostModel, CostTarget, Counts
 
 CLOSE = 0.005  #: Distance from the target, as a share of the dense cost, that needs no repair.
 

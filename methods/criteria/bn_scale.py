@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from methods.base import Filters, PruningMethod, Session, Step, register
 from methods.errors import MethodError
+from methods.state import NO_STATE
 from methods.structure.layout import Layout
 from methods.structure.plan import PruningPlan, Ratios
-from methods.state import NO_STATE
 
 
 @register(aliases={"network_slimming": {"sparsity": 1e-4}})

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from methods.base import Session
-from methods.structure.cost import evaluation_mode
 from methods.errors import MethodError
+from methods.structure.cost import evaluation_mode
 
 SHORTEST = 1e-12  #: A gradient below this length is no direction.
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from methods.structure.cost import evaluation_mode
 from methods.errors import MethodError
+from methods.structure.cost import evaluation_mode
 from methods.structure.layout import Group, Layout, Member
 from methods.structure.plan import PruningPlan
 

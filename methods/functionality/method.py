@@ -13,18 +13,24 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from methods.functionality.activation_maximisation import Ascent, Start, draw_start, maximise, responses
 from methods.base import PruningMethod, Session, register
-from methods.functionality.compensation import check_readers, fold, read_moments
 from methods.criteria.contribution import contributions
-from methods.structure.cost import evaluation_mode
-from methods.errors import MethodError
-from methods.functionality.filter_clusters import cluster_filters, redundant_filters
 from methods.criteria.filter_norm import FilterNorm
+from methods.criteria.random_filters import RandomPruning
+from methods.errors import MethodError
+from methods.functionality.activation_maximisation import (
+    Ascent,
+    Start,
+    draw_start,
+    maximise,
+    responses,
+)
+from methods.functionality.compensation import check_readers, fold, read_moments
+from methods.functionality.filter_clusters import cluster_filters, redundant_filters
+from methods.schedule import Schedule
+from methods.structure.cost import evaluation_mode
 from methods.structure.layout import Group, Layout
 from methods.structure.plan import PruningPlan, Ratios
-from methods.criteria.random_filters import RandomPruning
-from methods.schedule import Schedule
 
 Clusters = Mapping[str, Sequence[int]]  #: Cluster of each filter, by group.
 

@@ -14,12 +14,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from methods.criteria.allocation import meet_target
 from methods.base import PruningMethod, Session, register
-from methods.structure.cost import CostTarget, Counts, output_positions
+from methods.criteria.allocation import meet_target
 from methods.criteria.filter_norm import FilterNorm
-from methods.structure.layout import Group, Layout
-from methods.structure.plan import PruningPlan, Ratios, removed_count
 from methods.provable.sensitivity import (
     DELTA,
     Rule,
@@ -27,6 +24,9 @@ from methods.provable.sensitivity import (
     sample_size,
     sensitivities,
 )
+from methods.structure.cost import CostTarget, Counts, output_positions
+from methods.structure.layout import Group, Layout
+from methods.structure.plan import PruningPlan, Ratios, removed_count
 
 BATCH = 16  # images per forward pass
 

@@ -20,8 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods.structure.cost import evaluation_mode, output_positions
 from methods.errors import MethodError
+from methods.structure.cost import evaluation_mode, output_positions
 from methods.structure.layout import Layout
 
 DELTA = 1e-16  #: Probability of failure in the paper's bounds.

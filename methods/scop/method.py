@@ -17,9 +17,9 @@ from torch import Tensor, nn, optim
 from methods.base import PruningMethod, Session, Step, register
 from methods.errors import MethodError
 from methods.scop.knockoffs import Construction, Knockoff, make_knockoff
+from methods.state import State, load_optimizer_state, optimizer_state
 from methods.structure.layout import Group, Layout
 from methods.structure.plan import PruningPlan, Ratios
-from methods.state import State, load_optimizer_state, optimizer_state
 
 CHECK_STEPS = 10  #: Steps between two looks at how many factors have come to an end.
 

@@ -13,11 +13,11 @@ from torch import nn
 
 from methods.base import PruningMethod, Session, Step, register
 from methods.errors import MethodError
-from methods.structure.groups import Unit
-from methods.structure.plan import PruningPlan, Ratios
+from methods.state import State
 from methods.stripe_wise.removal_order import RemovalOrder
 from methods.stripe_wise.skeletons import Skeletons
-from methods.state import State
+from methods.structure.groups import Unit
+from methods.structure.plan import PruningPlan, Ratios
 
 UPDATES = 50  #: Looks at the scores while stripes go, at most one a step.
 

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from methods.structure.cost import CostTarget
 from methods.errors import MethodError
+from methods.state import State
+from methods.structure.cost import CostTarget
 from methods.structure.groups import Layout
 from methods.structure.plan import Ratios, removed_count
-from methods.state import State
 
 CLOSE = 0.002  #: Distance from a cost, as a share of it, that needs no further steps.
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn, optim
 
 from methods.base import Step
-from methods.structure.groups import Group
 from methods.state import State
+from methods.structure.groups import Group
 from methods.structure.stripe_conv import bare_weight, merge, wear
 from methods.structure.surgery import filter_parameters
 

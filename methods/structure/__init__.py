@@ -1,1 +1,1 @@
-"""What a network is made of and how it gets smaller: groups, costs, plans, surgery (torch-pruning)."""
+"""What a network is made of and how it shrinks: groups, costs, plans, surgery (torch-pruning)."""

@@ -12,8 +12,8 @@ import torch
 import torch_pruning as tp
 from torch import nn
 
-from methods.structure.cost import evaluation_mode, input_like, output_positions
 from methods.errors import LayoutError, nearest
+from methods.structure.cost import evaluation_mode, input_like, output_positions
 from methods.structure.groups import Group, LayerPolicy, Layout, Member, Shape
 from methods.structure.predicted_cost import cost_model
 from methods.structure.scatter import branch_ends, sole_norm, sole_readers

@@ -23,10 +23,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from methods.base import PruningMethod, create
 from methods.structure.cost import count_cost, evaluation_mode, input_like
-from methods.testing.example_networks import CLASSES, EXAMPLES, INPUT_SHAPE, Example
 from methods.structure.layout import Group, Layout
 from methods.structure.plan import PruningPlan, removed_count
 from methods.structure.surgery import masked_difference, shrink
+from methods.testing.example_networks import CLASSES, EXAMPLES, Example
 from methods.testing.tiny_session import TinySession
 
 TOLERANCE = 1e-5  #: Between the masked and the shrunk network, relative to the largest logit.

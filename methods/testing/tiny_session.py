@@ -7,12 +7,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn, optim
 
 from methods.base import EpochHook, PruningSchedule, Step, StepHook
-from methods.structure.cost import CostTarget
 from methods.errors import MethodError
-from methods.structure.latency_predictor import LatencyPredictor
-from methods.structure.layout import Layout
 from methods.schedule import Schedule
 from methods.state import Stateful
+from methods.structure.cost import CostTarget
+from methods.structure.latency_predictor import LatencyPredictor
+from methods.structure.layout import Layout
 
 BATCH_SIZE = 16
 

@@ -13,8 +13,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from methods.structure.layout import Group, Layout
 from methods.state import State
+from methods.structure.layout import Group, Layout
 
 Estimator = Literal["polynomial", "ste", "sigmoid"]
 

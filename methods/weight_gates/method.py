@@ -14,15 +14,15 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn, optim
 
-from methods.criteria.allocation import check_reachable, meet_target
 from methods.base import PruningMethod, Session, Step, prune_lowest, register
-from methods.structure.cost import CostModel, CostTarget, Counts
+from methods.criteria.allocation import check_reachable, meet_target
 from methods.errors import MethodError
-from methods.weight_gates.gates import Estimator, GateRule, Gates
+from methods.state import State, load_optimizer_state, optimizer_state
+from methods.structure.cost import CostModel, CostTarget, Counts
 from methods.structure.latency_predictor import PredictorSettings
 from methods.structure.layout import Layout
 from methods.structure.plan import PruningPlan, Ratios, removed_count
-from methods.state import State, load_optimizer_state, optimizer_state
+from methods.weight_gates.gates import Estimator, GateRule, Gates
 
 TOO_SOON = 0.05  #: Share of the phase before which no choice can have been learned.
 RESTARTS = 3  #: Times a phase that met its target too soon begins again, more gently.

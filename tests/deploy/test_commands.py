@@ -14,8 +14,8 @@ import pytest
 import typer.main
 from ray.scripts.scripts import cli as ray
 
-from orchestrator.cli import app
-from orchestrator.parcel import pack
+from orchestrator.cluster.job_package import pack
+from orchestrator.commands.cli import app
 from tests.deploy.files import DEPLOY, read
 from tests.orchestrator.command_line import call
 

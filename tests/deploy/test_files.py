@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import ray
 
-from orchestrator.shipping import PACKAGES
+from orchestrator.cluster.shipping import PACKAGES
 from tests.deploy.files import (
     DEPLOY,
     ROOT,

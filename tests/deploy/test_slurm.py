@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.lookup import NoLedgerError, open_existing
+from orchestrator.commands.lookup import NoLedgerError, open_existing
 from tests.deploy.files import DEPLOY, PROGRAMS
 from tests.orchestrator.command_line import PATIENCE_S, TRIES, write_spec
 from tests.orchestrator.processes import until

@@ -13,14 +13,14 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from methods import MethodError, PruningPlan, create, masked_difference, shrink
+from methods.criteria.contribution import contributions
+from methods.criteria.filter_norm import FilterNorm
+from methods.criteria.random_filters import RandomPruning
 from methods.functionality.activation_maximisation import Ascent, draw_start, maximise, responses
 from methods.functionality.compensation import regressions
-from methods.criteria.contribution import contributions
 from methods.functionality.filter_clusters import cluster_filters, redundant_filters, share_out
-from methods.criteria.filter_norm import FilterNorm
 from methods.functionality.method import Functionality, whole_share
 from methods.structure.layout import Group, LayerPolicy, Layout, find_layout
-from methods.criteria.random_filters import RandomPruning
 from methods.testing import (
     CLASSES,
     EXAMPLES,

@@ -7,8 +7,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from methods import LayerPolicy, PruningPlan, find_layout, shrink
-from methods.testing.example_networks import residual_projection
-from methods.weight_gates.gates import Estimator, GateRule, Gates, GroupGates, places, slope, standardised, step
 from methods.testing import (
     CLASSES,
     EXAMPLES,
@@ -16,6 +14,17 @@ from methods.testing import (
     Example,
     TinySession,
     permute_filters,
+)
+from methods.testing.example_networks import residual_projection
+from methods.weight_gates.gates import (
+    Estimator,
+    GateRule,
+    Gates,
+    GroupGates,
+    places,
+    slope,
+    standardised,
+    step,
 )
 from tests.methods.helpers import logits
 

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from methods import CostTarget, LayerPolicy, MethodError, Ratios, find_layout, shrink
 from methods.criteria.allocation import meet_target
-from methods.structure.cost import CostModel, Counts, Term
 from methods.criteria.filter_norm import FilterNorm
-from methods.structure.layout import Group, Layout
 from methods.provable.method import Provable, ProvableSampling, _Draws, complexities, draw
 from methods.provable.sensitivity import Rule, sample_size, sensitivities
+from methods.structure.cost import CostModel, Counts, Term
+from methods.structure.layout import Group, Layout
 from methods.structure.surgery import masked
 from methods.testing import (
     CLASSES,

@@ -26,18 +26,24 @@ from methods import (
     shrink,
 )
 from methods.criteria.bn_scale import BatchNormScale
-from methods.testing.example_networks import Block, bottleneck, conv_norm, residual_pad, residual_projection
 from methods.criteria.filter_norm import FilterNorm
 from methods.criteria.geometric_median import GeometricMedian
 from methods.criteria.random_filters import RandomPruning
-from methods.structure.scatter import Gather, Scatter
 from methods.criteria.taylor import Taylor
+from methods.structure.scatter import Gather, Scatter
 from methods.testing import CLASSES, EXAMPLES, Example, PruningMethodContract, TinySession
+from methods.testing.example_networks import (
+    Block,
+    bottleneck,
+    conv_norm,
+    residual_pad,
+    residual_projection,
+)
 from tests.methods.helpers import logits, same_ratio
 from tracking.artifacts import ArtifactStore
-from workers.networks.checkpoints import fit, from_safetensors, to_safetensors
 from workers.data import describe
 from workers.models.cifar_resnet import CifarResNet
+from workers.networks.checkpoints import fit, from_safetensors, to_safetensors
 from workers.node.node import Node
 from workers.rebuild import export_trial, load_pruned
 from workers.settings import DataSettings, LayerSettings, ModelSettings, Recipe, TrialSpec

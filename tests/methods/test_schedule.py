@@ -11,8 +11,8 @@ from torch import Tensor, nn, optim
 
 from methods import Schedule, SettingsError, Stateful, create, removed_count, shrink
 from methods.base import EpochHook, Step, StepHook
-from methods.structure.layout import Layout
 from methods.schedule import SoftMasks
+from methods.structure.layout import Layout
 from methods.structure.surgery import filter_parameters, soften_filters
 from methods.testing import CLASSES, EXAMPLES, TinySession
 from tests.methods.helpers import logits, norm_of, same_ratio

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from methods import CostTarget, LayerPolicy, Layout, MethodError, create, find_layout, shrink
-from methods.scop import knockoffs as knockoffs_module
 from methods.base import Step
+from methods.scop import knockoffs as knockoffs_module
 from methods.scop.knockoffs import make_knockoff, pca_gaussian, permuted, white_noise
 from methods.scop.method import Scop, TwoStreams
 from methods.testing import (

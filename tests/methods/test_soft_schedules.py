@@ -24,11 +24,11 @@ from methods import (
     shrink,
 )
 from methods.base import EpochHook, Step, StepHook
-from methods.testing.example_networks import residual_pad
-from methods.structure.layout import Group, Layout
 from methods.schedule import PRESETS
+from methods.structure.layout import Group, Layout
 from methods.structure.surgery import soften_filters
 from methods.testing import CLASSES, EXAMPLES, Example, TinySession
+from methods.testing.example_networks import residual_pad
 from tests.methods.helpers import logits, norm_of, same_ratio
 from tracking.artifacts import ArtifactStore
 from workers.data import describe

@@ -20,11 +20,11 @@ from methods import (
 )
 from methods.base import Step
 from methods.criteria.filter_norm import FilterNorm
-from methods.structure.groups import Group
+from methods.stripe_wise.method import StripeWise
 from methods.stripe_wise.removal_order import RemovalOrder
 from methods.stripe_wise.skeletons import Skeletons
+from methods.structure.groups import Group
 from methods.structure.stripe_conv import StripeConv
-from methods.stripe_wise.method import StripeWise
 from methods.structure.stripes import by_stripe
 from methods.testing import CLASSES, EXAMPLES, Example, PruningMethodContract, TinySession
 from search_spaces import RatioSpace, SpaceSettings, project

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from orchestrator.backend import Event, Failed, Finished, Lost, Reported, Slot, Stopped, Task
+from orchestrator.loop.backend import Event, Failed, Finished, Lost, Reported, Slot, Stopped, Task
 from tests.orchestrator.simulation import simulate
 from tracking.records import Loss
 from workers.settings import TrialSpec

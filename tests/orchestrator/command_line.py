@@ -12,7 +12,7 @@ from typing import Any
 
 from typer.testing import CliRunner, Result
 
-from orchestrator.cli import app
+from orchestrator.commands.cli import app
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 600.0  #: For a sweep of seconds; the machine may be busy with other things.

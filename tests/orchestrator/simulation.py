@@ -18,6 +18,7 @@ import numpy as np
 from methods import Layout, removed_count
 from workers.data import DataInfo, describe
 from workers.models import build_model
+from workers.networks.shapes import layout_of
 from workers.node.node import Node
 from workers.results import (
     LatencyRecord,
@@ -27,7 +28,6 @@ from workers.results import (
     TrialResult,
 )
 from workers.settings import DataSettings, LayerSettings, ModelSettings, TrialSpec, content_hash
-from workers.networks.shapes import layout_of
 
 RUNNER = "tests.orchestrator.simulation:run_trial"
 SECONDS = "PRUNESWEEP_SIMULATION_SECONDS"  #: How long a trial takes; 0 where it is not set.

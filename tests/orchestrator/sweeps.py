@@ -9,13 +9,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from orchestrator.agenda import Agenda
-from orchestrator.backend import Backend, InlineBackend
-from orchestrator.driver import Driver, Ended
-from orchestrator.ground import Ground, survey
-from orchestrator.loading import parse_spec
-from orchestrator.spec import SweepSpec
-from orchestrator.stopper import Stopper
+from orchestrator.agenda.agenda import Agenda
+from orchestrator.agenda.stopper import Stopper
+from orchestrator.agenda.survey import Ground, survey
+from orchestrator.loop.backend import Backend, InlineBackend
+from orchestrator.loop.driver import Driver, Ended
+from orchestrator.specification.loading import parse_spec
+from orchestrator.specification.spec import SweepSpec
 from tests.orchestrator.simulation import simulate
 from tracking.comparison.compare import compare
 from tracking.errors import UnknownSweepError

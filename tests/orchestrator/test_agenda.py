@@ -9,10 +9,10 @@ import pytest
 from torch import Tensor
 
 from methods import PruningPlan
-from orchestrator.agenda import Agenda, Place, Wanted
-from orchestrator.census import census
-from orchestrator.ground import Ground
-from orchestrator.spec import SweepSpec
+from orchestrator.agenda.agenda import Agenda, Place, Wanted
+from orchestrator.agenda.survey import Ground
+from orchestrator.agenda.trial_matrix import census
+from orchestrator.specification.spec import SweepSpec
 from tests.orchestrator.simulation import simulate
 from tests.orchestrator.sweeps import DEVICE, OFF, ground, specification
 from tracking.records import TrialState

@@ -9,10 +9,10 @@ from torch import nn
 from methods import CostTarget, LayerPolicy, MethodError, PruningMethod, Ratios, Session
 from methods.criteria.filter_norm import FilterNorm
 from methods.testing import CLASSES, EXAMPLES, TinySession
-from orchestrator.agenda import Agenda, Wanted
-from orchestrator.census import census
-from orchestrator.ground import Ground
-from orchestrator.spec import SweepSpec
+from orchestrator.agenda.agenda import Agenda, Wanted
+from orchestrator.agenda.survey import Ground
+from orchestrator.agenda.trial_matrix import census
+from orchestrator.specification.spec import SweepSpec
 from search_spaces import RatioSpace, SpaceSettings
 from tracking.comparison.missing import missing_from
 from workers.data import describe

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import SpecError
-from orchestrator.loading import load_spec
+from orchestrator.specification.loading import load_spec
 
 GOOD = """\
 name: digits

@@ -22,9 +22,9 @@ from benchmarks.chaos.checks import (
 from benchmarks.chaos.experiment import FIELDS, NAME, Outcome, fields_for, run_sweep, verdicts
 from benchmarks.chaos.saboteur import Sabotage
 from benchmarks.chaos.world import World, running_world
-from orchestrator.backend import InlineBackend
-from orchestrator.ground import survey
-from orchestrator.loading import parse_spec
+from orchestrator.agenda.survey import survey
+from orchestrator.loop.backend import InlineBackend
+from orchestrator.specification.loading import parse_spec
 from tests.orchestrator.sweeps import Bench
 from tracking.artifacts import ArtifactStore
 from tracking.ledger.tables import trials

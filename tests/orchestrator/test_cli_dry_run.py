@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.forecast import duration
-from orchestrator.loading import load_spec
+from orchestrator.commands.forecast import duration
+from orchestrator.specification.loading import load_spec
 from tests.orchestrator.command_line import call, facts, write_spec
 from tests.tracking.hand_made import result
 from tracking import NewEntry, Role

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import typer.main
 
-from orchestrator.cli import app
+from orchestrator.commands.cli import app
 
 PAGE = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
 

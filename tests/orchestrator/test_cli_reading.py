@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from orchestrator.cli import app
-from orchestrator.connection import ClusterUnreachableError
+from orchestrator.cluster.connection import ClusterUnreachableError
+from orchestrator.commands.cli import app
+from orchestrator.commands.exits import exit_code
+from orchestrator.commands.lookup import Place, command
 from orchestrator.errors import SpecError, SweepFailedError
-from orchestrator.exits import exit_code
-from orchestrator.lookup import Place, command
-from orchestrator.surroundings import TrackingSettings
+from orchestrator.specification.settings import TrackingSettings
 from search_spaces import TargetInfeasibleError
 from tests.orchestrator.command_line import call, facts, write_spec
 from tests.tracking.hand_made import HandMadeSweep, specification

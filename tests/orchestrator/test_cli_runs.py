@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.lookup import NoLedgerError, open_existing
+from orchestrator.commands.lookup import NoLedgerError, open_existing
 from tests.orchestrator.command_line import (
     PATIENCE_S,
     call,

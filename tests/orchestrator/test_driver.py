@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from orchestrator.backend import Event, Reported, Slot, Task
-from orchestrator.census import census
-from orchestrator.spec import SweepSpec
+from orchestrator.agenda.trial_matrix import census
+from orchestrator.loop.backend import Event, Reported, Slot, Task
+from orchestrator.specification.spec import SweepSpec
 from tests.orchestrator.backends import Report, Runner, SeededBackend
 from tests.orchestrator.simulation import simulate
 from tests.orchestrator.sweeps import OFF, Bench, Fuse, KilledError, Log, ground, specification

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from orchestrator.backend import InlineBackend
+from orchestrator.loop.backend import InlineBackend
 from tests.orchestrator.sweeps import OFF, Bench, specification
 from tracking.artifacts import ArtifactStore
 from tracking.comparison.compare import compare

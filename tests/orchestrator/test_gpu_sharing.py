@@ -8,9 +8,9 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from orchestrator.backend import Event, Failed, Finished, Lost, Reported, Slot, Task
-from orchestrator.ray_backend import RayBackend
-from orchestrator.surroundings import ResourceSettings
+from orchestrator.cluster.ray_backend import RayBackend
+from orchestrator.loop.backend import Event, Failed, Finished, Lost, Reported, Slot, Task
+from orchestrator.specification.settings import ResourceSettings
 from tests.orchestrator.doomed import stand_in
 from tests.orchestrator.packed import HALF_NEEDED, RUNNER, SIXTH, TOO_LARGE
 from tracking.records import Loss

@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import methods
-from orchestrator.agenda import Agenda
-from orchestrator.arms import ArmSettings
-from orchestrator.census import census
+from orchestrator.agenda.agenda import Agenda
+from orchestrator.agenda.trial_matrix import census
 from orchestrator.errors import SpecError
-from orchestrator.knobs import MIDDLE, Choices, Range
-from orchestrator.loading import parse_spec
+from orchestrator.specification.arms import ArmSettings
+from orchestrator.specification.knobs import MIDDLE, Choices, Range
+from orchestrator.specification.loading import parse_spec
 from tests.orchestrator.simulation import simulate
 from tests.orchestrator.sweeps import DEVICE, ground, specification
 from tests.orchestrator.test_agenda import Play, of_role

@@ -10,9 +10,9 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from orchestrator.backend import Event, Failed, Finished, Lost, Reported, Stopped, Task
-from orchestrator.ray_backend import RayBackend
-from orchestrator.surroundings import ResourceSettings
+from orchestrator.cluster.ray_backend import RayBackend
+from orchestrator.loop.backend import Event, Failed, Finished, Lost, Reported, Stopped, Task
+from orchestrator.specification.settings import ResourceSettings
 from tests.orchestrator.doomed import FATES, GROUP, GROUPS, LIMIT, RUNNER, stand_in
 from tracking.records import Loss
 
@@ -151,7 +151,7 @@ def test_a_machine_that_dies_is_no_crash(cluster: Cluster, node: Any, backend: R
 def test_a_machine_that_is_drained_gets_no_new_trial(
     cluster: Cluster, node: Any, backend: RayBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("orchestrator.ray_backend.DRAIN_CHECK_S", 0.0)
+    monkeypatch.setattr("orchestrator.cluster.ray_backend.DRAIN_CHECK_S", 0.0)
     task = begin(backend, "reports")
     hear(backend)
     _drain(cluster, node.node_id, seconds=30)

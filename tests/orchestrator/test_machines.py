@@ -7,8 +7,8 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from orchestrator.machines import inspect_machines, verdict_of
-from orchestrator.spec import SweepSpec
+from orchestrator.cluster.machines import inspect_machines, verdict_of
+from orchestrator.specification.spec import SweepSpec
 from tests.orchestrator.sweeps import specification
 from workers.node.inspection import Inspection
 from workers.settings import DataSettings

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import LedgerLostError
-from orchestrator.outages import Outages
+from orchestrator.loop.outages import Outages
 from tests.orchestrator.command_line import finish, started, write_spec
 from tests.orchestrator.processes import until
 from tests.tracking.postgres import PostgresServer, running_postgres

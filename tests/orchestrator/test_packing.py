@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.packing import MOST_PER_GPU, Packing
+from orchestrator.cluster.packing import MOST_PER_GPU, Packing
 
 GIB = 1 << 30
 

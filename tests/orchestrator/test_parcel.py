@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from orchestrator import parcel
+from orchestrator.cluster import job_package as parcel
+from orchestrator.cluster.job_package import Parcel, pack
+from orchestrator.cluster.shipping import PACKAGES, network_code
 from orchestrator.errors import SpecError
-from orchestrator.parcel import Parcel, pack
-from orchestrator.shipping import PACKAGES, network_code
 from tests.orchestrator.command_line import write_spec
 
 SERVICES = {

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from orchestrator.agenda import Place, Wanted
-from orchestrator.arms import ArmSettings
-from orchestrator.census import census
-from orchestrator.predictors import predictor_settings
-from orchestrator.spec import SweepSpec
+from orchestrator.agenda.agenda import Place, Wanted
+from orchestrator.agenda.predictors import predictor_settings
+from orchestrator.agenda.trial_matrix import census
+from orchestrator.specification.arms import ArmSettings
+from orchestrator.specification.spec import SweepSpec
 from tests.orchestrator.backends import SeededBackend
 from tests.orchestrator.simulation import simulate
 from tests.orchestrator.sweeps import DEVICE, OFF, Bench, specification

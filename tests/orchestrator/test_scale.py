@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.virtual import Stint, VirtualBackend, searching, utilisation
-from orchestrator.backend import Event, Finished, Reported, Stopped, Task
+from orchestrator.loop.backend import Event, Finished, Reported, Stopped, Task
 from tests.orchestrator.simulation import REPORTS, simulate
 from tests.orchestrator.sweeps import OFF, Bench, specification
 from workers.settings import TrialSpec

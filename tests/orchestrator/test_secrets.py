@@ -16,7 +16,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from orchestrator.surroundings import TrackingSettings, secret_variables
+from orchestrator.specification.settings import TrackingSettings, secret_variables
 from tests.orchestrator.command_line import TRIES, ended, finish, started, write_spec
 from tests.tracking.postgres import PASSWORD, PostgresServer, running_postgres
 from tracking import redact_text

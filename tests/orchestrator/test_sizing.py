@@ -1,6 +1,6 @@
 import pytest
 
-from orchestrator.sizing import say_if_idle
+from orchestrator.agenda.sizing import say_if_idle
 from tests.orchestrator.sweeps import specification
 
 

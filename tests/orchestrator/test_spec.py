@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from orchestrator.changes import differences, forbidden_changes
 from orchestrator.errors import Problem, SpecChangeError, SpecError
-from orchestrator.loading import load_spec, locate, parse_spec
-from orchestrator.messages import record_in
-from orchestrator.spec import SweepSpec
-from orchestrator.surroundings import CHECK, TrackingSettings
+from orchestrator.specification.changes import differences, forbidden_changes
+from orchestrator.specification.loading import load_spec, locate, parse_spec
+from orchestrator.specification.messages import record_in
+from orchestrator.specification.settings import CHECK, TrackingSettings
+from orchestrator.specification.spec import SweepSpec
 from workers.settings import Target
 
 ROOT = Path(__file__).parents[2]

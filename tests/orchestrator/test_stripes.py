@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from methods.structure.stripe_conv import StripeConv
-from orchestrator.agenda import Agenda
-from orchestrator.backend import InlineBackend
+from orchestrator.agenda.agenda import Agenda
+from orchestrator.agenda.survey import survey
 from orchestrator.errors import SpecError
-from orchestrator.ground import survey
-from orchestrator.spec import SweepSpec
+from orchestrator.loop.backend import InlineBackend
+from orchestrator.specification.spec import SweepSpec
 from tests.orchestrator.sweeps import OFF, Bench, specification
 from tracking.artifacts import ArtifactStore
 from tracking.comparison.compare import compare

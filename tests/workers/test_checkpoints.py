@@ -16,10 +16,16 @@ from tests.shared_data import (
     RESNET56,
     shared_file,
 )
-from workers.networks.checkpoints import fit, from_safetensors, read_weights, to_safetensors, weights_hash
 from workers.data import load
 from workers.errors import CheckpointError, UnreadableCheckpointError, WeightsMismatchError
 from workers.models import build_model
+from workers.networks.checkpoints import (
+    fit,
+    from_safetensors,
+    read_weights,
+    to_safetensors,
+    weights_hash,
+)
 from workers.settings import DataSettings, ModelSettings
 
 

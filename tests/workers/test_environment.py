@@ -25,11 +25,11 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         subprocess.run(["git", *who, *arguments], cwd=tmp_path, check=True, capture_output=True)
 
     (tmp_path / "workers").mkdir()
-    (tmp_path / "workers" / "environment.py").write_text("")
+    (tmp_path / "workers" / "node" / "environment.py").write_text("")
     git("init")
     git("add", ".")
     git("commit", "-m", "one")
-    monkeypatch.setattr(environment, "__file__", str(tmp_path / "workers" / "environment.py"))
+    monkeypatch.setattr(environment, "__file__", str(tmp_path / "workers" / "node" / "environment.py"))
     monkeypatch.delenv(COMMIT_VARIABLE, raising=False)
     return tmp_path
 
@@ -52,7 +52,7 @@ def test_code_inside_another_repository_does_not_take_its_commit(
 ) -> None:
     inside = checkout / "site-packages" / "workers"
     inside.mkdir(parents=True)
-    monkeypatch.setattr(environment, "__file__", str(inside / "environment.py"))
+    monkeypatch.setattr(environment, "__file__", str(inside / "node" / "environment.py"))
     found = describe_environment(torch.device("cpu"))
     assert (found["commit"], found["dirty"]) == (None, None)
 
@@ -60,7 +60,7 @@ def test_code_inside_another_repository_does_not_take_its_commit(
 def test_a_copy_without_history_is_told_by_the_driver(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(environment, "__file__", str(tmp_path / "workers" / "environment.py"))
+    monkeypatch.setattr(environment, "__file__", str(tmp_path / "workers" / "node" / "environment.py"))
     monkeypatch.setenv(COMMIT_VARIABLE, "abc-dirty")
     found = describe_environment(torch.device("cpu"))
     assert (found["commit"], found["dirty"]) == ("abc", True)

@@ -14,7 +14,9 @@ from methods.structure.latency_predictor import PredictorSettings
 from tracking.artifacts import ArtifactStore
 from workers.data import describe
 from workers.models import build_model
+from workers.networks.shapes import layout_of
 from workers.node.node import Node, resolve_device
+from workers.settings import DataSettings, LayerSettings, ModelSettings, Recipe, TrialSpec
 from workers.timing.predictor import (
     PredictorCorruptError,
     PredictorMismatchError,
@@ -22,8 +24,6 @@ from workers.timing.predictor import (
     predictor_of,
     read_predictor,
 )
-from workers.settings import DataSettings, LayerSettings, ModelSettings, Recipe, TrialSpec
-from workers.networks.shapes import layout_of
 from workers.trial import run_trial
 
 DATA = DataSettings(train_images=200, test_images=60, validation_fraction=0.2)

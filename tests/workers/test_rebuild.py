@@ -9,12 +9,12 @@ from safetensors.torch import load_file, save_file
 
 from methods import count_cost
 from tracking.artifacts import ArtifactStore
-from workers.networks.checkpoints import weights_hash
 from workers.data import describe, load
-from workers.training.measure import evaluate
+from workers.networks.checkpoints import weights_hash
 from workers.node.node import Node
 from workers.rebuild import ExportError, export_trial, load_pruned
 from workers.settings import DataSettings, ModelSettings, Recipe, TrialSpec
+from workers.training.measure import evaluate
 from workers.trial import run_trial
 
 DATA = DataSettings(train_images=100, test_images=40, validation_fraction=0.2)

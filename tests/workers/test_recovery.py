@@ -16,10 +16,10 @@ from methods import State
 from tracking.artifacts import ArtifactStore
 from workers.data import describe
 from workers.node.node import Node, resolve_device
-from workers.training.session import PruningSession
 from workers.settings import DataSettings, ModelSettings, Recipe, TrialSpec
-from workers.trial import run_trial
+from workers.training.session import PruningSession
 from workers.training.trial_checkpoints import Checkpoint, TrialCheckpoints, checkpoint_folder
+from workers.trial import run_trial
 
 DATA = DataSettings(train_images=100, test_images=30, validation_fraction=0.2)
 EPOCHS = 5

@@ -11,15 +11,15 @@ from torch import Tensor, nn
 from methods import LayerPolicy, Step, find_layout
 from methods.base import Session
 from tracking.artifacts import ArtifactStore
-from workers.networks.checkpoints import weights_hash
 from workers.data import DataSet, load
 from workers.errors import BudgetError
 from workers.files import SharedFiles
 from workers.models import build_model
-from workers.training.seeds import derive_seed, seed_everything
-from workers.training.session import PruningSession, TrainingSession
+from workers.networks.checkpoints import weights_hash
 from workers.settings import DataSettings, ModelSettings, Recipe, Target, TrialSpec
 from workers.training.loop import DivergedError, learning_rate
+from workers.training.seeds import derive_seed, seed_everything
+from workers.training.session import PruningSession, TrainingSession
 
 CPU = torch.device("cpu")
 DATA = DataSettings(train_images=120, test_images=40, validation_fraction=0.25)

@@ -13,10 +13,10 @@ from methods import count_cost
 from methods.structure.stripe_conv import StripeConv
 from tests.methods.helpers import logits
 from tracking.artifacts import ArtifactStore
-from workers.networks.checkpoints import weights_hash
 from workers.data import describe, load
-from workers.training.measure import evaluate
 from workers.models import build_model
+from workers.networks.checkpoints import weights_hash
+from workers.networks.shapes import layout_of
 from workers.node.node import Node
 from workers.rebuild import export_trial, load_pruned
 from workers.settings import (
@@ -28,7 +28,7 @@ from workers.settings import (
     TrialSpec,
     Unit,
 )
-from workers.networks.shapes import layout_of
+from workers.training.measure import evaluate
 from workers.trial import run_trial
 
 DATA = DataSettings(train_images=96, test_images=40, validation_fraction=0.25)

@@ -15,9 +15,9 @@ import ray
 import torch
 
 from tracking.artifacts import ArtifactStore
+from workers.errors import StoppedError
 from workers.node import device_memory
 from workers.node.environment import device_name
-from workers.errors import StoppedError
 from workers.node.node import Node, resolve_device
 from workers.settings import TrialSpec
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from tracking.artifacts import ArtifactStore
-from workers.networks.checkpoints import from_safetensors, weights_hash
 from workers.data import DataSet, load
 from workers.files import SharedFiles
+from workers.networks.checkpoints import from_safetensors, weights_hash
 from workers.settings import DataSettings, content_hash
 
 T = TypeVar("T")

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from workers.node.environment import device_name
-from workers.training.measure import synchronize
 from workers.results import LatencyRecord
+from workers.training.measure import synchronize
 
 DType = Literal["float32", "bfloat16"]
 LARGE_BATCH = {"cpu": 32}  #: Images of the large batch, by kind of device; else 128.

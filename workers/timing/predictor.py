@@ -24,11 +24,11 @@ from methods.structure.latency_predictor import (
     sample_widths,
 )
 from tracking.artifacts import ArtifactNotFoundError, ArtifactStore
-from workers.node.environment import device_name
 from workers.errors import WorkerError
+from workers.node.environment import device_name
+from workers.settings import TrialSpec, content_hash
 from workers.timing.latency import large_batch, time_by_turns
 from workers.training.seeds import derive_seed
-from workers.settings import TrialSpec, content_hash
 
 TOGETHER = 8  #: Networks timed by turns, beside the dense one.
 FACTS, SAMPLES, WEIGHTS = "facts", "samples", "network."  #: What a file holds.

@@ -13,8 +13,8 @@ from torch.optim import SGD, AdamW, Optimizer
 from methods.base import EpochHook, Step, StepHook
 from methods.state import State, Stateful, load_optimizer_state, optimizer_state
 from workers.networks.checkpoints import fit
-from workers.training.seeds import load_random_state, random_state
 from workers.settings import Recipe
+from workers.training.seeds import load_random_state, random_state
 
 LOSS_CHECK_STEPS = 50  # reading the loss waits for the device, so not at every step
 

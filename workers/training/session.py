@@ -14,20 +14,11 @@ from torch import Tensor, nn
 from methods import NO_STATE, CostTarget, Layout, Schedule, State, Stateful
 from methods.base import EpochHook, PruningSchedule, StepHook
 from methods.structure.latency_predictor import LatencyPredictor
-from workers.networks.checkpoints import weights_hash
 from workers.data import DataSet, Split
 from workers.errors import BudgetError
 from workers.files import SharedFiles
-from workers.training.measure import Batch, Evaluation, evaluate
-from workers.training.meter import Act, Meter
-from workers.training.seeds import derive_seed
+from workers.networks.checkpoints import weights_hash
 from workers.settings import TrialSpec
-from workers.training.shared_statistics import (
-    StatisticsCost,
-    load_statistics,
-    statistics_name,
-    store_statistics,
-)
 from workers.training.loop import (
     DivergedError,
     EpochPosition,
@@ -36,6 +27,15 @@ from workers.training.loop import (
     channels_last,
     make_optimizer,
     train_epoch,
+)
+from workers.training.measure import Batch, Evaluation, evaluate
+from workers.training.meter import Act, Meter
+from workers.training.seeds import derive_seed
+from workers.training.shared_statistics import (
+    StatisticsCost,
+    load_statistics,
+    statistics_name,
+    store_statistics,
 )
 from workers.training.trial_checkpoints import Checkpoint, TrialCheckpoints, restoring
 

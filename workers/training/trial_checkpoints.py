@@ -19,8 +19,8 @@ from torch import Tensor
 
 from methods import State
 from tracking.artifacts import ArtifactStore
-from workers.node.environment import code_version
 from workers.errors import WorkerError
+from workers.node.environment import code_version
 
 KEPT = 2  #: Newest checkpoints of an attempt that are kept: one may be torn.
 _DIGITS = 16  # of the SHA-256 in a name

@@ -1,0 +1,387 @@
+"""What the sweep wants next, worked out from what has ended: the order of its phases.
+
+baseline -> latency predictors, each alone on the machine -> search and controls -> re-runs of the
+winners with fresh seeds -> the winning shapes from scratch -> latency, alone again. Nothing here
+starts or stores a trial.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import methods
+from methods import PruningPlan, Schedule, removed_count
+from methods.structure.latency_predictor import PredictorSettings
+from orchestrator.agenda.predictors import Predictors
+from orchestrator.agenda.study import FRONT, Choice, Study
+from orchestrator.agenda.survey import Ground
+from orchestrator.specification.arms import ArmSettings
+from orchestrator.specification.spec import SweepSpec
+from search_spaces import Proposal
+from tracking.comparison.given_up import Breaker
+from tracking.records import EntryRecord, NewEntry, Role, TrialRecord, TrialState
+from workers.settings import Recipe, Target, TrialSpec
+
+DENSE, RANDOM, UNIFORM_L1, SCRATCH = "dense", "random", "uniform_l1", "scratch"
+
+#: Targets the controls are run at when the sweep searches a front.
+FRONT_CONTROLS = tuple(Target(axis="macs", reduction=share) for share in (0.25, 0.5, 0.75))
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where in a sweep a trial is wanted."""
+
+    role: Role
+    arm: str
+    target: str
+    index: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Wanted:
+    """A trial the sweep wants, and the place it is wanted for."""
+
+    place: Place
+    trial: TrialSpec
+    proposal: Proposal | None = None
+
+    @property
+    def is_exclusive(self) -> bool:
+        """Nothing else may run meanwhile, because time is what is measured."""
+        return self.trial.is_exclusive
+
+    @property
+    def may_replace(self) -> bool:
+        """The place may have pointed at another trial: an extended search has a new winner."""
+        return self.place.role in {"predictor", "confirm", "control", "latency"}
+
+    @property
+    def entry(self) -> NewEntry:
+        """The place as the ledger takes it."""
+        proposal = None
+        if self.proposal is not None:
+            proposal = {"params": dict(self.proposal.params), "state": dict(self.proposal.state)}
+        return NewEntry(**asdict(self.place), proposal=proposal)
+
+
+class Agenda:
+    """The trials of one sweep, in the order they become due.
+
+    Args:
+        spec: What is asked for.
+        ground: The network, the data and the starting weights.
+        device: Name of the device kind, part of what identifies a latency.
+    """
+
+    def __init__(self, spec: SweepSpec, ground: Ground, device: str) -> None:
+        self._spec, self._ground, self._device = spec, ground, device
+        self._weights = ground.weights_hash
+        self._due: deque[Wanted] = deque()
+        self._last: deque[Wanted] = deque()  # latency, once all else has ended
+        self._known: dict[Place, str] = {}  # places the ledger has, with the trial's uid: still out
+        self._open: dict[Place, str] = {}  # places handed out or due, with the trial's uid
+        self._confirmed: dict[Place, Mapping[str, Any] | None] = {}
+        self._awaited: dict[str, set[Place]] = {}  # re-runs still out, by target
+        self._crowned: set[str] = set()  # targets whose winner is known
+        self._studies = {
+            (arm.name, study.label): study
+            for target in (spec.cost_targets or (None,))
+            for arm in spec.arms
+            for terrain in [ground.of(arm.unit)]
+            for study in [Study(arm, target, spec.search, terrain.space, terrain.layout)]
+        }
+        self._predictors = Predictors(spec.arms)
+        self._units = {arm.name: arm.unit for arm in spec.arms}
+        self._ways: dict[str, dict[str, Any]] = {}
+        self._over: set[tuple[str, str]] = set()
+        self._breaker = Breaker(spec.recovery.failures_per_arm)
+        self.problem: str | None = None  #: Why the sweep cannot go on.
+
+    @property
+    def given_up(self) -> Mapping[str, str]:
+        """Arms whose first trials all failed alike, with the cause."""
+        return self._breaker.given_up
+
+    def begin(self, entries: Iterable[EntryRecord], trials: Iterable[TrialRecord]) -> None:
+        """Start, or go on from what the ledger holds."""
+        by_id = {trial.id: trial for trial in trials}
+        past = [(entry, by_id[entry.trial_id]) for entry in entries]
+        self._known = {place_of(entry): trial.uid for entry, trial in past}
+        self._breaker.replay(past)
+        for key, study in self._studies.items():
+            mine = [(e, t) for e, t in past if e.role == "search" and (e.arm, e.target) == key]
+            study.restore(mine)
+            self._open.update({place_of(e): t.uid for e, t in mine if not t.state.is_final})
+        self._add(Place("baseline", "", "", self._spec.search.seed), self._baseline())
+        if self._weights is not None:
+            self._unlock()
+        ended = {place_of(entry): trial for entry, trial in past if trial.state.is_final}
+        while hits := [place for place in self._open if place in ended]:
+            for place in hits:
+                trial = ended.pop(place)
+                self.ended(place, trial.uid, trial.state, trial.result)
+        for place in ended:  # asked for again later on, it is found to have its result
+            del self._known[place]
+
+    def next(self, limit: int) -> list[Wanted]:
+        """Return up to ``limit`` trials that are due now and not in the ledger yet."""
+        found: list[Wanted] = []
+        while self._due and len(found) < limit:
+            found.append(self._due.popleft())
+        if self._weights is not None:
+            while len(found) < limit and (proposals := self._propose(limit - len(found))):
+                found += proposals
+        outstanding = len(self._open) - len(self._last)
+        if not found and not outstanding and self._last:
+            found.append(self._last.popleft())
+        return found
+
+    @property
+    def is_over(self) -> bool:
+        """Nothing is due, out, or still to come."""
+        searching = any(
+            not (study.is_over or self._is_out(arm)) for (arm, _), study in self._studies.items()
+        )
+        return self.problem is not None or not (self._open or searching)
+
+    def ended(
+        self,
+        place: Place,
+        uid: str,
+        state: TrialState,
+        result: Mapping[str, Any] | None,
+        cause: str | None = None,
+    ) -> None:
+        """Take in how a trial wanted at ``place`` ended; nothing if another is wanted by now."""
+        if self._breaker.ended(place.role, place.arm, uid, state, cause):
+            self._give_up(place.arm)
+        if self._known.get(place) == uid:
+            del self._known[place]
+        if self._open.get(place) != uid:
+            return
+        del self._open[place]
+        done = result if state is TrialState.COMPLETED else None
+        if place.role == "baseline" and self._weights is None:
+            if done is None:
+                self.problem = "The dense baseline could not be trained, and all else needs it."
+                return
+            self._weights = done["weights"]
+            self._unlock()
+        elif place.role == "predictor":
+            self._predictors.came(place.arm, done["predictor"] if done else None)
+            for arm_name, label in self._studies:
+                self._confirm_if_over(arm_name, label)
+        elif place.role == "search":
+            self._studies[place.arm, place.target].tell(place.index, state, result)
+            self._confirm_if_over(place.arm, place.target)
+        elif place.role == "confirm":
+            self._confirmed[place] = done
+            self._awaited[place.target].discard(place)
+            self._crown_if_complete(place.target)
+
+    def _propose(self, limit: int) -> list[Wanted]:
+        """Ask each study that can for one more proposal, those behind first.
+
+        So all end at about the same time, and none is left to a few workers at the end.
+        """
+        found: list[Wanted] = []
+        for study in sorted(self._studies.values(), key=lambda study: study.asked):
+            if len(found) < limit and self._is_ready(study.arm) and study.can_ask:
+                proposal, choice = study.ask()
+                place = Place("search", study.arm.name, study.label, proposal.number)
+                predictor = self._predictors.of(study.arm.name)
+                trial = self._prune(choice, study.target, self._spec.search.seed, predictor)
+                self._open[place] = trial.uid
+                found.append(Wanted(place=place, trial=trial, proposal=proposal))
+        return found
+
+    def _is_ready(self, arm: ArmSettings) -> bool:
+        """Say whether an arm has what its trials need beside the weights."""
+        return not (self._predictors.is_awaited(arm.name) or self._is_out(arm.name))
+
+    def _is_out(self, arm: str) -> bool:
+        """Say whether no more trials of an arm are run."""
+        return self._predictors.is_missed(arm) or arm in self.given_up
+
+    def _give_up(self, arm: str) -> None:
+        """Want nothing more of an arm; what is out already may end."""
+        for wanted in [w for w in self._due if w.place.arm == arm]:
+            self._due.remove(wanted)
+            del self._open[wanted.place]
+            if wanted.place.role == "confirm":
+                self._awaited[wanted.place.target].discard(wanted.place)
+        for name, label in self._studies:
+            if name == arm:
+                self._confirm_if_over(name, label)
+        for awaited in list(self._awaited):
+            self._crown_if_complete(awaited)
+
+    def _unlock(self) -> None:
+        """The starting weights are known: controls are due, and searches may begin."""
+        for arm_name, settings in self._predictors.wanted.items():
+            self._add(Place("predictor", arm_name, "", 0), self._predictor(settings))
+        for arm_name, label in self._studies:
+            self._confirm_if_over(arm_name, label)
+        controls, seeds = self._spec.controls, self._spec.seeds
+        if controls.dense:
+            for seed in seeds:
+                self._add(Place("control", DENSE, "", seed), self._trial("dense", seed))
+        for name, method, wanted in (
+            (RANDOM, "random", controls.random),
+            (UNIFORM_L1, "l1", controls.uniform_l1),
+        ):
+            if wanted:
+                arm = ArmSettings(method=method, name=name)
+                for target in self._spec.cost_targets or FRONT_CONTROLS:
+                    ratios = self._ground.uniform(target, self._spec.search.tolerance)
+                    choice = Choice(arm=arm, ratios=ratios)
+                    for seed in seeds:
+                        place = Place("control", name, target.label, seed)
+                        self._add(place, self._prune(choice, target, seed))
+
+    def _confirm_if_over(self, arm_name: str, label: str) -> None:
+        """Re-run the winners of a study whose search has ended, with fresh seeds."""
+        study = self._studies[arm_name, label]
+        missed = self._is_out(arm_name)
+        waits = self._weights is None or self._predictors.is_awaited(arm_name)
+        if waits or (arm_name, label) in self._over or not (study.is_over or missed):
+            return
+        self._over.add((arm_name, label))
+        for target_label, choice in [] if missed else study.winners():
+            for seed in self._spec.seeds:
+                place = Place("confirm", arm_name, target_label, seed)
+                self._awaited.setdefault(target_label, set()).add(place)
+                predictor = self._predictors.of(arm_name)
+                self._add(place, self._prune(choice, study.target, seed, predictor))
+        for awaited in list(self._awaited):
+            self._crown_if_complete(awaited)
+
+    def _crown_if_complete(self, label: str) -> None:
+        """Once all re-runs of a target are in: its winning shape from scratch, and latencies."""
+        searched = FRONT if label.startswith(FRONT) else label
+        waiting = any(
+            study == searched and (arm, study) not in self._over for arm, study in self._studies
+        )
+        if label in self._crowned or waiting or self._awaited[label]:
+            return
+        self._crowned.add(label)
+        runs = self._confirmed_runs(label)
+        if not runs:
+            return
+        for arm, results in runs.items():
+            place = Place("latency", arm, label, self._spec.search.seed)
+            self._add(place, self._latency(self._shape(arm, results[0])), last=True)
+        winner = max(
+            runs, key=lambda arm: sum(r["val_accuracy"] for r in runs[arm]) / len(runs[arm])
+        )
+        if self._spec.controls.scratch and not label.startswith(FRONT):
+            for seed in self._spec.seeds:
+                trial = self._scratch(self._shape(winner, runs[winner][0]), seed)
+                self._add(Place("control", f"{SCRATCH}:{winner}", label, seed), trial)
+
+    def _confirmed_runs(self, label: str) -> dict[str, list[Mapping[str, Any]]]:
+        """Return the re-runs that came back, by arm; in an order that is the same on every run."""
+        found: dict[str, list[Mapping[str, Any]]] = {}
+        for arm in self._spec.arms:
+            places = [Place("confirm", arm.name, label, seed) for seed in self._spec.seeds]
+            results = [r for place in places if (r := self._confirmed.get(place)) is not None]
+            if results:
+                found[arm.name] = results
+        return found
+
+    def _shape(self, arm: str, result: Mapping[str, Any]) -> PruningPlan:
+        """Return a plan of the same shape: which filters stay does not matter to most."""
+        layout = self._ground.of(self._units[arm]).layout
+        widths, policy = layout.widths, layout.policy
+        if policy.kind in {"scatter", "stripes"}:
+            return PruningPlan.from_json(result["plan"])
+        return PruningPlan(
+            policy=policy.kind,
+            widths=widths,
+            kept={group: tuple(range(result["kept"][group])) for group in widths},
+        )
+
+    def _add(self, place: Place, trial: TrialSpec, *, last: bool = False) -> None:
+        self._open[place] = trial.uid
+        if self._known.get(place) != trial.uid:
+            (self._last if last else self._due).append(Wanted(place=place, trial=trial))
+
+    def _prune(
+        self, choice: Choice, target: Target | None, seed: int, predictor: str | None = None
+    ) -> TrialSpec:
+        counted = {
+            group: removed_count(group, width, choice.ratios[group]) / width
+            for group, width in self._ground.of(choice.arm.unit).layout.widths.items()
+            if choice.ratios  # none: the method allocates
+        }
+        way = {**self._way(choice.arm), "predictor": predictor}
+        return self._trial("prune", seed, target=target, ratios=counted, **way)
+
+    def _way(self, arm: ArmSettings) -> dict[str, Any]:
+        """Return what an arm's trials say of method and schedule, with every setting filled in.
+
+        Checking settings takes milliseconds, so it happens once for each arm.
+        """
+        key = arm.model_dump_json()
+        if key not in self._ways:
+            method = methods.create(arm.method, arm.settings)
+            self._ways[key] = {
+                "method": method.name,
+                "method_settings": asdict(method),
+                "schedule": asdict(Schedule.create(arm.schedule)),
+                "unit": method.unit,
+            }
+        return self._ways[key]
+
+    def _baseline(self) -> TrialSpec:
+        """Train the dense network, or only measure it when its weights are given."""
+        recipe = self._spec.baseline_recipe
+        if self._weights is not None:
+            recipe = recipe.model_copy(update={"epochs": 0, "warmup_epochs": 0.0})
+        return self._trial("baseline", self._spec.search.seed, recipe=recipe)
+
+    def _scratch(self, plan: PruningPlan, seed: int) -> TrialSpec:
+        """As many epochs as the pruned network had in all: the baseline's and its own."""
+        recipe = self._spec.baseline_recipe
+        if self._ground.weights_hash is None:
+            epochs = recipe.epochs + self._spec.recipe.epochs
+            recipe = recipe.model_copy(update={"epochs": epochs})
+        return self._trial("scratch", seed, recipe=recipe, **_of_plan(plan))
+
+    def _predictor(self, settings: PredictorSettings) -> TrialSpec:
+        """Of the recipe only the number type matters to latency, and no seed does."""
+        recipe = Recipe(precision=self._spec.recipe.precision)
+        how = asdict(settings)
+        return self._trial("predictor", 0, recipe=recipe, method_settings=how, device=self._device)
+
+    def _latency(self, plan: PruningPlan) -> TrialSpec:
+        return self._trial("latency", self._spec.search.seed, device=self._device, **_of_plan(plan))
+
+    def _trial(
+        self, kind: Any, seed: int, recipe: Recipe | None = None, **fields: Any
+    ) -> TrialSpec:
+        spec, ground = self._spec, self._ground
+        return TrialSpec(
+            kind=kind,
+            model=spec.model,
+            data=spec.data,
+            data_hash=ground.data.data_hash,
+            recipe=recipe or spec.recipe,
+            layers=spec.layers,
+            seed=seed,
+            weights=self._weights if kind in {"baseline", "prune", "dense"} else None,
+            **fields,
+        )
+
+
+def _of_plan(plan: PruningPlan) -> dict[str, Any]:
+    """Return what a trial that builds a plan's shape says of it."""
+    unit = "stripes" if plan.policy == "stripes" else "filters"
+    return {"plan": plan.to_json(), "unit": unit}
+
+
+def place_of(entry: EntryRecord) -> Place:
+    """Return the place an entry stands for."""
+    return Place(entry.role, entry.arm, entry.target, entry.index)

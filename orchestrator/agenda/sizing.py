@@ -1,0 +1,25 @@
+"""Whether the searches of a sweep give all its workers something to do."""
+
+from math import ceil
+
+from orchestrator.agenda.trial_matrix import census
+from orchestrator.specification.spec import SweepSpec
+
+#: Proposals under way per worker that keep workers busy where trials differ in length: a search
+#: waits for its oldest trial. Measured for a log-normal length with sigma 0.5.
+AHEAD = 3
+
+
+def say_if_idle(spec: SweepSpec) -> str | None:
+    """Return what to tell a person whose workers are sure to idle while ratios are searched."""
+    searches, window = [line for line in census(spec) if line.role == "search"], spec.search.window
+    workers, under_way = spec.resources.workers, window * len(searches)
+    if not searches or under_way >= workers or window >= spec.search.trials:
+        return None
+    enough = min(spec.search.trials, ceil(AHEAD * workers / len(searches)))
+    return (
+        f"Of {workers} workers at most {under_way} have a trial while ratios are searched: "
+        f"{len(searches)} searches (arms x targets), each with search.window = {window} proposals "
+        f"under way. A new sweep with search.window: {enough} keeps them busy, with proposals that "
+        "know less; a window cannot change once a sweep has begun."
+    )

@@ -1,0 +1,188 @@
+"""One arm at one target: its search, and which of its trials wins."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import methods
+from methods import Layout
+from methods.structure.cost import CostTarget
+from orchestrator.specification.arms import ArmSettings
+from orchestrator.specification.knobs import without_knobs
+from orchestrator.specification.spec import SearchSettings
+from search_spaces import (
+    Outcome,
+    PastProposal,
+    Proposal,
+    RatioSpace,
+    Search,
+    best,
+    free_ratios,
+    front,
+    project,
+)
+from tracking.records import EntryRecord, TrialRecord, TrialState
+from workers.settings import Target, content_hash
+
+FRONT = "front"  #: Label of a search that has no target.
+FRONT_WINNERS = 5  #: Trials of a front that are re-run, spread over its costs.
+
+_OUTCOMES: dict[TrialState, Outcome] = {
+    TrialState.COMPLETED: "completed",
+    TrialState.STOPPED: "stopped",
+    TrialState.FAILED: "failed",
+    TrialState.CANCELLED: "failed",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Choice:
+    """What a proposal stands for."""
+
+    arm: ArmSettings  #: With a value for every setting.
+    ratios: Mapping[str, float]  #: Share of filters removed, by group; none: the method allocates.
+
+
+class Study:
+    """The search for one arm's ratios, and the settings left to it, at one target.
+
+    A method that allocates chooses the ratios itself. With one trial there is nothing to search.
+
+    Args:
+        arm: What is searched for.
+        target: The cost to meet; None to search the front of accuracy and MACs.
+        settings: How to search.
+        space: Groups and their limits.
+        layout: The network's groups and cost model.
+    """
+
+    def __init__(
+        self,
+        arm: ArmSettings,
+        target: Target | None,
+        settings: SearchSettings,
+        space: RatioSpace,
+        layout: Layout,
+    ) -> None:
+        self.arm, self.target = arm, target
+        self.label = target.label if target else FRONT
+        self._knobs = arm.knobs
+        ratios = space.dimensions if arm.allocation == "search" else ()
+        dimensions = (*ratios, *self._knobs)
+        self.trials = settings.trials if settings.trials > 1 and dimensions else 0
+        self._space, self._layout, self._tolerance = space, layout, settings.tolerance
+        self._search = Search(
+            dimensions or space.dimensions,
+            sampler=settings.sampler,
+            seed=int(content_hash([settings.seed, arm.name, self.label])[:8], 16),
+            objectives=1 if target else 2,
+            window=settings.window,
+            first=_defaults(arm),
+        )
+        self._choices: dict[int, Choice] = {}
+        self._values: dict[int, tuple[float, float]] = {}  # validation accuracy, MACs
+        self._ended: set[int] = set()
+
+    @property
+    def is_over(self) -> bool:
+        """Every trial the search asks for has ended."""
+        return len(self._ended) >= self.trials
+
+    @property
+    def asked(self) -> int:
+        """Proposals made so far."""
+        return self._search.asked
+
+    @property
+    def can_ask(self) -> bool:
+        """The next proposal may be made now."""
+        return self._search.asked < self.trials and self._search.can_ask(self._search.asked)
+
+    def ask(self) -> tuple[Proposal, Choice]:
+        """Return the next proposal and what it stands for."""
+        proposal = self._search.ask(self._search.asked)
+        choice = self._choices[proposal.number] = self._choice(proposal.params)
+        return proposal, choice
+
+    def _choice(self, params: Mapping[str, float]) -> Choice:
+        numbers = {name: value for name, value in params.items() if name not in self._knobs}
+        return Choice(arm=self.arm.chosen(params), ratios=self.ratios_of(numbers))
+
+    def ratios_of(self, numbers: Mapping[str, float]) -> dict[str, float]:
+        """Return the ratios by group that numbers by dimension stand for; none: none."""
+        if self.arm.allocation == "method":
+            return {}
+        if self.target is None:
+            return free_ratios(numbers, self._space)
+        goal = CostTarget(axis=self.target.axis, reduction=self.target.reduction)
+        found = project(numbers, self._space, self._layout.cost, goal, self._tolerance)
+        return dict(found.ratios)
+
+    def restore(self, past: Iterable[tuple[EntryRecord, TrialRecord]]) -> None:
+        """Bring the search to where the ledger says it was."""
+        history = []
+        for entry, trial in sorted(past, key=lambda pair: pair[0].index):
+            assert entry.proposal is not None
+            proposal = Proposal(number=entry.index, **entry.proposal)
+            self._choices[entry.index] = self._choice(proposal.params)
+            outcome = _OUTCOMES.get(trial.state)
+            if outcome is not None:
+                self._note(entry.index, trial.state, trial.result)
+            history.append(
+                PastProposal(proposal=proposal, outcome=outcome, values=self._told(entry.index))
+            )
+        self._search.restore(history)
+
+    def tell(self, number: int, state: TrialState, result: Mapping[str, Any] | None) -> None:
+        """Take in how trial ``number`` ended."""
+        if number not in self._ended:
+            self._note(number, state, result)
+            self._search.tell(number, self._told(number), _OUTCOMES[state])
+
+    def winners(self) -> list[tuple[str, Choice]]:
+        """Return target labels and choices of the trials to re-run with fresh seeds.
+
+        One at a target: the best by validation accuracy, the earliest of equals; uniform ratios
+        where nothing is searched. Several on a front. None when every trial failed.
+        """
+        if self.trials == 0:
+            uniform = dict.fromkeys(self._space.dimensions, 1.0)
+            return [(self.label, Choice(arm=self.arm, ratios=self.ratios_of(uniform)))]
+        if not self._values:
+            return []
+        if self.target is not None:
+            number = best((n, accuracy) for n, (accuracy, _) in self._values.items())
+            return [(self.label, self._choices[number])]
+        numbers = _spread(front(self._values.items()), FRONT_WINNERS)
+        return [(f"{FRONT}-{number}", self._choices[number]) for number in numbers]
+
+    def _note(self, number: int, state: TrialState, result: Mapping[str, Any] | None) -> None:
+        self._ended.add(number)
+        if state is TrialState.COMPLETED and result is not None:
+            self._values[number] = (result["val_accuracy"], result["macs"])
+
+    def _told(self, number: int) -> tuple[float, ...] | None:
+        values = self._values.get(number)
+        return None if values is None else values[: 1 if self.target else 2]
+
+
+def _spread(numbers: list[int], count: int) -> list[int]:
+    """Pick ``count`` of ``numbers`` evenly, the ends included."""
+    if len(numbers) <= count:
+        return numbers
+    return [numbers[round(i * (len(numbers) - 1) / (count - 1))] for i in range(count)]
+
+
+def _defaults(arm: ArmSettings) -> dict[str, float]:
+    """Return the numbers that stand for an arm's settings as they are when nobody chooses."""
+    if not arm.knobs:
+        return {}
+    parts = {
+        "settings": methods.create(arm.method, without_knobs(arm.settings)),
+        "schedule": methods.Schedule.create(without_knobs(arm.schedule)),
+    }
+    found = {}
+    for key, knob in arm.knobs.items():
+        part, _, name = key.partition(".")
+        found[key] = knob.number(getattr(parts[part], name))
+    return found

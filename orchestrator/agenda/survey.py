@@ -1,0 +1,148 @@
+"""What a sweep stands on: data, network, groups and starting weights, checked before anything.
+
+Mistakes a specification alone cannot show come to light here, while nothing has been written.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from methods import Layout, LayoutError, MethodError, create
+from methods.structure.cost import CostTarget
+from orchestrator.errors import Problem, SpecError
+from orchestrator.specification.knobs import without_knobs
+from orchestrator.specification.spec import SweepSpec
+from search_spaces import (
+    Projected,
+    RatioSpace,
+    SearchSpaceError,
+    SpaceSettings,
+    TargetInfeasibleError,
+    project,
+)
+from workers.data import DataInfo, describe
+from workers.errors import WorkerError
+from workers.models import build_model
+from workers.networks.checkpoints import fit, read_weights, weights_hash
+from workers.networks.shapes import layout_of
+from workers.settings import Target, Unit
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Terrain:
+    """What of a network may be pruned, and how far."""
+
+    layout: Layout
+    space: RatioSpace
+
+    def projected(self, target: Target, tolerance: float) -> Projected:
+        """Return the same ratio for every group, as near as whole filters allow, at ``target``."""
+        goal = CostTarget(axis=target.axis, reduction=target.reduction)
+        same = dict.fromkeys(self.space.dimensions, 1.0)
+        return project(same, self.space, self.layout.cost, goal, tolerance)
+
+    def uniform(self, target: Target, tolerance: float) -> dict[str, float]:
+        """Return the ratios of :meth:`projected`, by group."""
+        return dict(self.projected(target, tolerance).ratios)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ground(Terrain):
+    """The checked surroundings of a sweep's trials; as a terrain, that of filters."""
+
+    data: DataInfo
+    weights: Mapping[str, Tensor] | None  #: Of the checkpoint; None: the baseline is trained.
+    stripes: Terrain | None = None  #: For arms whose method prunes stripes; None: there are none.
+
+    @property
+    def weights_hash(self) -> str | None:
+        """Content hash of the checkpoint's weights."""
+        return weights_hash(self.weights) if self.weights is not None else None
+
+    @property
+    def terrains(self) -> tuple[Terrain, ...]:
+        """That of filters, and that of stripes if there is one."""
+        return (self,) if self.stripes is None else (self, self.stripes)
+
+    def of(self, unit: Unit) -> Terrain:
+        """Return the terrain of what a method prunes."""
+        if unit == "filters":
+            return self
+        assert self.stripes is not None  # surveyed for every arm that needs it
+        return self.stripes
+
+
+def survey(spec: SweepSpec) -> Ground:
+    """Look at the data, build the network, find its groups and read its checkpoint.
+
+    Raises:
+        SpecError: Something does not fit; the place is a key of the specification.
+    """
+    data = _at("data", lambda: describe(spec.data))
+    torch.manual_seed(0)
+    network = _at("model", lambda: build_model(spec.model, data.num_classes, data.channels))
+    weights = None
+    if spec.checkpoint is not None:
+        read = _at("checkpoint", partial(read_weights, spec.checkpoint))
+        _at("checkpoint", partial(fit, network, read))
+        weights = {name: value.clone() for name, value in network.state_dict().items()}
+    shape = data.input_shape
+    filters = _terrain(spec, _at("layers", partial(layout_of, network, shape, spec.layers)))
+    stripes = None
+    for i, arm in enumerate(spec.arms):
+        if arm.unit == "stripes" and stripes is None:
+            look = partial(layout_of, network, shape, spec.layers, arm.unit)
+            stripes = _terrain(spec, _at(f"arms.{i}", look), targets=f"arms.{i}")
+    ground = Ground(
+        data=data, layout=filters.layout, space=filters.space, weights=weights, stripes=stripes
+    )
+    for i, arm in enumerate(spec.arms):
+        method = create(arm.method, without_knobs(arm.settings))
+        _at(f"arms.{i}", partial(method.accept, network, ground.of(arm.unit).layout))
+    return ground
+
+
+def _terrain(spec: SweepSpec, layout: Layout, targets: str = "targets") -> Terrain:
+    """Lay the search space over a layout, and see that every target can be reached.
+
+    Raises:
+        SpecError: The place is a key of the specification; of a target, what ``targets`` says.
+    """
+    search = spec.search
+    space = _at(
+        "search.limits",
+        lambda: RatioSpace(
+            layout.groups,
+            SpaceSettings(
+                per=search.ratios_per,
+                min_ratio=search.min_ratio,
+                max_ratio=search.max_ratio,
+                limits=search.limits,
+                round_to=search.round_to,
+            ),
+        ),
+    )
+    terrain = Terrain(layout=layout, space=space)
+    for target in spec.cost_targets:
+        _at(targets, partial(terrain.uniform, target, search.tolerance))
+    return terrain
+
+
+def _at(place: str, look: Callable[[], T]) -> T:
+    try:
+        return look()
+    except (
+        WorkerError,
+        MethodError,
+        LayoutError,
+        SearchSpaceError,
+        TargetInfeasibleError,
+        OSError,
+    ) as error:
+        raise SpecError([Problem(place, str(error))]) from error

@@ -1,0 +1,163 @@
+"""Joining a Ray cluster, or starting Ray on this machine; workers get the code they lack."""
+
+import logging
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import ray
+from ray._private.authentication.http_token_authentication import get_auth_headers_if_auth_enabled
+from ray.exceptions import AuthenticationError, RayError
+
+from orchestrator.cluster.shipping import network_code, own_code
+from orchestrator.errors import PrunesweepError
+from orchestrator.loop.backend import one_line
+from orchestrator.specification.settings import ResourceSettings
+
+_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  #: Set by Ray for the driver of a job.
+_HIDE_GPUS = "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"  #: 1: a worker that asks for 0 GPUs sees none.
+#: What libpq and MLflow log in with; only the driver and its publisher do.
+_DRIVERS_OWN = ("PGPASSWORD", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
+
+REACH_S = 10.0  #: How long a cluster may take to answer.
+TOKEN_ADVICE = (
+    "Export RAY_AUTH_MODE=token, and the cluster's token as RAY_AUTH_TOKEN_PATH, a file that holds "
+    "it, or as RAY_AUTH_TOKEN."
+)
+
+
+class ClusterUnreachableError(PrunesweepError):
+    """No Ray cluster answers at the address that was given."""
+
+    exit_code = 2
+
+    def __init__(self, address: str, reason: str) -> None:
+        super().__init__(address, reason)
+        self.address, self.reason = address, reason
+
+    def __str__(self) -> str:
+        return (
+            f"resources.address: no Ray cluster answers at {self.address!r}: {self.reason}. Start "
+            "one with `ray start --head`, or leave the address out to run on this machine."
+        )
+
+
+class ClusterTokenError(ClusterUnreachableError):
+    """The cluster wants a token that this machine does not have, or has another one of."""
+
+    def __str__(self) -> str:
+        return (
+            f"resources.address: the Ray cluster at {self.address!r} turns this machine away: "
+            f"{self.reason}. {TOKEN_ADVICE}"
+        )
+
+
+class RayStartError(PrunesweepError):
+    """Ray did not come up on this machine."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return (
+            f"Ray could not start on this machine: {self.reason} Other work may keep it too busy; "
+            "run the same command again, and nothing that has ended is run twice."
+        )
+
+
+def connect(resources: ResourceSettings, model: str = "", secrets: Iterable[str] = ()) -> None:
+    """Join the cluster that ``resources`` names, or start Ray on this machine.
+
+    Args:
+        resources: Names the cluster.
+        model: Name of the network, whose code workers on other machines need, too.
+        secrets: Environment variables of the driver that workers started here do not get.
+
+    Raises:
+        ClusterUnreachableError: Nothing answers at the address.
+        RayStartError: Ray does not come up on this machine, or takes too long.
+    """
+    os.environ.setdefault(_HIDE_GPUS, "1")
+    if resources.address in (None, "local"):
+        with _without(*secrets, *_DRIVERS_OWN):
+            _start_here(resources)
+    else:
+        _join(str(resources.address), model)
+
+
+@contextmanager
+def _without(*names: str) -> Iterator[None]:
+    """Take variables out of the environment, which processes started in the block inherit."""
+    hidden = {name: os.environ.pop(name) for name in names if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
+
+
+def _start_here(resources: ResourceSettings) -> None:
+    cpus = max(os.cpu_count() or 1, round(resources.workers * resources.cpus_per_worker))
+    try:
+        ray.init(
+            num_cpus=cpus,
+            include_dashboard=False,
+            log_to_driver=False,
+            runtime_env={"env_vars": {"PYTHONPATH": _code_path()}},
+            logging_level=logging.ERROR,
+            configure_logging=True,
+        )
+    except Exception as error:  # bare, when its processes are not there within 30 s
+        raise RayStartError(one_line(error)) from error
+
+
+def _join(address: str, model: str) -> None:
+    if address != "auto":
+        _check_token(address)
+    with tempfile.TemporaryDirectory(prefix="prunesweep-") as folder:
+        code = [] if _is_job() else [*own_code(Path(folder)), *network_code(model, Path(folder))]
+        environment: dict[str, Any] = {"env_vars": {_HIDE_GPUS: "1"}}
+        environment |= {"py_modules": list(map(str, code))} if code else {}
+        try:
+            ray.init(
+                address=address,
+                log_to_driver=False,
+                runtime_env=environment,
+                logging_level=logging.ERROR,
+            )
+        except AuthenticationError as error:
+            raise ClusterTokenError(address, "no token was found") from error
+        except (ConnectionError, RayError, RuntimeError, ValueError) as error:
+            raise ClusterUnreachableError(address, one_line(error)) from error
+
+
+def _check_token(address: str) -> None:
+    """Refuse a token that the cluster refuses; Ray itself would try it for a minute."""
+    try:
+        headers = get_auth_headers_if_auth_enabled({})
+    except AuthenticationError as error:
+        raise ClusterTokenError(address, "no token was found") from error
+    metadata = [(name.lower(), value) for name, value in headers.items()]
+    with grpc.insecure_channel(address) as channel:
+        ask = channel.unary_unary("/ray.rpc.NodeInfoGcsService/GetClusterId")
+        try:
+            ask(b"", timeout=REACH_S, metadata=metadata)
+        except grpc.RpcError as error:
+            if error.code() is grpc.StatusCode.UNAUTHENTICATED:
+                problem = "its token is another one" if metadata else "it wants a token"
+                raise ClusterTokenError(address, problem) from error
+
+
+def _is_job() -> bool:
+    """Say whether this is a Ray job, whose workers have the code that came with it."""
+    return _JOB in os.environ
+
+
+def _code_path() -> str:
+    """Return where the workers find these packages, when they run on this machine."""
+    here = str(Path(__file__).resolve().parents[2])
+    return os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])])

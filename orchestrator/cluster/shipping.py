@@ -1,0 +1,58 @@
+"""The code that a cluster's nodes may lack: collected here, sent by Ray, never copied by hand."""
+
+import importlib.util
+import shutil
+import sysconfig
+from pathlib import Path
+
+PACKAGES = ("methods", "orchestrator", "search_spaces", "tracking", "workers")
+
+_NO_CODE = shutil.ignore_patterns("__pycache__", "*.pyc")
+
+
+def own_code(folder: Path) -> list[Path]:
+    """Copy prunesweep's packages into ``folder``, and return the copies."""
+    root = Path(__file__).resolve().parents[2]
+    return [_copy(root / name, folder) for name in PACKAGES]
+
+
+def network_code(model: str, folder: Path) -> list[Path]:
+    """Copy the module a network comes from into ``folder``, and return the copy.
+
+    Empty where there is nothing to send: a network of the zoo, a module that is installed, which
+    the nodes must have installed, too, or one that is not on this machine.
+
+    Args:
+        model: Name of the network; ``package.module:callable`` for one of the user's.
+        folder: Where to copy to.
+    """
+    top = model.partition(":")[0].partition(".")[0]
+    if ":" not in model or top in PACKAGES:
+        return []
+    place = _place(top)
+    return [] if place is None else [_copy(place, folder)]
+
+
+def _place(module: str) -> Path | None:
+    """Return the folder or file of a top-level module that is not installed."""
+    found = importlib.util.find_spec(module)
+    if found is None:
+        return None
+    if found.submodule_search_locations:
+        place = Path(next(iter(found.submodule_search_locations)))
+    elif found.origin and found.origin.endswith(".py"):
+        place = Path(found.origin)
+    else:
+        return None
+    installed = {sysconfig.get_path(key) for key in ("purelib", "platlib", "stdlib")}
+    return None if any(place.is_relative_to(path) for path in installed) else place
+
+
+def _copy(place: Path, folder: Path) -> Path:
+    """Copy a package or a module; ignore files of the checkout it lies in do not count."""
+    to = folder / place.name
+    if place.is_dir():
+        shutil.copytree(place, to, ignore=_NO_CODE)
+    else:
+        shutil.copyfile(place, to)
+    return to

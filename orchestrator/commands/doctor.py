@@ -1,0 +1,270 @@
+"""Try the whole chain on a few images before anything is spent.
+
+What a sweep would meet only after hours is met in a minute: the data on the workers, the
+checkpoint, the groups at their extremes, every arm's method for one epoch, ledger and tracking.
+"""
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from io import StringIO
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import torch
+from rich.console import Console
+from torch import Tensor, nn
+
+from methods import MethodError, PruningPlan, masked_difference
+from orchestrator.agenda.predictors import predictor_settings
+from orchestrator.agenda.survey import Ground, Terrain
+from orchestrator.agenda.trial_matrix import census
+from orchestrator.cluster.machines import inspect_machines, verdict_of
+from orchestrator.errors import PrunesweepError
+from orchestrator.specification.arms import ArmSettings
+from orchestrator.specification.settings import TrackingSettings
+from orchestrator.specification.spec import ControlSettings, SweepSpec
+from orchestrator.sweep import Sweep
+from tracking.artifacts import ArtifactStore
+from tracking.errors import MissingLedgerError, TrackingError
+from tracking.ledger.ledger import Ledger
+from tracking.mlflow_mirror.server import sqlite_file, why_silent
+from tracking.records import TrialState
+from workers.data import describe
+from workers.errors import WorkerError
+from workers.models import build_model
+from workers.networks.checkpoints import fit
+from workers.settings import Target
+
+IMAGES_PER_CLASS = 8  #: Of the rehearsal, at least; and two batches.
+FEW_SAMPLES = 30  #: Networks the rehearsal times where a method learns latency.
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finding:
+    """One link of the chain, and whether it holds."""
+
+    name: str
+    ok: bool
+    detail: str
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the finding as JSON-able data."""
+        return asdict(self)
+
+
+def examine(sweep: Sweep, tell: Callable[[Finding], None]) -> list[Finding]:
+    """Try every link; ``tell`` hears of each as soon as it has been tried.
+
+    Nothing is written where the sweep's records belong, and nothing else is left behind.
+    """
+    findings: list[Finding] = []
+
+    def look(name: str, try_it: Callable[[], str]) -> bool:
+        began = time.perf_counter()
+        try:
+            ok, detail = True, try_it()
+        except _KNOWN as error:
+            ok, detail = False, str(error)
+        seconds = time.perf_counter() - began
+        findings.append(Finding(name=name, ok=ok, detail=detail, seconds=seconds))
+        tell(findings[-1])
+        return ok
+
+    found: list[Ground] = []
+    if look("data, network, checkpoint", lambda: _survey(sweep, found)):
+        spec, ground = sweep.spec, found[0]
+        look("targets", lambda: _targets(spec, ground))
+        look("smallest network", lambda: _extreme(spec, ground))
+    look("ledger", lambda: _ledger(sweep.spec.tracking))
+    look("artifacts", lambda: _artifacts(sweep.spec.tracking))
+    look("MLflow", lambda: _mlflow(sweep.spec.tracking))
+    if found:
+        look("rehearsal", lambda: _rehearse(sweep.spec))
+        if sweep.spec.resources.address is not None:
+            look("machines", lambda: _machines(sweep.spec))
+    return findings
+
+
+class _BrokenError(Exception):
+    """A link does not hold; the message is the finding."""
+
+
+_KNOWN = (PrunesweepError, TrackingError, WorkerError, MethodError, OSError, _BrokenError)
+
+
+def _survey(sweep: Sweep, found: list[Ground]) -> str:
+    ground = sweep.survey()
+    found.append(ground)
+    data, cost = ground.data, ground.layout.cost
+    weights = f"checkpoint {ground.weights_hash}" if ground.weights_hash else "no checkpoint"
+    return (
+        f"{data.train_images} training, {data.val_images} validation and {data.test_images} test "
+        f"images {data.input_shape} in {data.num_classes} classes; {cost.dense('macs'):,} MACs, "
+        f"{cost.dense('params'):,} parameters, {len(ground.layout.groups)} prunable groups; "
+        f"{weights}"
+    )
+
+
+def _targets(spec: SweepSpec, ground: Ground) -> str:
+    def gap(target: Target, terrain: Terrain) -> str:
+        projected = terrain.projected(target, spec.search.tolerance)
+        if not projected.within_tolerance:
+            raise _BrokenError(
+                f"Uniform ratios meet {target.label} only within {projected.gap:+.2%}; the "
+                f"tolerance is {spec.search.tolerance:.2%}. The network has too few filters for "
+                "it: raise search.tolerance or move the target."
+            )
+        unit = terrain.layout.policy.unit
+        what = "" if unit == "filters" else f" by {unit}"
+        return f"{target.label}{what} {projected.gap:+.2%}"
+
+    gaps = [gap(target, terrain) for terrain in ground.terrains for target in spec.cost_targets]
+    return "uniform ratios meet " + ", ".join(gaps) if gaps else "none: the front is searched"
+
+
+def _extreme(spec: SweepSpec, ground: Ground) -> str:
+    """Shrink every group as far as it may go, and compare with the masked network."""
+    network = build_model(spec.model, ground.data.num_classes, ground.data.channels).eval()
+    if ground.weights is not None:
+        fit(network, ground.weights)
+    images = torch.rand(8, *ground.data.input_shape)
+    difference = max(_difference(network, terrain, images) for terrain in ground.terrains)
+    if not difference <= 1e-3:
+        raise _BrokenError(
+            f"At the largest ratios the masked and the shrunk network differ by {difference:.1e} "
+            "of the largest logit. Some layer passes its channels on in a way that is not "
+            "understood: protect it."
+        )
+    return f"every group at its largest ratio; masked and shrunk differ by {difference:.0e}"
+
+
+def _difference(network: nn.Module, terrain: Terrain, images: Tensor) -> float:
+    layout, space = terrain.layout, terrain.space
+    least = dict(zip(space.groups, space.min_kept.tolist(), strict=True))
+    plan = PruningPlan(
+        policy=layout.policy.kind,
+        widths=layout.widths,
+        kept={name: tuple(range(least[name])) for name in layout.widths},
+    )
+    return masked_difference(network, plan, layout, images)
+
+
+def _ledger(tracking: TrackingSettings) -> str:
+    file = sqlite_file(tracking.ledger_url)
+    try:
+        with Ledger.open(tracking.ledger_url, create=False) as ledger:
+            return f"{ledger.url} holds {len(ledger.sweeps())} sweeps"
+    except MissingLedgerError as error:
+        return f"new, in {_writable(file.parent) if file else error.url}"
+
+
+def _writable(folder: Path) -> str:
+    """Return ``folder`` if it could be made and written to."""
+    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    with tempfile.TemporaryFile(dir=there):
+        return str(folder)
+
+
+def _artifacts(tracking: TrackingSettings) -> str:
+    if "://" not in tracking.artifacts_url:
+        return f"folder {_writable(Path(tracking.artifacts_url))}"
+    store = ArtifactStore(tracking.artifacts_url)
+    probe = f"doctor/{uuid4().hex}"
+    store.write_bytes(probe, b"probe")
+    same = store.read_bytes(probe) == b"probe"
+    store.remove(probe)
+    if not same:
+        raise _BrokenError(f"{store!r} does not give back what was written.")
+    return f"{store!r} takes and gives files"
+
+
+def _mlflow(tracking: TrackingSettings) -> str:
+    url = tracking.mlflow_url
+    if url is None:
+        return "off"
+    if not url.startswith("http"):
+        return "a database, written directly"
+    problem = why_silent(url)
+    if problem is not None:
+        raise _BrokenError(
+            f"{tracking.mlflow} does not answer: {problem}. A sweep would run all the same, and "
+            "`prunesweep publish` would show it later."
+        )
+    return f"{tracking.mlflow} answers"
+
+
+def _machines(spec: SweepSpec) -> str:
+    """Prepare the images on every machine of the cluster, and compare what they say."""
+    ok, detail = verdict_of(inspect_machines(spec))
+    if not ok:
+        raise _BrokenError(detail)
+    return detail
+
+
+def _rehearse(spec: SweepSpec) -> str:
+    """Run every arm once, on a few images for one epoch, through workers, ledger and MLflow."""
+    with _somewhere_else(spec) as small:
+        sweep = Sweep(small)
+        sweep.run(console=Console(file=StringIO()))
+        with Ledger.open(small.tracking.ledger_url) as ledger:
+            trials = ledger.trials(ledger.sweep(small.name).id)
+    broken = [trial for trial in trials if trial.state is not TrialState.COMPLETED]
+    if broken:
+        causes = "\n".join(f"{t.spec['method'] or t.spec['kind']}: {t.cause}" for t in broken)
+        raise _BrokenError(f"{len(broken)} of {len(trials)} trials failed:\n{causes}")
+    pruned = [trial.result or {} for trial in trials if trial.spec["kind"] == "prune"]
+    images = sum(result["samples_seen"] for result in pruned)
+    seconds = sum(result["seconds_select"] + result["seconds_recover"] for result in pruned)
+    rate = images / max(seconds, 1e-9)
+    hours = _epochs(spec) * describe(spec.data).train_images / rate / 3600
+    return (
+        f"{len(trials)} trials through worker, ledger and MLflow; about {rate:,.0f} images/s per "
+        f"worker, so about {hours / spec.resources.workers:.1f} h with {spec.resources.workers} "
+        f"workers ({hours:.1f} device hours)"
+    )
+
+
+def _epochs(spec: SweepSpec) -> int:
+    return sum(line.all_epochs for line in census(spec))
+
+
+@contextmanager
+def _somewhere_else(spec: SweepSpec) -> Iterator[SweepSpec]:
+    """Give a specification as small as can be, whose records are gone afterwards."""
+    data, recipe = describe(spec.data), spec.recipe
+    images = max(IMAGES_PER_CLASS * data.num_classes, 2 * recipe.batch_size)
+    keep = 1 - spec.data.validation_fraction
+    most = data.train_images + data.val_images
+    with tempfile.TemporaryDirectory(prefix="prunesweep-doctor-") as folder:
+        yield spec.model_copy(
+            update={
+                "name": f"doctor-{uuid4().hex[:8]}",
+                "data": spec.data.model_copy(
+                    update={
+                        "train_images": min(most, round(images / keep) + 1),
+                        "test_images": min(data.test_images, 4 * data.num_classes),
+                    }
+                ),
+                "arms": tuple(_rehearsed(arm) for arm in spec.arms),
+                "search": spec.search.model_copy(update={"trials": 2, "window": 1}),
+                "seeds": spec.seeds[:2],
+                "recipe": recipe.model_copy(update={"epochs": 1, "warmup_epochs": 0.0}),
+                "baseline": {**spec.baseline, "epochs": 1, "warmup_epochs": 0.0},
+                "controls": ControlSettings(
+                    dense=False, random=False, uniform_l1=False, scratch=False
+                ),
+                "tracking": TrackingSettings(store=folder),
+            }
+        )
+
+
+def _rehearsed(arm: ArmSettings) -> ArmSettings:
+    """Return the arm, timing few networks where it learns latency."""
+    if predictor_settings(arm) is None:
+        return arm
+    return arm.model_copy(update={"settings": {**arm.settings, "samples": FEW_SAMPLES}})

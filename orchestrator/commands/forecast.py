@@ -1,0 +1,227 @@
+"""What a sweep would run and what that takes, from its specification and an existing ledger.
+
+Nothing is written, and nothing is downloaded.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from statistics import median
+from typing import Any, NamedTuple
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.agenda.trial_matrix import Line, census
+from orchestrator.commands.lookup import NoLedgerError, open_existing, spec_of
+from orchestrator.errors import SpecChangeError, SpecError
+from orchestrator.specification.changes import forbidden_changes
+from orchestrator.specification.spec import SweepSpec
+from orchestrator.sweep import Sweep
+from tracking.errors import UnknownSweepError
+from tracking.ledger.ledger import Ledger
+from tracking.records import EntryRecord, TrialRecord, TrialState
+
+
+class Pace(NamedTuple):
+    """How long trials of the same network and data took before."""
+
+    seconds_per_epoch: float  #: Median, the whole trial's time shared out over its epochs.
+    seconds_without_epochs: float  #: Median of latency measurements; 0 where there were none.
+    trials: int
+    devices: tuple[str, ...]
+
+
+def forecast(sweep: Sweep) -> dict[str, Any]:
+    """Return the trial matrix, what the ledger already has of it, and an estimate of time.
+
+    Raises:
+        SpecError: Something in the specification does not fit.
+        SpecChangeError: The name belongs to a sweep that would give other results.
+    """
+    spec = sweep.spec
+    images = _train_images(sweep)
+    with _ledger_of(spec) as ledger:
+        lines = [
+            _line(line, held) for line, held in zip(census(spec), _held(spec, ledger), strict=True)
+        ]
+        pace = _pace(spec, ledger) if ledger is not None else None
+        url = None if ledger is None else ledger.url
+    epochs = sum(line["to_run"] * line["epochs"] for line in lines)
+    return {
+        "sweep": spec.name,
+        "ledger": url,
+        "lines": lines,
+        "trials": sum(line["trials"] for line in lines),
+        "to_run": sum(line["to_run"] for line in lines),
+        "epochs_to_run": epochs,
+        "train_images": images,
+        "images_to_run": None if images is None else epochs * images,
+        "workers": spec.resources.workers,
+        "estimate": pace and _estimate(lines, pace, spec.resources.workers),
+    }
+
+
+def view(facts: Mapping[str, Any]) -> RenderableType:
+    """Show a forecast to a person."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for column in ("Kind", "Arm", "Target"):
+        table.add_column(column)
+    for column in ("Trials", "Epochs each", "Completed", "Pending", "Failed", "To run"):
+        table.add_column(column, justify="right")
+    keys = ("trials", "epochs", "completed", "pending", "failed", "to_run")
+    for line in facts["lines"]:
+        words = (Text(line[key] or "-") for key in ("role", "arm", "target"))
+        table.add_row(*words, *(str(line[key]) for key in keys))
+    work = f"{facts['to_run']} of {facts['trials']} trials to run"
+    work += f", {facts['epochs_to_run']} epochs in all"
+    if facts["images_to_run"] is None:
+        work += ". The data set is not here yet; it is downloaded when the sweep runs."
+    else:
+        work += f" x {facts['train_images']:,} images = {facts['images_to_run']:,} images at most."
+    parts = (Text(f"{facts['sweep']}: nothing was written", style="bold"), table, Text(work))
+    return Group(*parts, Text(_time(facts)))
+
+
+def _time(facts: Mapping[str, Any]) -> str:
+    estimate = facts["estimate"]
+    if not facts["to_run"]:
+        return "Time: none; what the sweep asks for is in the ledger."
+    if estimate is None:
+        return (
+            "Time: unknown, because no trial of this network and data has completed in this "
+            "ledger. `prunesweep doctor SPEC` measures it."
+        )
+    return (
+        f"Time: about {duration(estimate['wall_seconds'])} on {facts['workers']} worker(s), as "
+        f"{estimate['from_trials']} trials of this network and data took "
+        f"{estimate['seconds_per_epoch']:.3g} s per epoch (median) on "
+        f"{', '.join(estimate['devices'])}."
+    )
+
+
+def duration(seconds: float) -> str:
+    """Write a time as a person says it."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _train_images(sweep: Sweep) -> int | None:
+    """Check everything a sweep stands on; None while the data set is still to be downloaded."""
+    spec = sweep.spec
+    if not spec.data.download:
+        return sweep.survey().data.train_images
+    there = spec.data.model_copy(update={"download": False})
+    try:
+        return Sweep(spec.model_copy(update={"data": there})).survey().data.train_images
+    except SpecError as error:
+        if {problem.place for problem in error.problems} <= {"data", "data.path"}:
+            return None
+        raise
+
+
+@contextmanager
+def _ledger_of(spec: SweepSpec) -> Iterator[Ledger | None]:
+    try:
+        ledger = open_existing(spec.tracking.ledger_url)
+    except NoLedgerError:
+        yield None
+        return
+    with ledger:
+        yield ledger
+
+
+def _held(spec: SweepSpec, ledger: Ledger | None) -> list[Counter[TrialState]]:
+    """Count what the ledger holds of each line of the census, by state."""
+    entries: list[EntryRecord] = []
+    states: dict[int, TrialState] = {}
+    if ledger is not None:
+        try:
+            record = ledger.sweep(spec.name)
+        except UnknownSweepError:
+            pass
+        else:
+            if changes := forbidden_changes(spec_of(record), spec):
+                raise SpecChangeError(spec.name, changes)
+            entries = ledger.entries(record.id)
+            states = {trial.id: trial.state for trial in ledger.trials(record.id)}
+    return [
+        Counter(states[entry.trial_id] for entry in entries if _belongs(entry, line))
+        for line in census(spec)
+    ]
+
+
+def _belongs(entry: EntryRecord, line: Line) -> bool:
+    """Say whether an entry is one of a line's: ``front-7`` is of ``front``, for one."""
+    arm = line.role == "latency" or entry.arm == line.arm or entry.arm.startswith(f"{line.arm}:")
+    target = entry.target == line.target or entry.target.startswith(f"{line.target}-")
+    return entry.role == line.role and arm and target
+
+
+def _line(line: Line, held: Counter[TrialState]) -> dict[str, Any]:
+    pending = held[TrialState.PENDING] + held[TrialState.RUNNING]
+    over = held.total() - pending
+    return {
+        "role": line.role,
+        "arm": line.arm,
+        "target": line.target,
+        "trials": line.trials,
+        "epochs": line.epochs,
+        "completed": held[TrialState.COMPLETED] + held[TrialState.STOPPED],
+        "pending": pending,
+        "failed": held[TrialState.FAILED] + held[TrialState.CANCELLED],
+        "to_run": max(pending, line.trials - over),
+    }
+
+
+def _pace(spec: SweepSpec, ledger: Ledger) -> Pace | None:
+    """Look at what ran in any sweep of the ledger; None when none of it is alike."""
+    network = _network(spec.model_dump(mode="json"))
+    done = [
+        trial
+        for sweep in ledger.sweeps()
+        for trial in ledger.trials(sweep.id, TrialState.COMPLETED)
+        if trial.reused_from is None
+        and trial.spec["kind"] != "predictor"
+        and _network(trial.spec) == network
+    ]
+    timed = [(_seconds(trial), trial) for trial in done]
+    trained = [seconds / epochs for seconds, trial in timed if (epochs := _epochs(trial))]
+    if not trained:
+        return None
+    others = [seconds for seconds, trial in timed if not _epochs(trial)]
+    devices = {str((t.result or {}).get("environment", {}).get("device_name")) for t in done}
+    return Pace(median(trained), median(others or [0.0]), len(trained), tuple(sorted(devices)))
+
+
+def _network(settings: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    data = dict(settings.get("data") or {})
+    for place in ("path", "download"):
+        data.pop(place, None)
+    return settings.get("model"), data
+
+
+def _seconds(trial: TrialRecord) -> float:
+    return float((trial.result or {})["seconds_total"])
+
+
+def _epochs(trial: TrialRecord) -> int:
+    is_timed = trial.spec["kind"] in {"latency", "predictor"}
+    return 0 if is_timed else int(trial.spec["recipe"]["epochs"])
+
+
+def _estimate(lines: list[dict[str, Any]], pace: Pace, workers: int) -> dict[str, Any]:
+    """Add up the trials to run; training runs side by side, latency is measured alone."""
+    trained = sum(line["to_run"] * line["epochs"] for line in lines) * pace.seconds_per_epoch
+    alone = sum(line["to_run"] for line in lines if not line["epochs"])
+    alone_seconds = alone * pace.seconds_without_epochs
+    return {
+        "worker_seconds": trained + alone_seconds,
+        "wall_seconds": trained / workers + alone_seconds,
+        "seconds_per_epoch": pace.seconds_per_epoch,
+        "from_trials": pace.trials,
+        "devices": list(pace.devices),
+    }

@@ -1,0 +1,247 @@
+"""Where the records of a sweep are, for a command that has only a name; nothing is created here."""
+
+import os
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from orchestrator.errors import Problem, PrunesweepError, SpecError
+from orchestrator.specification.settings import CHECK, TrackingSettings
+from orchestrator.specification.spec import SweepSpec
+from tracking.errors import MissingLedgerError, redact
+from tracking.ledger.ledger import Ledger
+from tracking.mlflow_mirror.server import sqlite_file
+from tracking.records import Role, SweepRecord, TrialRecord, TrialState
+
+STORE, LEDGER = "PRUNESWEEP_STORE", "PRUNESWEEP_LEDGER"  #: Environment variables.
+
+_OPTIONS: Final = {"tracking.store": "--store", "tracking.ledger": "--ledger"}
+
+#: Which trials "best:ARM:TARGET" looks at; the first kind that has a result decides.
+_BEST_OF: Final[tuple[Role, ...]] = ("confirm", "control", "search")
+
+
+class NoLedgerError(PrunesweepError, LookupError):
+    """There is no ledger where one was to be read."""
+
+    exit_code = 2
+
+    def __init__(self, file: str) -> None:
+        super().__init__(file)
+        self.file = file
+
+    def __str__(self) -> str:
+        return (
+            f"There is no ledger at {self.file}. Name the folder the sweep was run with, --store "
+            f"DIR or ${STORE}, or its database, --ledger URL or ${LEDGER}."
+        )
+
+
+class NoMlflowError(PrunesweepError, LookupError):
+    """There is no MLflow store where one was to be shown."""
+
+    exit_code = 2
+
+    def __init__(self, file: str) -> None:
+        super().__init__(file)
+        self.file = file
+
+    def __str__(self) -> str:
+        return (
+            f"There is no MLflow store at {self.file}. Name the folder a sweep was run with, "
+            f"--store DIR or ${STORE}; `prunesweep publish NAME` fills an empty one."
+        )
+
+
+class TrialChoiceError(PrunesweepError, LookupError):
+    """A trial was named in a way that does not lead to one."""
+
+    exit_code = 2
+
+    def __init__(self, sweep: str, text: str, problem: str) -> None:
+        super().__init__(sweep, text, problem)
+        self.sweep, self.text, self.problem = sweep, text, problem
+
+    def __str__(self) -> str:
+        return (
+            f"Trial {self.text!r} of sweep {self.sweep!r}: {self.problem} Give the trial's number, "
+            "the first digits of its uid, or best:ARM:TARGET as in best:l1:macs-50%."
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Place:
+    """Where the command line says that records are; None: it does not say."""
+
+    store: str | None = None
+    ledger: str | None = None
+
+    @property
+    def overrides(self) -> tuple[str, ...]:
+        """The same as overrides of a specification."""
+        given = {"tracking.store": self.store, "tracking.ledger": self._ledger_text}
+        return tuple(f"{key}={_quoted(text)}" for key, text in given.items() if text is not None)
+
+    def tracking(self, stored: TrackingSettings | None = None) -> TrackingSettings:
+        """Return where to read and write: what is given here, then what the sweep has stored.
+
+        A ledger that is not given is the one in the store, wherever that was when the sweep ran.
+
+        Raises:
+            SpecError: An address is not one, or has a password in its text.
+        """
+        settings = stored.model_dump() if stored else {}
+        if self.ledger is None or self.store is not None:
+            settings["store"] = self.store or TrackingSettings().store
+        settings["ledger"] = self._ledger_text
+        return _checked(settings)
+
+    @property
+    def _ledger_text(self) -> str | None:
+        """Name the variable where the address came from it: what it holds is never stored."""
+        from_environment = self.ledger is not None and self.ledger == os.environ.get(LEDGER)
+        return f"${{{LEDGER}}}" if from_environment else self.ledger
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"  # YAML, in which such a text has no escapes
+
+
+def _checked(settings: dict[str, Any], *, here: bool = False) -> TrackingSettings:
+    """Validate ``settings``; with ``here`` also that every environment variable in it is set."""
+    try:
+        return TrackingSettings.model_validate(settings, context=CHECK if here else None)
+    except ValidationError as error:
+        found = _mistakes(error, "tracking")
+        raise SpecError([Problem(_OPTIONS.get(key, key), why) for key, why in found]) from None
+
+
+def _mistakes(error: ValidationError, *prefix: str) -> list[tuple[str, str]]:
+    """Return key and message of every mistake."""
+    from orchestrator.specification.messages import (
+        explain,  # takes seconds to import, for it knows the methods
+    )
+
+    return [(".".join(map(str, path)), message) for path, message in explain(error, prefix)]
+
+
+def require_variables(tracking: TrackingSettings) -> TrackingSettings:
+    """Return ``tracking`` once every environment variable in it is set.
+
+    Raises:
+        SpecError: One is not.
+    """
+    return _checked(tracking.model_dump(), here=True)
+
+
+def open_existing(url: str) -> Ledger:
+    """Open a ledger that is there.
+
+    Raises:
+        NoLedgerError: It is not.
+        LedgerError: It cannot be used.
+    """
+    try:
+        return Ledger.open(url, create=False)
+    except MissingLedgerError:
+        raise no_ledger(url) from None
+
+
+def no_ledger(url: str) -> NoLedgerError:
+    """Return the error of a ledger that is not there."""
+    file = sqlite_file(url)
+    return NoLedgerError(redact(url) if file is None else str(file))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Found:
+    """A sweep that is in a ledger."""
+
+    ledger: Ledger
+    record: SweepRecord
+    tracking: TrackingSettings
+
+
+@contextmanager
+def find_sweep(name: str, place: Place) -> Iterator[Found]:
+    """Open the ledger at ``place`` and look a sweep up.
+
+    Raises:
+        NoLedgerError: There is no ledger.
+        UnknownSweepError: It has no sweep of this name.
+        SpecError: An address is not one, or another version of prunesweep stored it.
+    """
+    with open_existing(require_variables(place.tracking()).ledger_url) as ledger:
+        record = ledger.sweep(name)
+        stored = _checked(record.spec.get("tracking", {}))
+        yield Found(ledger=ledger, record=record, tracking=place.tracking(stored))
+
+
+def spec_of(record: SweepRecord) -> SweepSpec:
+    """Return the specification a sweep has stored.
+
+    Raises:
+        SpecError: It was written by a version of prunesweep with other keys.
+    """
+    try:
+        return SweepSpec.model_validate(record.spec)
+    except ValidationError as error:
+        where = f"stored specification of {record.name}: "
+        raise SpecError([Problem(where + key, why) for key, why in _mistakes(error)]) from None
+
+
+def find_trial(found: Found, text: str) -> TrialRecord:
+    """Return the trial that ``text`` stands for: a number, the start of a uid, best:ARM:TARGET.
+
+    Raises:
+        TrialChoiceError: None or several do.
+    """
+    name, trials = found.record.name, found.ledger.trials(found.record.id)
+    if text.startswith("best:"):
+        arm, _, target = text.removeprefix("best:").rpartition(":")
+        return _best(found, text, arm, target, {trial.id: trial for trial in trials})
+    by_number = [trial for trial in trials if str(trial.id) == text]
+    by_uid = [trial for trial in trials if text and trial.uid.startswith(text)]
+    choice = by_number or by_uid
+    if not choice:
+        raise TrialChoiceError(name, text, "there is none.")
+    if len(choice) > 1:
+        uids = ", ".join(trial.uid[: len(text) + 4] for trial in choice[:4])
+        raise TrialChoiceError(name, text, f"{len(choice)} uids begin so, among them {uids}.")
+    return choice[0]
+
+
+def _best(
+    found: Found, text: str, arm: str, target: str, trials: dict[int, TrialRecord]
+) -> TrialRecord:
+    """Return the best by validation accuracy of the re-runs, or of the search without any."""
+    entries = found.ledger.entries(found.record.id)
+    for role in _BEST_OF:
+        done = [
+            trial
+            for entry in entries
+            if (entry.role, entry.arm, entry.target) == (role, arm, target)
+            and (trial := trials[entry.trial_id]).state is TrialState.COMPLETED
+        ]
+        if done:
+            return max(done, key=lambda t: ((t.result or {})["val_accuracy"], -t.id))
+    there = {
+        f"{e.arm}:{e.target}"
+        for e in entries
+        if e.role in _BEST_OF and trials[e.trial_id].state is TrialState.COMPLETED
+    }
+    known = ", ".join(sorted(there)) or "none yet"
+    raise TrialChoiceError(found.record.name, text, f"no trial has completed; there are: {known}.")
+
+
+def command(verb: str, name: str, tracking: TrackingSettings) -> str:
+    """Return the shell command that does ``verb`` to a sweep whose records are at ``tracking``."""
+    parts = ["prunesweep", verb, *([name] if name else [])]
+    parts += ["--store", shlex.quote(str(tracking.folder))]
+    if tracking.ledger is not None and tracking.ledger != f"${{{LEDGER}}}":
+        parts.insert(0, f'{LEDGER}="{tracking.ledger}"')  # the shell fills variables in
+    return " ".join(parts)

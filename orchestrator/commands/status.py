@@ -1,0 +1,220 @@
+"""Where sweeps stand, by what is in the ledger: counts, the best so far, what runs, what failed."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.commands.lookup import Found, command
+from tracking.ledger.ledger import Ledger
+from tracking.ledger.outbox import Outbox
+from tracking.records import EntryRecord, SweepRecord, SweepState, TrialRecord, TrialState
+
+SHOWN_FAILURES = 20
+
+
+def sweeps_facts(ledger: Ledger) -> list[dict[str, Any]]:
+    """List the sweeps of a ledger, oldest first."""
+    return [
+        {**_sweep(ledger, record), "trials": _by_state(ledger, record)}
+        for record in ledger.sweeps()
+    ]
+
+
+def sweeps_view(facts: Sequence[Mapping[str, Any]]) -> RenderableType:
+    """Show the sweeps of a ledger."""
+    if not facts:
+        return Text("There is no sweep in this ledger yet.")
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for column in ("Sweep", "State", "Created", "Trials"):
+        table.add_column(column)
+    for sweep in facts:
+        cells = (sweep["name"], _state(sweep), _when(sweep["created_at"]), _counts(sweep["trials"]))
+        table.add_row(*(Text(cell) for cell in cells))
+    return table
+
+
+def status_facts(found: Found) -> dict[str, Any]:
+    """Say where one sweep stands."""
+    ledger, record = found.ledger, found.record
+    trials = {trial.id: trial for trial in ledger.trials(record.id)}
+    entries = ledger.entries(record.id)
+    places: dict[int, EntryRecord] = {}
+    for entry in entries:
+        places.setdefault(entry.trial_id, entry)
+    named = [(places[trial.id], trial) for trial in trials.values() if trial.id in places]
+    counts = _by_state(ledger, record)
+    behind = sum(trial.rev > trial.published_rev for trial in trials.values())
+    behind += record.rev > record.published_rev
+    mirrored = found.tracking.mlflow != "off"
+    return {
+        **_sweep(ledger, record),
+        "trials": counts,
+        "best": _best([(entry, trials[entry.trial_id]) for entry in entries]),
+        "running": [_running(ledger, e, t) for e, t in named if t.state is TrialState.RUNNING],
+        "failures": [_failure(e, t) for e, t in named if t.state is TrialState.FAILED],
+        "mlflow_lacks": behind if mirrored else None,
+        "next": _next(found, counts, behind=mirrored and behind > 0),
+    }
+
+
+def status_view(facts: Mapping[str, Any]) -> RenderableType:
+    """Show where one sweep stands."""
+    head = f"{facts['name']}: {_state(facts)}, {_counts(facts['trials'])}"
+    parts: list[RenderableType] = [Text(head, style="bold")]
+    if facts["best"]:
+        parts.append(_best_table(facts["best"]))
+    parts += [Text(f"running  {_running_line(trial)}") for trial in facts["running"]]
+    failures = facts["failures"]
+    for failure in failures[:SHOWN_FAILURES]:
+        parts.append(Text.assemble(("failed   ", "red"), f"{_name(failure)}: {failure['cause']}"))
+    if len(failures) > SHOWN_FAILURES:
+        parts.append(Text(f"         and {len(failures) - SHOWN_FAILURES} more; --json lists all"))
+    lacks = facts["mlflow_lacks"]
+    if lacks is not None:
+        parts.append(Text(f"MLflow   {f'lacks {lacks} record(s)' if lacks else 'is up to date'}"))
+    if facts["next"]:
+        parts.append(Text(f"next     {facts['next']}", no_wrap=True, overflow="ignore"))
+    return Group(*parts)
+
+
+def _sweep(ledger: Ledger, record: SweepRecord) -> dict[str, Any]:
+    return {
+        "name": record.name,
+        "state": str(record.state),
+        "owner": record.owner,
+        "owner_alive": _owner_alive(ledger, record),
+        "spec_hash": record.spec_hash,
+        "created_at": record.created_at.isoformat(timespec="seconds"),
+    }
+
+
+def _owner_alive(ledger: Ledger, record: SweepRecord) -> bool | None:
+    """Say whether the driver of a running sweep lives, by its lease; None: it does not run."""
+    if record.state is not SweepState.RUNNING:
+        return None
+    lease = ledger.lease(record.id)
+    return lease is not None and not lease.is_over
+
+
+def _by_state(ledger: Ledger, record: SweepRecord) -> dict[str, int]:
+    return {str(state): count for state, count in ledger.counts(record.id).items()}
+
+
+def _best(runs: Sequence[tuple[EntryRecord, TrialRecord]]) -> list[dict[str, Any]]:
+    """Return the best search or re-run by validation accuracy, per target and arm."""
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for entry, trial in runs:
+        if entry.role not in {"search", "confirm"} or trial.state is not TrialState.COMPLETED:
+            continue
+        result = trial.result or {}
+        row = found.setdefault((entry.target, entry.arm), {"completed": 0, "val_accuracy": None})
+        row["completed"] += 1
+        if row["val_accuracy"] is None or result["val_accuracy"] > row["val_accuracy"]:
+            row |= {
+                "target": entry.target,
+                "arm": entry.arm,
+                "role": entry.role,
+                "trial": trial.id,
+                "uid": trial.uid,
+                "val_accuracy": result["val_accuracy"],
+                "macs_reduction": result["macs_reduction"],
+                "params_reduction": result["params_reduction"],
+            }
+    return [found[key] for key in sorted(found)]
+
+
+def _best_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for column in ("Target", "Arm"):
+        table.add_column(column)
+    for column in ("Completed", "Best validation, %", "MACs less", "Params less", "Trial"):
+        table.add_column(column, justify="right")
+    for row in rows:
+        table.add_row(
+            Text(row["target"]),
+            Text(row["arm"]),
+            str(row["completed"]),
+            f"{row['val_accuracy']:.2f}",
+            f"{row['macs_reduction']:.1%}",
+            f"{row['params_reduction']:.1%}",
+            str(row["trial"]),
+        )
+    return table
+
+
+def _place(entry: EntryRecord, trial: TrialRecord) -> dict[str, Any]:
+    return {
+        "trial": trial.id,
+        "uid": trial.uid,
+        "role": entry.role,
+        "arm": entry.arm,
+        "target": entry.target,
+        "index": entry.index,
+        "attempt": trial.attempt,
+    }
+
+
+def _name(trial: Mapping[str, Any]) -> str:
+    words = (trial["role"], trial["arm"], trial["target"], f"#{trial['index']}")
+    return f"trial {trial['trial']}, {' '.join(word for word in words if word)}"
+
+
+def _running(ledger: Ledger, entry: EntryRecord, trial: TrialRecord) -> dict[str, Any]:
+    """Say where a trial runs, and its last report."""
+    attempt = Outbox(ledger).attempts_of(trial.id)[-1]
+    points = ledger.metrics(trial.id, trial.attempt)
+    step = max((point.step for point in points), default=None)
+    return {
+        **_place(entry, trial),
+        "node": attempt.node,
+        "pid": attempt.pid,
+        "started_at": attempt.started_at.isoformat(timespec="seconds"),
+        "step": step,
+        "values": {point.key: point.value for point in points if point.step == step},
+    }
+
+
+def _running_line(trial: Mapping[str, Any]) -> str:
+    seconds = (datetime.now(UTC) - datetime.fromisoformat(trial["started_at"])).total_seconds()
+    line = f"{_name(trial)} on {trial['node']} for {seconds:.0f} s"
+    if trial["step"] is None:
+        return line
+    values = ", ".join(f"{key} {value:.4g}" for key, value in trial["values"].items())
+    return f"{line}, step {trial['step']}: {values}"
+
+
+def _failure(entry: EntryRecord, trial: TrialRecord) -> dict[str, Any]:
+    return {**_place(entry, trial), "cause": trial.cause, "error": trial.error}
+
+
+def _next(found: Found, counts: Mapping[str, int], *, behind: bool) -> str | None:
+    """Return the command that brings the sweep forward; None while it runs, or when all is done."""
+    record = found.record
+    if _owner_alive(found.ledger, record):
+        return None
+    verb = "publish" if behind else None
+    if counts[TrialState.FAILED]:
+        verb = "retry"
+    elif record.state is not SweepState.COMPLETED:
+        verb = "resume"
+    return verb and command(verb, record.name, found.tracking)
+
+
+def _state(facts: Mapping[str, Any]) -> str:
+    if facts["owner_alive"] is False:
+        return f"interrupted ({facts['owner']} is gone)"
+    return str(facts["state"])
+
+
+def _counts(trials: Mapping[str, int]) -> str:
+    parts = [f"{count} {state}" for state, count in trials.items() if count]
+    return ", ".join(parts) or "no trials yet"
+
+
+def _when(text: str) -> str:
+    return datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M")

@@ -1,0 +1,1 @@
+"""The loop that runs a sweep, the backend it drives, outages and progress."""

@@ -1,0 +1,1 @@
+"""What a user asks for: the specification, read, checked, and compared with what is stored."""

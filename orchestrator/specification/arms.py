@@ -1,0 +1,135 @@
+"""One arm of a sweep: a method with its settings, and a schedule; or ranges a search may try."""
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+
+from orchestrator.specification.knobs import (
+    Knob,
+    extremes,
+    find_knobs,
+    whole_settings,
+    without_knobs,
+)
+from orchestrator.specification.settings import checking
+from workers.settings import Settings, Unit
+
+#: Where a plain string stands for a mapping with this one key.
+SHORTHANDS: Final = {"model": "name", "data": "name", "arms": "method", "schedule": "name"}
+
+
+def shorthand(field: str) -> BeforeValidator:
+    """Let a plain string stand for the record that has it under its one key."""
+    key = SHORTHANDS[field]
+    return BeforeValidator(lambda value: {key: value} if isinstance(value, str) else value)
+
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,99}$")]
+
+
+class ArmSettings(Settings):
+    """One way of pruning: a method, its settings, and a schedule."""
+
+    method: str  #: A registered method, or an alias of one.
+    name: Name = ""  #: Unique in the sweep; left out: the method, and the schedule unless one_shot.
+    #: Settings of the method; a range or choices as value: the search decides.
+    settings: dict[str, Any] = Field(default={})
+    schedule: Annotated[dict[str, Any], shorthand("schedule")] = Field(default={"name": "one_shot"})
+    #: Who chooses the ratios: a search, or the method itself, which is given the target.
+    allocation: Literal["search", "method"] = "search"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_name(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or "name" in data:
+            return data
+        schedule = data.get("schedule", "one_shot")
+        schedule = schedule.get("name", "one_shot") if isinstance(schedule, dict) else schedule
+        parts = [data.get("method", "arm")] + ([] if schedule == "one_shot" else [schedule])
+        parts += ["allocated"] if data.get("allocation") == "method" else []
+        return {**data, "name": re.sub(r"[^A-Za-z0-9._+-]+", "_", "-".join(map(str, parts)))}
+
+    @field_validator("method")
+    @classmethod
+    def _method_is_registered(cls, method: str, info: ValidationInfo) -> str:
+        if checking(info):
+            import methods
+
+            try:
+                methods.create(method)
+            except methods.UnknownMethodError as error:
+                raise ValueError(str(error)) from error
+            except methods.SettingsError:
+                pass  # the settings have their turn below
+        return method
+
+    @field_validator("settings")
+    @classmethod
+    def _settings_fit(cls, settings: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        if checking(info) and "method" in info.data:
+            import methods
+
+            for values in extremes(settings):
+                methods.create(info.data["method"], values)
+        return settings
+
+    @field_validator("schedule")
+    @classmethod
+    def _schedule_fits(cls, schedule: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        if not isinstance(schedule.get("name"), str):
+            raise ValueError("needs the name of a schedule, as in {name: iterative, rounds: 3}")
+        if checking(info):
+            import methods
+
+            for values in extremes(schedule):
+                methods.Schedule.create(values)
+            known = methods.available().get(info.data.get("method", ""))
+            if known is not None and not known.schedulable and schedule["name"] != "one_shot":
+                raise ValueError(f"cannot be combined with {known.name}; leave it out")
+        return schedule
+
+    @field_validator("allocation")
+    @classmethod
+    def _method_allocates(cls, allocation: str, info: ValidationInfo) -> str:
+        if allocation == "method" and checking(info) and {"method", "settings"} <= info.data.keys():
+            import methods
+
+            method = methods.create(info.data["method"], without_knobs(info.data["settings"]))
+            if not method.allocates:
+                raise ValueError(
+                    f"is 'method', but {method.name} does not choose ratios by itself; leave it "
+                    "out, or name a method that does ('prunesweep methods' tells)"
+                )
+        return allocation
+
+    @property
+    def unit(self) -> Unit:
+        """What its method prunes."""
+        import methods
+
+        return methods.kind_of(self.method).unit
+
+    @property
+    def knobs(self) -> dict[str, Knob]:
+        """What the search chooses beside the ratios, as ``settings.alpha`` or ``schedule.knee``."""
+        return {
+            f"{part}.{name}": knob
+            for part, values in (("settings", self.settings), ("schedule", self.schedule))
+            for name, knob in find_knobs(values).items()
+        }
+
+    def chosen(self, numbers: Mapping[str, float]) -> Self:
+        """Return the arm with its knobs at the values that ``numbers`` in [0, 1] stand for."""
+        if not self.knobs:
+            return self
+        import methods
+
+        kinds = {"settings": methods.kind_of(self.method), "schedule": methods.Schedule}
+        filled = {part: dict(getattr(self, part)) for part in kinds}
+        for key, knob in self.knobs.items():
+            part, _, name = key.partition(".")
+            whole = name in whole_settings(kinds[part])
+            filled[part][name] = knob.value(numbers[key], whole=whole)
+        return self.model_copy(update=filled)

@@ -1,0 +1,106 @@
+"""What pydantic found wrong with a specification, in the words of a person running sweeps."""
+
+import json
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Any, Final, get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from methods.errors import SettingsError
+from orchestrator.specification.knobs import KnobError
+from orchestrator.specification.spec import SweepSpec
+from orchestrator.specification.yaml_reader import Path
+from workers.settings import Recipe
+
+#: Mappings that are checked as the fields of a record.
+_RECORDS_IN_MAPPINGS: Final = {"baseline": Recipe}
+
+_RULES: Final = {
+    "int_type": "must be a whole number",
+    "float_type": "must be a number",
+    "bool_type": "must be true or false",
+    "string_type": "must be text",
+    "string_too_short": "must not be empty",
+    "string_pattern_mismatch": (
+        "must begin with a letter or digit and go on, up to 100 in all, with those or . _ + -"
+    ),
+    "dict_type": "must be a mapping of keys to values",
+    "model_type": "must be a mapping of keys to values",
+    "tuple_type": "must be a list",
+    "finite_number": "must be a finite number",
+    "greater_than": "must be above {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than": "must be below {lt}",
+    "less_than_equal": "must be at most {le}",
+    "too_long": "must have {max_length} values",
+}
+_HIDDEN: Final = "tracking"  #: Section whose values may be secret.
+
+
+def explain(error: ValidationError, prefix: Path = ()) -> list[tuple[Path, str]]:
+    """Return place and message of every mistake; values of ``tracking`` are never shown."""
+    found: list[tuple[Path, str]] = []
+    for details in error.errors(include_url=False):
+        path: Path = (*prefix, *details["loc"])
+        cause = details.get("ctx", {}).get("error")
+        if isinstance(cause, ValidationError):
+            found += explain(cause, path)
+        elif isinstance(cause, SettingsError | KnobError):
+            inside = () if cause.setting == "settings" else (cause.setting,)
+            found.append(((*path, *inside), cause.problem.rstrip(".")))
+        else:
+            found.append((path, str(cause).rstrip(".") if cause else _message(path, details)))
+    return found
+
+
+def _message(path: Path, details: ErrorDetails) -> str:
+    kind, context = details["type"], details.get("ctx", {})
+    if kind == "missing":
+        return "is required"
+    if kind == "extra_forbidden":
+        return f"unknown key; {nearest_key(path)}"
+    shown = "" if path[:1] == (_HIDDEN,) else f"is {_shown(details['input'])}; "
+    if kind == "literal_error":
+        return f"{shown}{_choice(details['input'], context['expected'])}"
+    rule = _RULES.get(kind)
+    return shown + (rule.format(**context) if rule else details["msg"])
+
+
+def nearest_key(path: Path) -> str:
+    """Say which key was probably meant by the last of ``path``, or list those of its place."""
+    known = sorted(_fields_at(path[:-1]))
+    close = get_close_matches(str(path[-1]), known, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}"
+
+
+def _fields_at(path: Path) -> Mapping[str, Any]:
+    """Fields of the record that stands at ``path``."""
+    record: type[BaseModel] = SweepSpec
+    for key in path:
+        if isinstance(key, str):
+            inside = _RECORDS_IN_MAPPINGS.get(key) or record_in(record.model_fields[key].annotation)
+            assert inside is not None, "only records have unknown keys"
+            record = inside
+    return record.model_fields
+
+
+def record_in(annotation: Any) -> type[BaseModel] | None:
+    """Return the record a field holds, alone, in a list or optionally."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    found = (record_in(part) for part in get_args(annotation))
+    return next((record for record in found if record is not None), None)
+
+
+def _choice(value: Any, expected: str) -> str:
+    names = expected.replace("'", "").replace(" or ", ", ").split(", ")
+    close = get_close_matches(str(value), names, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    return f"must be {expected}{hint}"
+
+
+def _shown(value: Any, most: int = 60) -> str:
+    text = json.dumps(value, default=str, ensure_ascii=False)
+    return text if len(text) <= most else text[: most - 3] + "..."

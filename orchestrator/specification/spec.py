@@ -1,0 +1,311 @@
+"""The specification of a sweep: what is compared, at which cost, with which effort.
+
+The same schema serves YAML files (`orchestrator.specification.loading`) and driver scripts.
+Reading a stored specification asks nothing of the machine it is read on; ``context=CHECK`` adds
+what must hold where a sweep starts: methods are registered, files are there, environment variables
+are set; paths become absolute.
+"""
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from orchestrator.specification.arms import ArmSettings, Name, shorthand
+from orchestrator.specification.knobs import without_knobs
+from orchestrator.specification.settings import (
+    RecoverySettings,
+    ResourceSettings,
+    TrackingSettings,
+    checking,
+    checking_here,
+    has_password,
+)
+from workers.settings import (
+    DataSettings,
+    LayerSettings,
+    ModelSettings,
+    Recipe,
+    Settings,
+    Share,
+    Target,
+    content_hash,
+)
+
+
+def _one_is_a_list(value: Any) -> Any:
+    return (value,) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def _no_percentages(value: Any) -> Any:
+    if isinstance(value, int | float) and 2 <= value < 100:
+        raise ValueError(f"is {value}; it is a share below 1: write {value / 100:g} for {value} %")
+    return value
+
+
+def _absolute(path: str) -> str:
+    return os.path.abspath(os.path.expanduser(path))
+
+
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Reductions = Annotated[
+    tuple[Annotated[float, BeforeValidator(_no_percentages), Field(gt=0.0, lt=1.0)], ...],
+    BeforeValidator(_one_is_a_list),
+]
+
+
+class TargetSettings(Settings):
+    """The cost points every arm must meet: shares removed from the dense network."""
+
+    macs_reduction: Reductions = ()
+    params_reduction: Reductions = ()
+
+    @model_validator(mode="after")
+    def _some_and_different(self) -> Self:
+        if not self.points:
+            raise ValueError("names no target; leave 'targets' out to search the whole front")
+        if len({point.label for point in self.points}) < len(self.points):
+            raise ValueError("names the same target twice; take one out")
+        return self
+
+    @property
+    def points(self) -> tuple[Target, ...]:
+        """One target per reduction, MACs first."""
+        macs = [Target(axis="macs", reduction=share) for share in self.macs_reduction]
+        params = [Target(axis="params", reduction=share) for share in self.params_reduction]
+        return (*macs, *params)
+
+
+class StoppingSettings(Settings):
+    """Whether trials of a search end early, by their validation accuracy after each epoch."""
+
+    rule: Literal["none", "asha", "median"] = "none"  #: None: all run to their end.
+    min_epochs: Annotated[int, Field(ge=1)] = 1  #: No trial is stopped before; ASHA's first rung.
+    reduction_factor: Annotated[int, Field(ge=2)] = 3  #: ASHA lets one in so many go on.
+    min_trials: Annotated[int, Field(ge=1)] = 5  #: Trials to complete before the median counts.
+
+
+class SearchSettings(Settings):
+    """How pruning ratios are looked for, per arm and target."""
+
+    sampler: Literal["tpe", "random", "nsga2", "cmaes", "qmc", "gp"] = "tpe"
+    trials: Annotated[int, Field(ge=1)] = 16  #: Per arm and target; 1: uniform ratios, no search.
+    ratios_per: Literal["group", "stage"] = "group"  #: What shares one ratio.
+    min_ratio: Share = 0.0  #: Smallest share of filters removed from a group.
+    max_ratio: Share = 0.9  #: Largest share of filters removed from a group.
+    limits: dict[str, tuple[Share, Share]] = Field(
+        default={}
+    )  #: Smallest and largest share, by group pattern.
+    round_to: Annotated[int, Field(ge=1)] = 1  #: Kept filters are a multiple of this.
+    tolerance: Annotated[float, Field(gt=0.0, le=0.2)] = 0.01  #: Allowed distance from the target.
+    window: Annotated[int, Field(ge=1)] = 4  #: Proposals made ahead of results, at most.
+    seed: Seed = 0  #: Seed of the sampler and of the search trials.
+    stopping: StoppingSettings = Field(
+        default=StoppingSettings(), exclude_if=lambda how: how.rule == "none"
+    )
+
+    @model_validator(mode="after")
+    def _bounds_in_order(self) -> Self:
+        if self.min_ratio > self.max_ratio:
+            raise ValueError(
+                f"min_ratio {self.min_ratio} is above max_ratio {self.max_ratio}; swap them"
+            )
+        for pattern, (low, high) in self.limits.items():
+            if low > high:
+                raise ValueError(f"limits of {pattern!r} are [{low}, {high}]; the smaller is first")
+        return self
+
+
+class ControlSettings(Settings):
+    """What is there to be beaten; each can be switched off by name."""
+
+    dense: bool = True  #: The unpruned network, trained for the same budget.
+    random: bool = True  #: Random filters, uniform ratios.
+    uniform_l1: bool = True  #: L1 norm, uniform ratios.
+    scratch: bool = True  #: The winning shape, trained from scratch.
+
+
+class SweepSpec(Settings):
+    """A whole sweep."""
+
+    model_config = ConfigDict(hide_input_in_errors=True)
+
+    name: Name  #: Unique in the ledger.
+    model: Annotated[ModelSettings, shorthand("model")]
+    checkpoint: str | None = None  #: Dense weights; None: the baseline is trained once.
+    data: Annotated[DataSettings, shorthand("data")] = DataSettings()
+    arms: tuple[Annotated[ArmSettings, shorthand("arms")], ...]  #: At least one.
+    targets: TargetSettings | None = None  #: None: search the front of accuracy and MACs.
+    layers: LayerSettings = LayerSettings()
+    search: SearchSettings = SearchSettings()
+    recipe: Recipe = Recipe()
+    #: Fields of the recipe that differ where the dense baseline is trained.
+    baseline: dict[str, Any] = Field(default={})
+    seeds: tuple[Seed, ...] = (1, 2, 3)  #: Of re-runs and controls; two or more.
+    controls: ControlSettings = ControlSettings()
+    resources: ResourceSettings = ResourceSettings()
+    recovery: RecoverySettings = RecoverySettings()
+    tracking: TrackingSettings = TrackingSettings()
+
+    @field_validator("model")
+    @classmethod
+    def _model_is_known(cls, model: ModelSettings, info: ValidationInfo) -> ModelSettings:
+        if checking(info) and ":" not in model.name:
+            from methods.errors import nearest
+            from workers.models import list_models
+
+            known = list_models()
+            if model.name not in known:
+                raise ValueError(f"{model.name!r} is unknown; {nearest(model.name, known)}")
+        return model
+
+    @field_validator("checkpoint")
+    @classmethod
+    def _checkpoint_exists(cls, path: str | None, info: ValidationInfo) -> str | None:
+        if path is not None and "://" in path:
+            if has_password(path):
+                raise ValueError("has a password in it, which would be stored; take it out")
+            return path
+        if path is None or not checking_here(info):
+            return path
+        if not os.path.isfile(_absolute(path)):
+            raise ValueError(f"there is no file {path!r}, looked for from {Path.cwd()}")
+        return _absolute(path)
+
+    @field_validator("data")
+    @classmethod
+    def _images_exist(cls, data: DataSettings, info: ValidationInfo) -> DataSettings:
+        if data.name != "digits" and data.path is None:
+            raise ValueError(f"{data.name} needs a path, the folder or zip file that holds it")
+        if data.path is not None and "://" in data.path:
+            if has_password(data.path):
+                raise ValueError("path has a password in it, which would be stored; take it out")
+            if data.name != "image_folder":
+                raise ValueError(
+                    f"path is an address, and {data.name} needs a folder; only an image_folder may "
+                    "be a zip file at an address"
+                )
+            return data
+        if data.path is None or not checking_here(info):
+            return data
+        path = _absolute(data.path)
+        if not data.download and not os.path.exists(path):
+            raise ValueError(f"there is no path {data.path!r}, looked for from {Path.cwd()}")
+        return data.model_copy(update={"path": path})
+
+    @field_validator("arms")
+    @classmethod
+    def _arm_names_differ(cls, arms: tuple[ArmSettings, ...]) -> tuple[ArmSettings, ...]:
+        if not arms:
+            raise ValueError("is empty; name at least one method, as in [l1]")
+        names = [arm.name for arm in arms]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"two arms are named {twice[0]!r}; give one of them another 'name'")
+        return arms
+
+    @field_validator("baseline")
+    @classmethod
+    def _baseline_is_a_recipe(cls, changes: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        recipe = info.data.get("recipe", Recipe())
+        Recipe.model_validate({**recipe.model_dump(), **changes}, strict=checking(info) or None)
+        return changes
+
+    @field_validator("seeds")
+    @classmethod
+    def _seeds_are_fresh(cls, seeds: tuple[int, ...], info: ValidationInfo) -> tuple[int, ...]:
+        if len(seeds) < 2:
+            raise ValueError("needs two or more; one run says nothing about its spread")
+        if len(set(seeds)) < len(seeds):
+            raise ValueError("names a seed twice; every re-run needs its own")
+        search = info.data.get("search")
+        if search is not None and search.seed in seeds:
+            raise ValueError(
+                f"has {search.seed}, the seed of the search (search.seed); re-runs need fresh ones"
+            )
+        return seeds
+
+    @model_validator(mode="after")
+    def _front_can_be_searched(self) -> Self:
+        if self.targets is None and self.search.trials == 1:
+            raise ValueError("a front needs more than search.trials = 1; raise it, or name targets")
+        if self.targets is None and self.search.sampler == "cmaes":
+            raise ValueError("cmaes has one objective and cannot search a front; use tpe or nsga2")
+        return self
+
+    @model_validator(mode="after")
+    def _knobs_can_be_searched(self) -> Self:
+        if self.search.trials == 1:
+            for arm in self.arms:
+                if arm.knobs:
+                    raise ValueError(
+                        f"the arm {arm.name!r} has {', '.join(arm.knobs)} to search, and "
+                        "search.trials is 1; raise it, or give the setting one value"
+                    )
+        return self
+
+    @model_validator(mode="after")
+    def _costs_are_settled(self, info: ValidationInfo) -> Self:
+        if checking(info):
+            import methods
+
+            for arm in self.arms:
+                method = methods.create(arm.method, without_knobs(arm.settings))
+                if method.sets_cost:
+                    self._check_own_cost(arm)
+                elif arm.allocation == "method" and self.targets is None:
+                    raise ValueError(
+                        f"the arm {arm.name!r} chooses its own ratios and needs a cost to meet; "
+                        "name targets, or leave its allocation out"
+                    )
+        return self
+
+    def _check_own_cost(self, arm: ArmSettings) -> None:
+        """Refuse targets and ratios where the cost comes of the method's settings."""
+        if self.targets is not None:
+            raise ValueError(
+                f"the arm {arm.name!r} has settings that say what goes, so it cannot meet a "
+                "target; change its mode, or leave targets out to search the whole front"
+            )
+        if arm.allocation != "method" or not arm.knobs:
+            raise ValueError(
+                f"the arm {arm.name!r} has settings that say what goes; give it allocation: method "
+                "and one of these settings a range, as in {alpha: {low: 1e-6, high: 1e-4}}"
+            )
+
+    @property
+    def cost_targets(self) -> tuple[Target, ...]:
+        """The targets, MACs first; none: the front is searched."""
+        return () if self.targets is None else self.targets.points
+
+    @property
+    def baseline_recipe(self) -> Recipe:
+        """The recipe the dense baseline is trained with."""
+        return Recipe.model_validate({**self.recipe.model_dump(), **self.baseline})
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """What determines results: all but the name, machines, records and where files lie.
+
+        Of the checkpoint it has the file's name; trials are identified by the weights in it.
+        """
+        content = self.model_dump(
+            mode="json", exclude={"name", "resources", "recovery", "tracking"}
+        )
+        for key in ("path", "download"):
+            del content["data"][key]
+        content["checkpoint"] = self.checkpoint and Path(self.checkpoint).name
+        return content
+
+    @property
+    def spec_hash(self) -> str:
+        """Name of the content: 32 hexadecimal digits."""
+        return content_hash(self.content)
