@@ -17,7 +17,7 @@ from typing import Any
 
 from ray.cluster_utils import Cluster
 
-from tests.orchestrator.cluster import free_ports
+from tests.orchestrator.ray_cluster import free_ports
 from tests.tracking.postgres import PostgresServer, running_postgres
 from tracking.mlflow_mirror.server import MlflowServer, MlflowServerError, start_server
 

@@ -14,7 +14,8 @@ import jsonschema
 import yaml
 from ray.autoscaler._private import util as ray_up
 
-ROOT = Path(__file__).parents[2]
+from tests.checkout import ROOT
+
 DEPLOY = ROOT / "deploy"
 SCHEMAS = Path(__file__).parent / "schemas"
 PROGRAMS = Path(sys.executable).parent

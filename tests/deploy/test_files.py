@@ -11,9 +11,9 @@ import pytest
 import ray
 
 from orchestrator.cluster.shipping import PACKAGES
+from tests.checkout import ROOT
 from tests.deploy.files import (
     DEPLOY,
-    ROOT,
     compose_problems,
     interpolated,
     kuberay_problems,

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from tests.deploy.files import PROGRAMS, interpolated, read
-from tests.orchestrator.cluster import free_ports
 from tests.orchestrator.processes import until
+from tests.orchestrator.ray_cluster import free_ports
 from tests.tracking.postgres import PASSWORD, PostgresServer, running_postgres
 from tracking.artifacts import ArtifactStore
 from tracking.ledger.ledger import Ledger

@@ -13,8 +13,8 @@ from typing import Any
 from typer.testing import CliRunner, Result
 
 from orchestrator.commands.cli import app
+from tests.checkout import ROOT
 
-ROOT = Path(__file__).parents[2]
 PATIENCE_S = 600.0  #: For a sweep of seconds; the machine may be busy with other things.
 TRIES = 5
 

@@ -5,7 +5,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tests.orchestrator.cluster import Host
+from tests.orchestrator.ray_cluster import Host
 
 
 class NoNamespacesError(Exception):

@@ -15,13 +15,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from tests.orchestrator.cluster import RayCluster
+from tests.checkout import ROOT
+from tests.orchestrator.ray_cluster import RayCluster
 from tests.orchestrator.simulation import LOG, RUNNER, SECONDS, read_log
 from tests.orchestrator.sweeps import Bench
 from tracking.records import AttemptRecord
 from tracking.report.report import to_text
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 PATIENCE_S = 600.0  #: For whatever is waited for; the machine may be busy with other things.
 POLL_S = 0.02
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from tests.orchestrator.cluster import HERE, running_cluster
+from tests.checkout import ROOT
 from tests.orchestrator.command_line import call, facts
-from tests.orchestrator.processes import ROOT, RealSweep, until
+from tests.orchestrator.processes import RealSweep, until
+from tests.orchestrator.ray_cluster import HERE, running_cluster
 from tests.orchestrator.simulation import SECONDS
 from tests.orchestrator.sweeps import BASE, Bench, specification, without_device
 from tracking.records import Outcome

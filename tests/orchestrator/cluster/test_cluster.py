@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 from _pytest.mark.structures import ParameterSet
 
-from tests.orchestrator.cluster import RayCluster, running_cluster
-from tests.orchestrator.command_line import PATIENCE_S, ROOT, write_spec
+from tests.checkout import ROOT
+from tests.orchestrator.command_line import PATIENCE_S, write_spec
+from tests.orchestrator.ray_cluster import RayCluster, running_cluster
 from tests.tracking.postgres import running_postgres
 from tracking.ledger.ledger import Ledger
 from tracking.records import TrialState

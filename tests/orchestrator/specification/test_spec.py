@@ -16,9 +16,9 @@ from orchestrator.specification.loading import load_spec, locate, parse_spec
 from orchestrator.specification.messages import record_in
 from orchestrator.specification.settings import CHECK, TrackingSettings
 from orchestrator.specification.spec import SweepSpec
+from tests.checkout import ROOT
 from workers.settings import Target
 
-ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "specification.md"
 EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
 

@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 
+from tests.checkout import ROOT
 from tests.tracking.conftest import add
 from tracking import FencedError, LeaseRecord, LedgerUnreachableError, SweepHeldError
 from tracking.ledger.database import Database
@@ -18,7 +18,6 @@ from tracking.ledger.ledger import Ledger
 from tracking.ledger.writer import SweepWriter
 from tracking.processes import this_process
 
-ROOT = Path(__file__).parents[2]
 ELSEWHERE = replace(this_process(), host="far-away", place="another machine")
 
 #: A driver with a short lease; whether it holds the sweep is on its standard output.

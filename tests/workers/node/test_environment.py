@@ -24,12 +24,14 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         who = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
         subprocess.run(["git", *who, *arguments], cwd=tmp_path, check=True, capture_output=True)
 
-    (tmp_path / "workers").mkdir()
+    (tmp_path / "workers" / "node").mkdir(parents=True)
     (tmp_path / "workers" / "node" / "environment.py").write_text("")
     git("init")
     git("add", ".")
     git("commit", "-m", "one")
-    monkeypatch.setattr(environment, "__file__", str(tmp_path / "workers" / "node" / "environment.py"))
+    monkeypatch.setattr(
+        environment, "__file__", str(tmp_path / "workers" / "node" / "environment.py")
+    )
     monkeypatch.delenv(COMMIT_VARIABLE, raising=False)
     return tmp_path
 
@@ -41,7 +43,7 @@ def test_a_clean_checkout_is_named_by_its_commit(checkout: Path) -> None:
 
 
 def test_a_changed_checkout_is_dirty(checkout: Path) -> None:
-    (checkout / "workers" / "environment.py").write_text("changed")
+    (checkout / "workers" / "node" / "environment.py").write_text("changed")
     found = describe_environment(torch.device("cpu"))
     assert len(found["commit"]) == 40
     assert found["dirty"] is True
@@ -60,7 +62,9 @@ def test_code_inside_another_repository_does_not_take_its_commit(
 def test_a_copy_without_history_is_told_by_the_driver(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(environment, "__file__", str(tmp_path / "workers" / "node" / "environment.py"))
+    monkeypatch.setattr(
+        environment, "__file__", str(tmp_path / "workers" / "node" / "environment.py")
+    )
     monkeypatch.setenv(COMMIT_VARIABLE, "abc-dirty")
     found = describe_environment(torch.device("cpu"))
     assert (found["commit"], found["dirty"]) == ("abc", True)

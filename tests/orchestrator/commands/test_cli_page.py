@@ -1,15 +1,15 @@
 """The page of the command line says what the program does."""
 
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
 import typer.main
 
 from orchestrator.commands.cli import app
+from tests.checkout import ROOT
 
-PAGE = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
+PAGE = (ROOT / "docs" / "cli.md").read_text()
 
 
 def _verbs(group: Any, prefix: str = "") -> dict[str, Any]:

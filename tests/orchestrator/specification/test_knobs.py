@@ -2,7 +2,6 @@
 
 import math
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,9 +16,10 @@ from orchestrator.errors import SpecError
 from orchestrator.specification.arms import ArmSettings
 from orchestrator.specification.knobs import MIDDLE, Choices, Range
 from orchestrator.specification.loading import parse_spec
+from tests.checkout import ROOT
+from tests.orchestrator.agenda.test_agenda import Play, of_role
 from tests.orchestrator.simulation import simulate
 from tests.orchestrator.sweeps import DEVICE, ground, specification
-from tests.orchestrator.test_agenda import Play, of_role
 from tracking.comparison.missing import missing_from
 
 NUMBERS = st.floats(0.0, 1.0)
@@ -168,7 +168,7 @@ def test_a_knob_needs_a_search() -> None:
 
 
 def test_the_documented_knobs_can_be_searched() -> None:
-    page = Path(__file__).parents[2] / "docs" / "knobs.md"
+    page = ROOT / "docs" / "knobs.md"
     (text,) = re.findall(r"```yaml\n(arms:.*?)```", page.read_text(), re.DOTALL)
     arms = yaml.safe_load(text)["arms"]
     spec = parse_spec({**specification().model_dump(mode="json"), "arms": arms})

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from tests.orchestrator.cluster import HERE, RayCluster, running_cluster
+from tests.checkout import ROOT
 from tests.orchestrator.hosts import Network, NoNamespacesError, network
-from tests.orchestrator.processes import PATIENCE_S, ROOT, RealSweep
+from tests.orchestrator.processes import PATIENCE_S, RealSweep
+from tests.orchestrator.ray_cluster import HERE, RayCluster, running_cluster
 from tests.orchestrator.simulation import SECONDS
 from tests.orchestrator.sweeps import BASE, Bench, specification, without_device
 from tracking.records import AttemptRecord, Loss, Outcome

@@ -10,10 +10,10 @@ from orchestrator.agenda.predictors import predictor_settings
 from orchestrator.agenda.trial_matrix import census
 from orchestrator.specification.arms import ArmSettings
 from orchestrator.specification.spec import SweepSpec
+from tests.orchestrator.agenda.test_agenda import Play, fails, of_role, silent
 from tests.orchestrator.backends import SeededBackend
 from tests.orchestrator.simulation import simulate
 from tests.orchestrator.sweeps import DEVICE, OFF, Bench, specification
-from tests.orchestrator.test_agenda import Play, fails, of_role, silent
 from tracking.comparison.compare import compare
 from tracking.comparison.comparison import Comparison
 from tracking.records import TrialState

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.orchestrator.command_line import call, facts, write_spec
-from tests.tracking.test_migrations import FIRST
+from tests.tracking.ledger.test_migrations import FIRST
 from tracking.ledger.ledger import Ledger
 from tracking.ledger.schema import HEAD
 from tracking.processes import this_process

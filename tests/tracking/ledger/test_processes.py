@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.checkout import ROOT
 from tests.tracking.conftest import add, add_running
 from tracking import FencedError, LedgerUnreachableError, Outcome, TrialState
 from tracking.ledger.ledger import Ledger
@@ -18,7 +19,6 @@ from tracking.ledger.writer import SweepWriter
 
 pytestmark = pytest.mark.integration
 
-ROOT = Path(__file__).parents[2]
 
 OPENER = """
 import sys
