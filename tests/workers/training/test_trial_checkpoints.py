@@ -251,11 +251,11 @@ def test_a_store_out_of_reach_ends_nothing(tmp_path: Path) -> None:
 def test_what_other_code_wrote_is_not_gone_on_from(
     store: ArtifactStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(workers.trial_checkpoints, "code_version", lambda: "one")
+    monkeypatch.setattr(workers.training.trial_checkpoints, "code_version", lambda: "one")
     attempt(store, 1).write(checkpoint(90))
-    monkeypatch.setattr(workers.trial_checkpoints, "code_version", lambda: "one-dirty")
+    monkeypatch.setattr(workers.training.trial_checkpoints, "code_version", lambda: "one-dirty")
     assert found(store) == 90  # a file beside the code, such as a result, is no other code
-    monkeypatch.setattr(workers.trial_checkpoints, "code_version", lambda: "two")
+    monkeypatch.setattr(workers.training.trial_checkpoints, "code_version", lambda: "two")
     second = attempt(store, 2)
     assert second.resume is None
     second.write(checkpoint(10))
