@@ -3,20 +3,23 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STORE ?= prunesweep-data
+JOBS ?= auto
+# Each module of tests, or what shares a cluster, stays in one process; the longest begin.
+PYTEST := $(BIN)/pytest -n $(JOBS) --dist loadgroup --no-loadscope-reorder --times
 
-.PHONY: demo test test-quick test-slow lint install lock clean
+.PHONY: demo test test-integration test-slow lint install lock clean
 
 demo: install  ## Run the quickstart sweep and print the comparison.
 	$(BIN)/prunesweep run examples/quickstart.yaml tracking.store=$(STORE)
 
-test: lint  ## Style, types, and all tests but those that take minutes.
-	$(BIN)/pytest -m "not slow"
+test: lint  ## Style, types, unit tests, and one real sweep through Ray, the ledger and MLflow.
+	$(PYTEST) -m "not slow and (not integration or smoke)"
 
-test-slow: install  ## The tests that take minutes: real kills, methods against chance.
-	$(BIN)/pytest -m slow
+test-integration: install  ## The rest of what CI runs: clusters, servers, processes that are killed.
+	$(PYTEST) -m "not slow and integration and not smoke"
 
-test-quick: install  ## Without the tests that start servers, kill processes or train.
-	$(BIN)/pytest -m "not slow and not integration"
+test-slow: install  ## The tests that take minutes: kills at many moments, methods against chance.
+	$(BIN)/pytest -m slow --times
 
 lint: install
 	$(BIN)/ruff check .

@@ -16,7 +16,7 @@ import pytest
 from tests.deploy.files import PROGRAMS, interpolated, read
 from tests.orchestrator.processes import until
 from tests.orchestrator.ray_cluster import free_ports
-from tests.tracking.postgres import PASSWORD, PostgresServer, running_postgres
+from tests.tracking.postgres import PASSWORD, PostgresServer
 from tracking.artifacts import ArtifactStore
 from tracking.ledger.ledger import Ledger
 from tracking.mlflow_mirror.publisher import Publisher
@@ -116,9 +116,8 @@ def _answers(served: Served) -> bool:
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    folder = tmp_path_factory.mktemp("mlflow")
-    with running_postgres() as postgres, serving(folder, postgres) as server:
+def served(tmp_path_factory: pytest.TempPathFactory, postgres: PostgresServer) -> Iterator[Served]:
+    with serving(tmp_path_factory.mktemp("mlflow"), postgres) as server:
         yield server
 
 

@@ -18,7 +18,7 @@ import pytest
 
 from orchestrator.specification.settings import TrackingSettings, secret_variables
 from tests.orchestrator.command_line import TRIES, ended, finish, started, write_spec
-from tests.tracking.postgres import PASSWORD, PostgresServer, running_postgres
+from tests.tracking.postgres import PASSWORD, PostgresServer
 from tracking import redact_text
 
 WRONG = "nearly-4712"
@@ -77,16 +77,18 @@ class Aftermath:
 
 
 @pytest.fixture(scope="module")
-def aftermath(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aftermath]:
+def aftermath(
+    tmp_path_factory: pytest.TempPathFactory, postgres: PostgresServer
+) -> Iterator[Aftermath]:
     folder = tmp_path_factory.mktemp("secrets")
     ray = Path(tempfile.mkdtemp(prefix="r-", dir="/tmp"))  # its sockets need a short path
-    with running_postgres() as server, pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setenv(VARIABLE, PASSWORD)
         patch.setenv("RAY_TMPDIR", str(ray))
         tracking = {}
         for store in ("ledger", "mlflow"):
-            server.execute(f"CREATE DATABASE {store}")
-            tracking[store] = server.url(store, f"${{{VARIABLE}}}")
+            postgres.execute(f"CREATE DATABASE secret_{store}")
+            tracking[store] = postgres.url(f"secret_{store}", f"${{{VARIABLE}}}")
         spec = write_spec(folder, tracking=tracking)
         where = ("--ledger", tracking["ledger"])
         said = []
@@ -108,7 +110,7 @@ def aftermath(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aftermath]:
         ):
             _, out, err = ended(folder, *arguments)
             said += [out, err]
-        yield Aftermath("\n".join(said), folder, ray, watch, server)
+        yield Aftermath("\n".join(said), folder, ray, watch, postgres)
     shutil.rmtree(ray, ignore_errors=True)
 
 
@@ -136,7 +138,7 @@ class TestASweepWithAPassword:
 
     @pytest.mark.parametrize("database", ["ledger", "mlflow"])
     def test_no_record_holds_it(self, aftermath: Aftermath, database: str) -> None:
-        dsn = aftermath.server.url(database).replace("+psycopg", "")
+        dsn = aftermath.server.url(f"secret_{database}").replace("+psycopg", "")
         with psycopg.connect(dsn) as connection:
             tables = connection.execute(
                 "SELECT table_name FROM information_schema.tables WHERE table_schema = 'public'"
@@ -174,24 +176,21 @@ class TestAConnectionThatFails:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, debug: tuple[str, ...]
     ) -> None:
         monkeypatch.setenv(VARIABLE, WRONG)
-        with running_postgres() as server:
-            addresses = [server.url("postgres", f"${{{VARIABLE}}}")]
-        addresses.append(f"postgresql+psycopg://ledger:${{{VARIABLE}}}@no-such-host.invalid/x")
-        for address in addresses:
+        for host in ("127.0.0.1:1", "no-such-host.invalid"):
+            address = f"postgresql+psycopg://ledger:${{{VARIABLE}}}@{host}/x"
             code, out, err = ended(tmp_path, *debug, "status", "--ledger", address)
             assert code == (1 if debug else 2)
             assert "***" in err
             assert WRONG not in out + err
 
     def test_a_wrong_password_is_in_no_message(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, tmp_path: Path, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv(VARIABLE, WRONG)
-        with running_postgres() as server:
-            address = server.url("postgres", f"${{{VARIABLE}}}")
-            code, out, err = ended(tmp_path, "status", "--ledger", address)
-            assert (code, "authentication failed" in err) == (2, True)
-            assert WRONG not in out + err
+        address = postgres.url("postgres", f"${{{VARIABLE}}}")
+        code, out, err = ended(tmp_path, "status", "--ledger", address)
+        assert (code, "authentication failed" in err) == (2, True)
+        assert WRONG not in out + err
 
 
 class TestNames:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.tracking.postgres import PostgresServer, running_postgres
+from tests.tracking.postgres import PostgresServer
 from tracking import NewEntry, TrialRecord
 from tracking.ledger.ledger import Ledger
 from tracking.ledger.writer import SweepWriter
@@ -28,12 +28,6 @@ def add_running(writer: SweepWriter, index: int = 0) -> TrialRecord:
     trial = add(writer, index)
     assert writer.start(trial.id, "node-a", 100 + index) == 1
     return trial
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[PostgresServer]:
-    with running_postgres() as server:
-        yield server
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.integration)])

@@ -16,7 +16,7 @@ from _pytest.mark.structures import ParameterSet
 from tests.checkout import ROOT
 from tests.orchestrator.command_line import PATIENCE_S, write_spec
 from tests.orchestrator.ray_cluster import RayCluster, running_cluster
-from tests.tracking.postgres import running_postgres
+from tests.tracking.postgres import PostgresServer
 from tracking.ledger.ledger import Ledger
 from tracking.records import TrialState
 
@@ -40,9 +40,8 @@ def net(note, num_classes, in_channels):
 
 
 @pytest.fixture(scope="module")
-def ledger() -> Iterator[str]:
-    with running_postgres() as server:
-        yield server.new_database()
+def ledger(postgres: PostgresServer) -> str:
+    return postgres.new_database()
 
 
 @pytest.fixture(scope="module")

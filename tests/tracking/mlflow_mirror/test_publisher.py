@@ -716,7 +716,7 @@ class TestMlflow:
     def test_processes_that_open_a_fresh_store_together_all_succeed(self, tmp_path: Path) -> None:
         uri = default_uri(tmp_path / "fresh")
         script = (
-            "import sys; from tracking.mlflow_client import Mlflow; "
+            "import sys; from tracking.mlflow_mirror.client import Mlflow; "
             f"print(Mlflow({uri!r}).experiment('prunesweep/' + sys.argv[1], None))"
         )
         processes = [
