@@ -76,16 +76,13 @@ def make_optimizer(recipe: Recipe, network: nn.Module) -> Optimizer:
 
 
 @contextmanager
-def channels_last(
-    network: nn.Module, device: torch.device, recipe: Recipe
-) -> Iterator[torch.memory_format]:
+def channels_last(network: nn.Module, device: torch.device) -> Iterator[torch.memory_format]:
     """Hold the weights channels-last where that is faster; they are contiguous again afterwards.
 
     Yields:
         The memory format that images should have.
     """
-    faster = device.type == "cuda" or (device.type == "cpu" and recipe.precision == "bfloat16")
-    if not faster:
+    if device.type not in {"cuda", "cpu"}:
         yield torch.contiguous_format
         return
     network.to(memory_format=torch.channels_last)

@@ -56,7 +56,11 @@ def evaluation_mode(network: nn.Module) -> Iterator[None]:
             module.training = was_training
 
 
-def evaluate(network: nn.Module, batches: Iterable[Batch]) -> Evaluation:
+def evaluate(
+    network: nn.Module,
+    batches: Iterable[Batch],
+    memory_format: torch.memory_format = torch.contiguous_format,
+) -> Evaluation:
     """Measure ``network`` in float32, in evaluation mode; it is left as found.
 
     Correct answers and losses are summed over images, so a short last batch weighs what it holds.
@@ -69,7 +73,7 @@ def evaluate(network: nn.Module, batches: Iterable[Batch]) -> Evaluation:
     loss: Tensor | float = 0.0
     with evaluation_mode(network):
         for images, labels in batches:
-            logits = network(images)
+            logits = network(images.contiguous(memory_format=memory_format))
             correct = correct + (logits.argmax(dim=1) == labels).sum()
             loss = loss + F.cross_entropy(logits, labels, reduction="sum").double()
             images_seen += len(labels)

@@ -39,7 +39,9 @@ from workers.training.shared_statistics import (
 )
 from workers.training.trial_checkpoints import Checkpoint, TrialCheckpoints, restoring
 
-EVALUATION_BATCH = 512
+#: Images evaluated at once: on a CPU as many as keep their activations in its caches.
+EVALUATION_BATCH = {"cpu": 128}
+EVALUATION_BATCH_ELSEWHERE = 1024
 
 Report = Callable[[int, dict[str, float]], None]  #: Called once per epoch: step from 1, values.
 
@@ -177,7 +179,7 @@ class TrainingSession:
             network=network, optimizer=optimizer, method=state or NO_STATE, device=self.device
         )
         first_step = self._steps
-        with channels_last(network, self.device, self.spec.recipe) as memory_format:
+        with channels_last(network, self.device) as memory_format:
             epoch = self._go_on(training, steps)
             while (taken := self._steps - first_step) < steps:
                 outcome = train_epoch(
@@ -285,8 +287,10 @@ class TrainingSession:
         return self._evaluate(network, self._data.take_test())
 
     def _evaluate(self, network: nn.Module, split: Split) -> Evaluation:
-        with self.meter.act("measure"):
-            return evaluate(network, self._data.eval_batches(split, EVALUATION_BATCH))
+        size = EVALUATION_BATCH.get(self.device.type, EVALUATION_BATCH_ELSEWHERE)
+        with self.meter.act("measure"), channels_last(network, self.device) as memory_format:
+            batches = self._data.eval_batches(split, size)
+            return evaluate(network, batches, memory_format)
 
     def _report_epoch(self, network: nn.Module, train_loss: float, rate: float) -> None:
         act = self.meter.current
