@@ -1,75 +1,19 @@
-"""What to remove, and removing it: criteria, schedules, plan, surgery."""
+"""What to remove, and removing it: criteria, schedules, plan, surgery.
 
-from methods.base import (
-    Filters,
-    PruningMethod,
-    Session,
-    Step,
-    aliases_of,
-    available,
-    create,
-    kind_of,
-    prune_lowest,
-    register,
-)
-from methods.criteria import bn_scale as _bn_scale  # noqa: F401  (each registers itself)
-from methods.criteria import filter_norm as _filter_norm  # noqa: F401
-from methods.criteria import geometric_median as _geometric_median  # noqa: F401
-from methods.criteria import random_filters as _random_filters  # noqa: F401
-from methods.criteria import taylor as _taylor  # noqa: F401
-from methods.errors import (
-    LayoutError,
-    MethodError,
-    PlanError,
-    PruningRatioError,
-    SettingsError,
-    UnknownMethodError,
-)
-from methods.functionality import method as _functionality  # noqa: F401
-from methods.provable import method as _provable  # noqa: F401
-from methods.schedule import Schedule
-from methods.scop import method as _scop  # noqa: F401
-from methods.state import NO_STATE, State, Stateful
-from methods.stripe_wise import method as _stripe_wise  # noqa: F401
-from methods.structure.cost import Cost, CostModel, CostTarget, count_cost
-from methods.structure.layout import Group, LayerPolicy, Layout, find_layout
-from methods.structure.plan import PruningPlan, Ratios, removed_count
-from methods.structure.surgery import masked, masked_difference, shrink
-from methods.weight_gates import method as _weight_gates  # noqa: F401
+The names come from `methods.api` when the first of them is used: whoever raises or catches an
+error must not wait for torch.
+"""
 
-__all__ = [
-    "NO_STATE",
-    "Cost",
-    "CostModel",
-    "CostTarget",
-    "Filters",
-    "Group",
-    "LayerPolicy",
-    "Layout",
-    "LayoutError",
-    "MethodError",
-    "PlanError",
-    "PruningMethod",
-    "PruningPlan",
-    "PruningRatioError",
-    "Ratios",
-    "Schedule",
-    "Session",
-    "SettingsError",
-    "State",
-    "Stateful",
-    "Step",
-    "UnknownMethodError",
-    "aliases_of",
-    "available",
-    "count_cost",
-    "create",
-    "find_layout",
-    "kind_of",
-    "masked",
-    "masked_difference",
-    "prune_lowest",
-    "register",
-    "removed_count",
-    "shrink",
-]
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from methods.api import *  # noqa: F403
+
+
+def __getattr__(name: str) -> Any:
+    """Return one of the public names."""
+    api = import_module("methods.api")
+    if name in getattr(api, "__all__", ()):  # not there yet while it imports
+        return getattr(api, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

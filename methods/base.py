@@ -1,5 +1,6 @@
 """The contract of every pruning method, and the table of registered ones."""
 
+import importlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from importlib.metadata import entry_points
@@ -285,7 +286,7 @@ def _full_name(kind: type) -> str:
 
 def available() -> dict[str, type[PruningMethod]]:
     """Return every registered method by name, outside packages' included, aliases left out."""
-    _load_outside_methods()
+    _load_methods()
     return {name: e.method for name, e in sorted(_TABLE.items()) if name == e.method.name}
 
 
@@ -319,7 +320,7 @@ def create(name: str, settings: Mapping[str, Any] | None = None) -> PruningMetho
 
 
 def _entry(name: str) -> _Entry:
-    _load_outside_methods()
+    _load_methods()
     if name not in _TABLE:
         raise UnknownMethodError(name, list(_TABLE))
     return _TABLE[name]
@@ -351,10 +352,11 @@ def build(kind: type[_T], owner: str, settings: Mapping[str, Any]) -> _T:
 _loaded = False
 
 
-def _load_outside_methods() -> None:
+def _load_methods() -> None:
     global _loaded
     if _loaded:
         return
+    importlib.import_module("methods.api")  # which needs this module, and imports our own methods
     for point in entry_points(group=ENTRY_POINTS):
         try:
             point.load()  # importing the module registers its methods

@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from difflib import get_close_matches
 
+from prunesweep import PrunesweepError
 
-class MethodError(Exception):
-    """Base of every error this package raises."""
+
+class MethodError(PrunesweepError):
+    """Filters cannot be chosen or removed as asked."""
 
 
 def nearest(name: str, known: Sequence[str]) -> str:

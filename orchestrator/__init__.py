@@ -2,8 +2,9 @@
 
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.errors import PrunesweepError, SpecError
+from orchestrator.errors import SpecError
 from orchestrator.specification.spec import SweepSpec
+from prunesweep import PrunesweepError
 
 if TYPE_CHECKING:
     from orchestrator.sweep import Sweep

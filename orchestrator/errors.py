@@ -1,14 +1,17 @@
-"""What can go wrong on the way to a sweep, and the exit code each kind ends the command with."""
+"""What can go wrong on the way to a sweep, and while it runs."""
 
-import os
 from collections.abc import Sequence
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
+
+from prunesweep import PrunesweepError
 
 
-class PrunesweepError(Exception):
-    """Base of the errors the command line shows as one message, without a traceback."""
+class InputError(PrunesweepError):
+    """What was asked for cannot be done as it is; nothing was begun."""
 
-    exit_code: ClassVar[int] = 1
+
+class SweepError(PrunesweepError):
+    """A sweep does not get going, or cannot go on."""
 
 
 class Problem(NamedTuple):
@@ -21,10 +24,8 @@ class Problem(NamedTuple):
         return f"{self.place}: {self.message}"
 
 
-class SpecError(PrunesweepError, ValueError):
+class SpecError(InputError, ValueError):
     """A specification cannot be used; every problem found is listed, one line each."""
-
-    exit_code = 2
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         super().__init__(problems)
@@ -34,10 +35,8 @@ class SpecError(PrunesweepError, ValueError):
         return "\n".join(str(problem) for problem in self.problems)
 
 
-class SpecChangeError(PrunesweepError, ValueError):
+class SpecChangeError(InputError, ValueError):
     """A sweep of this name exists, and what was asked for now would give other results."""
-
-    exit_code = 2
 
     def __init__(self, name: str, changes: Sequence[str]) -> None:
         super().__init__(name, changes)
@@ -52,7 +51,7 @@ class SpecChangeError(PrunesweepError, ValueError):
         )
 
 
-class SweepFailedError(PrunesweepError):
+class SweepFailedError(SweepError):
     """A sweep cannot go on."""
 
     def __init__(self, name: str, problem: str) -> None:
@@ -66,10 +65,8 @@ class SweepFailedError(PrunesweepError):
         )
 
 
-class LedgerLostError(PrunesweepError):
+class LedgerLostError(SweepError):
     """The ledger was there when the sweep began, and does not come back."""
-
-    exit_code = os.EX_TEMPFAIL  # 75: the same command may succeed later
 
     def __init__(self, name: str, problem: str) -> None:
         super().__init__(name, problem)

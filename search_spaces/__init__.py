@@ -1,52 +1,19 @@
-"""What to try next: ratio spaces, the projection onto a cost target, and the search."""
+"""What to try next: ratio spaces, the projection onto a cost target, and the search.
 
-from search_spaces.errors import (
-    CostModelMismatchError,
-    DuplicateGroupError,
-    EmptySpaceError,
-    NoResultsError,
-    ProposalError,
-    RatioLimitsError,
-    SearchOrderError,
-    SearchSettingsError,
-    SearchSpaceError,
-    TargetInfeasibleError,
-    UnknownGroupError,
-    UnknownSamplerError,
-)
-from search_spaces.front import best, front
-from search_spaces.projection import Projected, free_ratios, project
-from search_spaces.samplers import SAMPLERS
-from search_spaces.search import Outcome, PastProposal, Proposal, Search
-from search_spaces.space import PrunableGroup, RatioSpace, SpaceSettings
-from search_spaces.stopping import StoppingRule, create_rule
+The names come from `search_spaces.api` when the first of them is used: whoever raises or catches an
+error must not wait for torch.
+"""
 
-__all__ = [
-    "SAMPLERS",
-    "CostModelMismatchError",
-    "DuplicateGroupError",
-    "EmptySpaceError",
-    "NoResultsError",
-    "Outcome",
-    "PastProposal",
-    "Projected",
-    "Proposal",
-    "ProposalError",
-    "PrunableGroup",
-    "RatioLimitsError",
-    "RatioSpace",
-    "Search",
-    "SearchOrderError",
-    "SearchSettingsError",
-    "SearchSpaceError",
-    "SpaceSettings",
-    "StoppingRule",
-    "TargetInfeasibleError",
-    "UnknownGroupError",
-    "UnknownSamplerError",
-    "best",
-    "create_rule",
-    "free_ratios",
-    "front",
-    "project",
-]
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from search_spaces.api import *  # noqa: F403
+
+
+def __getattr__(name: str) -> Any:
+    """Return one of the public names."""
+    api = import_module("search_spaces.api")
+    if name in getattr(api, "__all__", ()):  # not there yet while it imports
+        return getattr(api, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

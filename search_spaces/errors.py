@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 
 from methods.errors import nearest
+from prunesweep import PrunesweepError
 
 
-class SearchSpaceError(Exception):
-    """Base of every error this package raises."""
+class SearchSpaceError(PrunesweepError):
+    """Ratios cannot be searched or brought to their cost target as asked."""
 
 
 class UnknownGroupError(SearchSpaceError, LookupError):
@@ -110,17 +111,6 @@ class TargetInfeasibleError(SearchSpaceError, ValueError):
             f"The target removes {self.reduction:.2%} of the {self.axis}; the limits of the search "
             f"space allow {low:.2%} to {high:.2%}. {way_out}"
         )
-
-
-class UnknownSamplerError(SearchSpaceError, LookupError):
-    """There is no sampler of this name."""
-
-    def __init__(self, name: str, known: Sequence[str]) -> None:
-        super().__init__(name, tuple(known))
-        self.name, self.known = name, tuple(known)
-
-    def __str__(self) -> str:
-        return f"There is no sampler {self.name!r}; {nearest(self.name, self.known)}"
 
 
 class SearchSettingsError(SearchSpaceError, ValueError):

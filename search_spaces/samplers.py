@@ -19,7 +19,8 @@ from optuna.samplers import (
 )
 from optuna.trial import FrozenTrial, TrialState
 
-from search_spaces.errors import SearchSettingsError, UnknownSamplerError
+from methods.errors import nearest
+from search_spaces.errors import SearchSettingsError
 
 Space = Mapping[str, BaseDistribution]
 
@@ -142,11 +143,10 @@ def check_sampler(name: str, objectives: int) -> None:
     """Make sure a sampler can do what a search asks of it.
 
     Raises:
-        UnknownSamplerError: There is no sampler ``name``.
-        SearchSettingsError: It cannot handle this many objectives.
+        SearchSettingsError: There is no sampler ``name``, or it cannot handle this many objectives.
     """
     if name not in _SAMPLERS:
-        raise UnknownSamplerError(name, SAMPLERS)
+        raise SearchSettingsError(f"sampler {name!r}", f"is unknown; {nearest(name, SAMPLERS)}")
     if name == "cmaes" and objectives > 1:
         raise SearchSettingsError(
             "sampler 'cmaes'", "takes one objective; for a front use 'tpe', 'nsga2' or 'gp'."

@@ -61,7 +61,6 @@ class Search:
             uniform.
 
     Raises:
-        UnknownSamplerError: There is no such sampler.
         SearchSettingsError: A setting is out of range, or the sampler cannot use it.
     """
 

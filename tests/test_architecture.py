@@ -61,6 +61,14 @@ def test_imports_flow_one_way(package: str) -> None:
         assert tops & MAY_IMPORT.keys() <= allowed, file
 
 
+@pytest.mark.parametrize("package", MAY_IMPORT)
+def test_rooms_take_nothing_of_the_root_module_but_the_root_error(package: str) -> None:
+    for file in modules(package):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module == "prunesweep":
+                assert {alias.name for alias in node.names} == {"PrunesweepError"}, file
+
+
 @pytest.mark.parametrize("system", HOMES)
 def test_each_outside_system_has_one_home(system: str) -> None:
     for package in MAY_IMPORT:

@@ -24,7 +24,7 @@ _TEMPORARY = re.compile(r"\.[0-9a-f]{32}\.tmp")  # what is being written, or a k
 
 
 class ArtifactError(TrackingError):
-    """Base of every error of the artifact store."""
+    """The artifact store cannot do what was asked of it."""
 
 
 class ArtifactPathError(ArtifactError, ValueError):

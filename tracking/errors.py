@@ -2,6 +2,7 @@
 
 import re
 
+from prunesweep import PrunesweepError
 from tracking.records import LeaseRecord
 
 _USER = re.compile(r"^(?P<head>[^:/?#]+://[^:@/?#]*)(?::.*)?@(?P<tail>[^@]*)$", re.DOTALL)
@@ -26,8 +27,8 @@ def redact_text(text: str) -> str:
     return _URL.sub(lambda url: redact(url[0]), text)
 
 
-class TrackingError(Exception):
-    """Base of every error this package raises."""
+class TrackingError(PrunesweepError):
+    """Records or files cannot be kept, read or shown."""
 
 
 class LedgerError(TrackingError):

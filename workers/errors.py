@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from pathlib import PurePath
 
+from prunesweep import PrunesweepError
+
 _SHOWN = 4  #: Keys printed of a long list.
 
 
-class WorkerError(Exception):
-    """Base of every error this package raises."""
+class WorkerError(PrunesweepError):
+    """A trial cannot be prepared, run or measured."""
 
 
 class StoppedError(BaseException):
@@ -104,6 +106,21 @@ class WeightsMismatchError(CheckpointError):
 def _first(keys: Sequence[str]) -> str:
     more = f", and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else ""
     return ", ".join(keys[:_SHOWN]) + more
+
+
+class ArtifactCorruptError(WorkerError, ValueError):
+    """A stored file is not what its name says."""
+
+    def __init__(self, path: str, found: str) -> None:
+        super().__init__(path, found)
+        self.path, self.found = path, found
+
+    def __str__(self) -> str:
+        return (
+            f"Artifact {self.path!r} has content hash {self.found}, which is not what it is named "
+            "by; the file was changed or damaged. Delete it and run the trial that wrote it again, "
+            "in a new sweep where that was a latency predictor."
+        )
 
 
 class BudgetError(WorkerError, RuntimeError):

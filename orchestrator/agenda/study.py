@@ -16,11 +16,10 @@ from search_spaces import (
     Proposal,
     RatioSpace,
     Search,
-    best,
     free_ratios,
-    front,
     project,
 )
+from search_spaces.front import best, front
 from tracking.records import EntryRecord, TrialRecord, TrialState
 from workers.settings import Target, content_hash
 

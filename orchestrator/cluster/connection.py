@@ -14,7 +14,7 @@ from ray._private.authentication.http_token_authentication import get_auth_heade
 from ray.exceptions import AuthenticationError, RayError
 
 from orchestrator.cluster.shipping import network_code, own_code
-from orchestrator.errors import PrunesweepError
+from orchestrator.errors import InputError, SweepError
 from orchestrator.loop.backend import one_line
 from orchestrator.specification.settings import ResourceSettings
 
@@ -30,10 +30,8 @@ TOKEN_ADVICE = (
 )
 
 
-class ClusterUnreachableError(PrunesweepError):
+class ClusterUnreachableError(InputError):
     """No Ray cluster answers at the address that was given."""
-
-    exit_code = 2
 
     def __init__(self, address: str, reason: str) -> None:
         super().__init__(address, reason)
@@ -46,17 +44,21 @@ class ClusterUnreachableError(PrunesweepError):
         )
 
 
-class ClusterTokenError(ClusterUnreachableError):
+class ClusterTokenError(InputError):
     """The cluster wants a token that this machine does not have, or has another one of."""
+
+    def __init__(self, address: str, reason: str) -> None:
+        super().__init__(address, reason)
+        self.address, self.reason = address, reason
 
     def __str__(self) -> str:
         return (
-            f"resources.address: the Ray cluster at {self.address!r} turns this machine away: "
-            f"{self.reason}. {TOKEN_ADVICE}"
+            f"The Ray cluster at {self.address!r} turns this machine away: {self.reason}. "
+            f"{TOKEN_ADVICE}"
         )
 
 
-class RayStartError(PrunesweepError):
+class RayStartError(SweepError):
     """Ray did not come up on this machine."""
 
     def __init__(self, reason: str) -> None:
@@ -80,6 +82,7 @@ def connect(resources: ResourceSettings, model: str = "", secrets: Iterable[str]
 
     Raises:
         ClusterUnreachableError: Nothing answers at the address.
+        ClusterTokenError: The cluster wants a token, or another one.
         RayStartError: Ray does not come up on this machine, or takes too long.
     """
     os.environ.setdefault(_HIDE_GPUS, "1")

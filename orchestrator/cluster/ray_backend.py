@@ -19,7 +19,7 @@ from ray.exceptions import (
 
 from orchestrator.cluster.losses import Inquests
 from orchestrator.cluster.packing import Packing
-from orchestrator.errors import PrunesweepError
+from orchestrator.errors import SweepError
 from orchestrator.loop.backend import (
     Event,
     Failed,
@@ -242,7 +242,7 @@ class RayBackend:
         self._seats = []
 
 
-class WorkerStartError(PrunesweepError):
+class WorkerStartError(SweepError):
     """A worker could not set itself up, or one after another died of trying."""
 
     def __init__(self, reason: str, in_a_row: int = 1) -> None:

@@ -6,14 +6,15 @@ import sysconfig
 from pathlib import Path
 
 PACKAGES = ("methods", "orchestrator", "search_spaces", "tracking", "workers")
+MODULES = ("prunesweep.py",)
 
 _NO_CODE = shutil.ignore_patterns("__pycache__", "*.pyc")
 
 
 def own_code(folder: Path) -> list[Path]:
-    """Copy prunesweep's packages into ``folder``, and return the copies."""
+    """Copy prunesweep's packages and modules into ``folder``, and return the copies."""
     root = Path(__file__).resolve().parents[2]
-    return [_copy(root / name, folder) for name in PACKAGES]
+    return [_copy(root / name, folder) for name in (*PACKAGES, *MODULES)]
 
 
 def network_code(model: str, folder: Path) -> list[Path]:
@@ -27,7 +28,7 @@ def network_code(model: str, folder: Path) -> list[Path]:
         folder: Where to copy to.
     """
     top = model.partition(":")[0].partition(".")[0]
-    if ":" not in model or top in PACKAGES:
+    if ":" not in model or top in PACKAGES or f"{top}.py" in MODULES:
         return []
     place = _place(top)
     return [] if place is None else [_copy(place, folder)]

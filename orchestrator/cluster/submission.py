@@ -17,9 +17,9 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from orchestrator.cluster.connection import REACH_S, TOKEN_ADVICE
+from orchestrator.cluster.connection import REACH_S, ClusterTokenError
 from orchestrator.cluster.job_package import Parcel, pack
-from orchestrator.errors import PrunesweepError
+from orchestrator.errors import InputError
 
 DASHBOARD: Final = "http://127.0.0.1:8265"  #: Where a job goes unless told otherwise.
 ADDRESS: Final = "RAY_API_SERVER_ADDRESS"  #: Ray's variable for the same; it wins over arguments.
@@ -33,10 +33,8 @@ _OVER: Final = (JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.STOPPED)
 T = TypeVar("T")
 
 
-class SubmissionError(PrunesweepError):
+class SubmissionError(InputError):
     """The cluster does not take the job."""
-
-    exit_code = 2
 
     def __init__(self, address: str, reason: str) -> None:
         super().__init__(address, reason)
@@ -49,20 +47,8 @@ class SubmissionError(PrunesweepError):
         )
 
 
-class TokenError(SubmissionError):
-    """The cluster wants a token that was not sent, or is another one."""
-
-    def __str__(self) -> str:
-        return (
-            f"The Ray cluster at {self.address!r} turns this machine away: {self.reason} "
-            f"{TOKEN_ADVICE}"
-        )
-
-
-class AlreadySubmittedError(PrunesweepError):
+class AlreadySubmittedError(InputError):
     """A job of the cluster runs the sweep now."""
-
-    exit_code = 2
 
     def __init__(self, sweep: str, job: str, address: str) -> None:
         super().__init__(sweep, job, address)
@@ -109,7 +95,8 @@ def submit(
 
     Raises:
         SpecError: A mistake in the specification, or something it names stays on this machine.
-        SubmissionError: The cluster does not answer, wants a token, or refuses.
+        SubmissionError: The cluster does not answer, or refuses.
+        ClusterTokenError: It wants a token, or another one.
         AlreadySubmittedError: A job runs the sweep now.
     """
     address = address or os.environ.get(ADDRESS) or DASHBOARD
@@ -206,7 +193,7 @@ def _asking(address: str, ask: Callable[[], T]) -> T:
         return ask()
     except AuthenticationError as error:
         problem = str(error).strip().splitlines()[0].rstrip(".")
-        raise TokenError(address, f"{problem}.") from error
+        raise ClusterTokenError(address, problem) from error
     except (RuntimeError, ValueError, OSError) as error:
         problem = " ".join(str(error).split()).rstrip(".")
         raise SubmissionError(address, f"{problem}.") from error

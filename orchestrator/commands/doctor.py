@@ -18,23 +18,23 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from methods import MethodError, PruningPlan, masked_difference
+from methods import PruningPlan, masked_difference
 from orchestrator.agenda.predictors import predictor_settings
 from orchestrator.agenda.survey import Ground, Terrain
 from orchestrator.agenda.trial_matrix import census
 from orchestrator.cluster.machines import inspect_machines, verdict_of
-from orchestrator.errors import PrunesweepError
+from orchestrator.errors import InputError
 from orchestrator.specification.arms import ArmSettings
 from orchestrator.specification.settings import TrackingSettings
 from orchestrator.specification.spec import ControlSettings, SweepSpec
 from orchestrator.sweep import Sweep
+from prunesweep import PrunesweepError
 from tracking.artifacts import ArtifactStore
-from tracking.errors import MissingLedgerError, TrackingError
+from tracking.errors import MissingLedgerError
 from tracking.ledger.ledger import Ledger
 from tracking.mlflow_mirror.server import sqlite_file, why_silent
 from tracking.records import TrialState
 from workers.data import describe
-from workers.errors import WorkerError
 from workers.models import build_model
 from workers.networks.checkpoints import fit
 from workers.settings import Target
@@ -68,7 +68,7 @@ def examine(sweep: Sweep, tell: Callable[[Finding], None]) -> list[Finding]:
         began = time.perf_counter()
         try:
             ok, detail = True, try_it()
-        except _KNOWN as error:
+        except (PrunesweepError, OSError) as error:
             ok, detail = False, str(error)
         seconds = time.perf_counter() - began
         findings.append(Finding(name=name, ok=ok, detail=detail, seconds=seconds))
@@ -90,11 +90,8 @@ def examine(sweep: Sweep, tell: Callable[[Finding], None]) -> list[Finding]:
     return findings
 
 
-class _BrokenError(Exception):
+class _BrokenError(InputError):
     """A link does not hold; the message is the finding."""
-
-
-_KNOWN = (PrunesweepError, TrackingError, WorkerError, MethodError, OSError, _BrokenError)
 
 
 def _survey(sweep: Sweep, found: list[Ground]) -> str:

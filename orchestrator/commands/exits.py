@@ -1,14 +1,32 @@
 """How the command ends: known errors become one message and an exit code of their kind."""
 
-from typing import Any
+import os
+from collections.abc import Mapping
+from typing import Any, Final
 
 import typer
 from typer.core import TyperGroup
 
-from orchestrator.errors import PrunesweepError
-from tracking.errors import redact_text
+from methods.errors import MethodError
+from orchestrator.errors import InputError, LedgerLostError, SweepError
+from prunesweep import PrunesweepError
+from search_spaces.errors import SearchSpaceError
+from tracking.errors import FencedError, TrackingError, redact_text
+from workers.errors import WorkerError
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+
+#: What a family ends the command with; the one nearest to an error decides.
+EXIT_CODES: Final[Mapping[type[PrunesweepError], int]] = {
+    InputError: BAD_INPUT,
+    MethodError: BAD_INPUT,
+    SearchSpaceError: BAD_INPUT,
+    TrackingError: BAD_INPUT,
+    FencedError: FAILED,  # another driver goes on with the sweep
+    WorkerError: BAD_INPUT,
+    SweepError: FAILED,
+    LedgerLostError: os.EX_TEMPFAIL,  # 75: the same command may succeed later
+}
 
 
 class ErrorsAsMessages(TyperGroup):
@@ -31,14 +49,4 @@ class ErrorsAsMessages(TyperGroup):
 
 def exit_code(error: Exception) -> int | None:
     """Return what a known error ends the command with; None for a mistake of our own."""
-    from methods.errors import MethodError
-    from search_spaces.errors import SearchSpaceError
-    from tracking.errors import FencedError, TrackingError
-    from workers.errors import WorkerError
-
-    if isinstance(error, PrunesweepError):
-        return error.exit_code
-    if isinstance(error, FencedError):
-        return FAILED
-    known = isinstance(error, TrackingError | WorkerError | MethodError | SearchSpaceError)
-    return BAD_INPUT if known else None
+    return next((EXIT_CODES[kind] for kind in type(error).__mro__ if kind in EXIT_CODES), None)

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from orchestrator.errors import Problem, PrunesweepError, SpecError
+from orchestrator.errors import InputError, Problem, SpecError
 from orchestrator.specification.settings import CHECK, TrackingSettings
 from orchestrator.specification.spec import SweepSpec
 from tracking.errors import MissingLedgerError, redact
@@ -25,10 +25,8 @@ _OPTIONS: Final = {"tracking.store": "--store", "tracking.ledger": "--ledger"}
 _BEST_OF: Final[tuple[Role, ...]] = ("confirm", "control", "search")
 
 
-class NoLedgerError(PrunesweepError, LookupError):
+class NoLedgerError(InputError, LookupError):
     """There is no ledger where one was to be read."""
-
-    exit_code = 2
 
     def __init__(self, file: str) -> None:
         super().__init__(file)
@@ -41,10 +39,8 @@ class NoLedgerError(PrunesweepError, LookupError):
         )
 
 
-class NoMlflowError(PrunesweepError, LookupError):
+class NoMlflowError(InputError, LookupError):
     """There is no MLflow store where one was to be shown."""
-
-    exit_code = 2
 
     def __init__(self, file: str) -> None:
         super().__init__(file)
@@ -57,10 +53,8 @@ class NoMlflowError(PrunesweepError, LookupError):
         )
 
 
-class TrialChoiceError(PrunesweepError, LookupError):
+class TrialChoiceError(InputError, LookupError):
     """A trial was named in a way that does not lead to one."""
-
-    exit_code = 2
 
     def __init__(self, sweep: str, text: str, problem: str) -> None:
         super().__init__(sweep, text, problem)

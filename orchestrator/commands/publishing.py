@@ -8,16 +8,14 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from orchestrator.commands.lookup import Found, require_variables
-from orchestrator.errors import Problem, PrunesweepError, SpecError
+from orchestrator.errors import InputError, Problem, SpecError
 from tracking.artifacts import ArtifactStore
 from tracking.mlflow_mirror.publisher import Publisher
 from tracking.mlflow_mirror.sole_publisher import sole_publisher
 
 
-class PublishingBusyError(PrunesweepError):
+class PublishingBusyError(InputError):
     """A driver or another command publishes the sweep now."""
-
-    exit_code = 2
 
     def __init__(self, name: str) -> None:
         super().__init__(name)

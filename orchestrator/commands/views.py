@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from rich.console import Console, RenderableType
 
 from orchestrator.commands.lookup import command
-from orchestrator.errors import PrunesweepError
+from orchestrator.errors import InputError
 from orchestrator.specification.settings import TrackingSettings
 from orchestrator.specification.spec import SweepSpec
 from tracking.artifacts import ArtifactStore
@@ -27,10 +27,8 @@ PIPE_WIDTH = 120  #: Columns of what is written to a pipe or a file.
 Facts = TypeVar("Facts")
 
 
-class UnwritableFileError(PrunesweepError, OSError):
+class UnwritableFileError(InputError, OSError):
     """A file the command line names cannot be written."""
-
-    exit_code = 2
 
     def __init__(self, path: str, reason: str) -> None:
         super().__init__(path, reason)

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
+from methods.errors import SettingsError
 from workers.settings import Settings
 
 MIDDLE = 0.5  #: Where a search starts when the default lies outside the knob.
@@ -91,20 +92,9 @@ def find_knobs(settings: Mapping[str, Any]) -> dict[str, Knob]:
     """Return the settings that are to be searched.
 
     Raises:
-        KnobError: One of them is not well formed.
+        SettingsError: One of them is not well formed.
     """
     return {name: _read(name, value) for name, value in settings.items() if is_knob(value)}
-
-
-class KnobError(ValueError):
-    """A setting to be searched is not well formed."""
-
-    def __init__(self, setting: str, problem: str) -> None:
-        super().__init__(setting, problem)
-        self.setting, self.problem = setting, problem
-
-    def __str__(self) -> str:
-        return f"{self.setting}: {self.problem}"
 
 
 def _read(name: str, value: Mapping[str, Any]) -> Knob:
@@ -115,7 +105,8 @@ def _read(name: str, value: Mapping[str, Any]) -> Knob:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
         problem = first["msg"].removeprefix("Value error, ")
-        raise KnobError(
+        raise SettingsError(
+            "specification",
             name,
             f"{key + ': ' if key else ''}{problem}; a setting to search is {{low: ..., high: "
             "...}, with log: true if factors matter, or {choices: [...]}",
@@ -131,7 +122,7 @@ def extremes(settings: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield the settings with each knob at each of its ends: all must be possible.
 
     Raises:
-        KnobError: A knob is not well formed.
+        SettingsError: A knob is not well formed.
     """
     plain, knobs = without_knobs(settings), find_knobs(settings)
     yield plain

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import ray
 
-from orchestrator.cluster.shipping import PACKAGES
+from orchestrator.cluster.shipping import MODULES, PACKAGES
 from tests.checkout import ROOT
 from tests.deploy.files import (
     DEPLOY,
@@ -112,7 +112,8 @@ class TestContainerfile:
     def test_copies_every_package_and_what_the_build_reads(self) -> None:
         copied = set(re.findall(r"^COPY (?!--)(.*) \S+$", self.text, re.MULTILINE))
         names = {name for line in copied for name in line.split()}
-        assert names == {*PACKAGES, "constraints.txt", "pyproject.toml", "README.md", "LICENSE"}
+        read = {"constraints.txt", "pyproject.toml", "README.md", "LICENSE"}
+        assert names == {*PACKAGES, *MODULES, *read}
 
     def test_what_it_copies_is_let_through(self) -> None:
         ignored = (DEPLOY / "Containerfile.dockerignore").read_text().split()

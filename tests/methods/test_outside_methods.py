@@ -97,8 +97,8 @@ def test_the_contract_catches_a_method_that_breaks_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("code", "reason"),
     [
-        (METHOD.format(name="filter_norm"), "belongs to methods.filter_norm.FilterNorm"),
-        (METHOD.format(name="l1"), "belongs to methods.filter_norm.FilterNorm"),
+        (METHOD.format(name="filter_norm"), "belongs to methods.criteria.filter_norm.FilterNorm"),
+        (METHOD.format(name="l1"), "belongs to methods.criteria.filter_norm.FilterNorm"),
         ("import a_module_that_is_not_there", "a_module_that_is_not_there"),
     ],
     ids=["takes a name", "takes an alias", "cannot be imported"],

@@ -1,6 +1,7 @@
 import pytest
 
-from search_spaces import NoResultsError, best, front
+from search_spaces import NoResultsError
+from search_spaces.front import best, front
 
 
 def test_the_best_is_the_most_accurate_and_of_equals_the_first() -> None:

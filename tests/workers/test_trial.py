@@ -21,11 +21,11 @@ from methods import (
 from methods.base import prune_lowest
 from tracking.artifacts import ArtifactNotFoundError, ArtifactStore
 from workers.data import describe
-from workers.errors import BudgetError, WeightsMismatchError
+from workers.errors import ArtifactCorruptError, BudgetError, WeightsMismatchError
 from workers.models import build_model
 from workers.networks.checkpoints import from_safetensors, weights_hash
 from workers.networks.shapes import layout_of, shrink_fresh
-from workers.node.node import ArtifactCorruptError, DeviceError, Node, resolve_device, weights_path
+from workers.node.node import DeviceError, Node, resolve_device, weights_path
 from workers.settings import DataSettings, LayerSettings, ModelSettings, Recipe, TrialSpec
 from workers.training.loop import DivergedError
 from workers.trial import (

@@ -32,7 +32,7 @@ _MISSING = frozenset({"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND"})
 
 
 class MirrorError(TrackingError):
-    """Base of what goes wrong between the ledger and MLflow."""
+    """Something went wrong between the ledger and MLflow."""
 
     def __init__(self, uri: str, problem: str) -> None:
         super().__init__(uri, problem)

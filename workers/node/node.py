@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tracking.artifacts import ArtifactStore
 from workers.data import DataSet, load
+from workers.errors import ArtifactCorruptError, WorkerError
 from workers.files import SharedFiles
 from workers.networks.checkpoints import from_safetensors, weights_hash
 from workers.settings import DataSettings, content_hash
@@ -18,7 +19,7 @@ from workers.settings import DataSettings, content_hash
 T = TypeVar("T")
 
 
-class DeviceError(ValueError):
+class DeviceError(WorkerError, ValueError):
     """A device was asked for that is not there."""
 
     def __init__(self, name: str, problem: str) -> None:
@@ -29,20 +30,6 @@ class DeviceError(ValueError):
         return (
             f"Device {self.name!r} cannot be used: {self.problem}. Choose 'auto', 'cpu', 'mps', "
             "'cuda' or 'cuda:N'."
-        )
-
-
-class ArtifactCorruptError(ValueError):
-    """Stored weights are not what their name says."""
-
-    def __init__(self, path: str, found: str) -> None:
-        super().__init__(path, found)
-        self.path, self.found = path, found
-
-    def __str__(self) -> str:
-        return (
-            f"Artifact {self.path!r} holds weights with content hash {self.found}; the file was "
-            "changed or damaged. Delete it and run the trial that wrote it again."
         )
 
 

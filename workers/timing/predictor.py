@@ -24,7 +24,7 @@ from methods.structure.latency_predictor import (
     sample_widths,
 )
 from tracking.artifacts import ArtifactNotFoundError, ArtifactStore
-from workers.errors import WorkerError
+from workers.errors import ArtifactCorruptError, WorkerError
 from workers.node.environment import device_name
 from workers.settings import TrialSpec, content_hash
 from workers.timing.latency import large_batch, time_by_turns
@@ -64,20 +64,6 @@ class PredictorMismatchError(WorkerError, ValueError):
         return (
             f"The latency predictor does not hold for this trial: {told}. Run the trial where it "
             "was measured and with the same versions, or start a new sweep, which measures anew."
-        )
-
-
-class PredictorCorruptError(WorkerError, ValueError):
-    """A stored predictor is not what its name says."""
-
-    def __init__(self, path: str) -> None:
-        super().__init__(path)
-        self.path = path
-
-    def __str__(self) -> str:
-        return (
-            f"Artifact {self.path!r} does not hold the latency predictor of that name; the file "
-            "was changed or damaged. Delete it and start a new sweep, which measures anew."
         )
 
 
@@ -204,12 +190,13 @@ def read_predictor(store: ArtifactStore, content: str) -> LatencyPredictor:
 
     Raises:
         ArtifactNotFoundError: The store does not hold it.
-        PredictorCorruptError: The file holds something else.
+        ArtifactCorruptError: The file holds something else.
     """
     path = predictor_path(content)
     data = store.read_bytes(path)
-    if hashlib.sha256(data).hexdigest() != content:
-        raise PredictorCorruptError(path)
+    found = hashlib.sha256(data).hexdigest()
+    if found != content:
+        raise ArtifactCorruptError(path, found)
     tensors = safetensors.torch.load(data)
     weights = {
         name.removeprefix(WEIGHTS): tensor
@@ -234,7 +221,7 @@ def predictor_of(
     Raises:
         PredictorMissingError: The trial names none, or the store does not hold it.
         PredictorMismatchError: It was measured elsewhere, or of something else.
-        PredictorCorruptError: The file holds something else.
+        ArtifactCorruptError: The file holds something else.
     """
     method = methods.create(spec.method or "", spec.method_settings)
     if method.predictor is None:

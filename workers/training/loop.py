@@ -12,6 +12,7 @@ from torch.optim import SGD, AdamW, Optimizer
 
 from methods.base import EpochHook, Step, StepHook
 from methods.state import State, Stateful, load_optimizer_state, optimizer_state
+from workers.errors import WorkerError
 from workers.networks.checkpoints import fit
 from workers.settings import Recipe
 from workers.training.seeds import load_random_state, random_state
@@ -19,7 +20,7 @@ from workers.training.seeds import load_random_state, random_state
 LOSS_CHECK_STEPS = 50  # reading the loss waits for the device, so not at every step
 
 
-class DivergedError(ArithmeticError):
+class DivergedError(WorkerError, ArithmeticError):
     """The loss is no longer a finite number."""
 
     def __init__(self, split: str, epoch: float, learning_rate: float) -> None:

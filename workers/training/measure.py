@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from workers.errors import WorkerError
+
 Batch = tuple[Tensor, Tensor]  #: Images [N, C, H, W] and labels [N].
 
 
@@ -21,7 +23,7 @@ class Evaluation:
     images: int
 
 
-class EmptySplitError(ValueError):
+class EmptySplitError(WorkerError, ValueError):
     """A measurement was asked for on no images at all."""
 
     def __init__(self, purpose: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from orchestrator.cluster import job_package as parcel
 from orchestrator.cluster.job_package import Parcel, pack
-from orchestrator.cluster.shipping import PACKAGES, network_code
+from orchestrator.cluster.shipping import MODULES, PACKAGES, network_code
 from orchestrator.errors import SpecError
 from tests.orchestrator.command_line import write_spec
 
@@ -148,14 +148,16 @@ def test_a_network_of_the_users_own_travels(
     assert found.files == ("mine.py", "sweep.yaml")
 
 
-@pytest.mark.parametrize("model", ["digits_net", "torchvision:x", "workers.models:x", "gone:x"])
+@pytest.mark.parametrize(
+    "model", ["digits_net", "torchvision:x", "workers.models:x", "prunesweep:x", "gone:x"]
+)
 def test_what_the_nodes_have_does_not_travel(tmp_path: Path, model: str) -> None:
     assert network_code(model, tmp_path) == []
 
 
 def test_prunesweep_travels_when_told_to_and_runs_from_there(tmp_path: Path) -> None:
     found, folder = packed(tmp_path, with_code=True)
-    assert set(found.files) == {*PACKAGES, "sweep.yaml"}
+    assert set(found.files) == {*PACKAGES, *MODULES, "sweep.yaml"}
     assert found.entrypoint.startswith("python -m orchestrator run sweep.yaml")
     code = "import orchestrator, workers.data; print(orchestrator.__file__, workers.data.__file__)"
     run = subprocess.run(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.commands.exits import exit_code
 from orchestrator.errors import SpecError
 from orchestrator.specification.loading import load_spec
 
@@ -490,7 +491,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def message_of(path: str, overrides: tuple[str, ...] = ()) -> str:
     with pytest.raises(SpecError) as caught:
         load_spec(path, overrides)
-    assert caught.value.exit_code == 2
+    assert exit_code(caught.value) == 2
     return str(caught.value)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
+from orchestrator.commands.exits import exit_code
 from orchestrator.errors import Problem, SpecChangeError, SpecError
 from orchestrator.specification.changes import differences, forbidden_changes
 from orchestrator.specification.loading import load_spec, locate, parse_spec
@@ -145,7 +146,7 @@ class TestChanges:
 
     def test_the_error_shows_the_differences_and_ends_with_2(self) -> None:
         error = SpecChangeError("x", ["recipe.epochs: 4 -> 8"])
-        assert error.exit_code == 2
+        assert exit_code(error) == 2
         assert "already used by a sweep" in str(error)
         assert "\n  recipe.epochs: 4 -> 8\n" in str(error)
 

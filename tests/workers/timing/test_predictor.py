@@ -13,12 +13,12 @@ import torch
 from methods.structure.latency_predictor import PredictorSettings
 from tracking.artifacts import ArtifactStore
 from workers.data import describe
+from workers.errors import ArtifactCorruptError
 from workers.models import build_model
 from workers.networks.shapes import layout_of
 from workers.node.node import Node, resolve_device
 from workers.settings import DataSettings, LayerSettings, ModelSettings, Recipe, TrialSpec
 from workers.timing.predictor import (
-    PredictorCorruptError,
     PredictorMismatchError,
     PredictorMissingError,
     predictor_of,
@@ -161,7 +161,7 @@ def test_a_changed_file_is_refused(bench: Bench, tmp_path: Path) -> None:
     content, store = bench.result["predictor"], ArtifactStore(tmp_path)
     path = bench.result["artifacts"]["predictor"]
     store.write_bytes(path, bench.node.artifacts.read_bytes(path) + b"x")
-    with pytest.raises(PredictorCorruptError):
+    with pytest.raises(ArtifactCorruptError):
         read_predictor(store, content)
 
 

@@ -1,0 +1,47 @@
+"""The public names of `search_spaces`, which is where to import them from."""
+
+from search_spaces.errors import (
+    CostModelMismatchError,
+    DuplicateGroupError,
+    EmptySpaceError,
+    NoResultsError,
+    ProposalError,
+    RatioLimitsError,
+    SearchOrderError,
+    SearchSettingsError,
+    SearchSpaceError,
+    TargetInfeasibleError,
+    UnknownGroupError,
+)
+from search_spaces.projection import Projected, free_ratios, project
+from search_spaces.samplers import SAMPLERS
+from search_spaces.search import Outcome, PastProposal, Proposal, Search
+from search_spaces.space import PrunableGroup, RatioSpace, SpaceSettings
+from search_spaces.stopping import StoppingRule, create_rule
+
+__all__ = [
+    "SAMPLERS",
+    "CostModelMismatchError",
+    "DuplicateGroupError",
+    "EmptySpaceError",
+    "NoResultsError",
+    "Outcome",
+    "PastProposal",
+    "Projected",
+    "Proposal",
+    "ProposalError",
+    "PrunableGroup",
+    "RatioLimitsError",
+    "RatioSpace",
+    "Search",
+    "SearchOrderError",
+    "SearchSettingsError",
+    "SearchSpaceError",
+    "SpaceSettings",
+    "StoppingRule",
+    "TargetInfeasibleError",
+    "UnknownGroupError",
+    "create_rule",
+    "free_ratios",
+    "project",
+]
