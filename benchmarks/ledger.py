@@ -22,7 +22,7 @@ from typing import Any
 from tracking.ledger.ledger import Ledger
 from tracking.ledger.outbox import Outbox
 from tracking.ledger.writer import SweepWriter
-from tracking.records import NewEntry
+from tracking.places import Place, Role
 
 SIZES = (100, 1000, 5000)  #: Trials in the ledger when the cost is taken.
 BATCH = 50  #: Trials timed at each size, in each way.
@@ -31,8 +31,8 @@ SPEC: dict[str, Any] = {"kind": "prune", "method": "l1", "seed": 0, "ratios": RA
 
 
 def run_trial(writer: SweepWriter, index: int) -> None:
-    entry = NewEntry(role="search", arm="l1", index=index, proposal={"params": RATIOS})
-    trial = writer.want(entry, f"uid-{index}", SPEC)[1]
+    entry = Place(Role.SEARCH, arm="l1", index=index)
+    trial = writer.want(entry, f"uid-{index}", SPEC, proposal={"params": RATIOS})[1]
     attempt = writer.start(trial.id, "node", 1)
     for step in range(3):
         values = {f"metric {n}": 1.0 / (n + 1) for n in range(5)}

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from orchestrator.agenda.agenda import Agenda, Place, place_of
+from orchestrator.agenda.agenda import Agenda
 from orchestrator.agenda.sizing import say_if_idle
 from orchestrator.agenda.stopper import Stopper
 from orchestrator.agenda.survey import Ground, survey
@@ -44,6 +44,7 @@ from tracking.errors import (
 from tracking.ledger.ledger import Ledger
 from tracking.ledger.writer import SweepWriter
 from tracking.mlflow_mirror.publisher_process import start_publisher
+from tracking.places import Place
 from tracking.records import LeaseRecord, SweepState
 from tracking.report.report import to_html, to_json, to_markdown
 from workers.networks.checkpoints import to_safetensors
@@ -314,7 +315,7 @@ class Sweep:
 def _places_done(ledger: Ledger, sweep_id: int) -> list[Place]:
     """Return the places whose trials have ended."""
     final = {trial.id for trial in ledger.trials(sweep_id) if trial.state.is_final}
-    return [place_of(entry) for entry in ledger.entries(sweep_id) if entry.trial_id in final]
+    return [entry.place for entry in ledger.entries(sweep_id) if entry.trial_id in final]
 
 
 @contextmanager

@@ -25,15 +25,14 @@ from tracking.errors import (
     redact,
     redact_text,
 )
+from tracking.places import Place, Role
 from tracking.records import (
     AttemptRecord,
     EntryRecord,
     LeaseRecord,
     Loss,
     MetricPoint,
-    NewEntry,
     Outcome,
-    Role,
     SweepRecord,
     SweepState,
     TrialRecord,
@@ -53,10 +52,10 @@ __all__ = [
     "Loss",
     "MetricPoint",
     "MissingLedgerError",
-    "NewEntry",
     "NewLedgerError",
     "OldLedgerError",
     "Outcome",
+    "Place",
     "Role",
     "StaleAttemptError",
     "SweepExistsError",

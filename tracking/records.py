@@ -7,13 +7,10 @@ time zone and are in UTC.
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any
 
+from tracking.places import Place
 from tracking.processes import Process
-
-#: What an entry is there for. ``confirm`` re-runs a winner with fresh seeds; of a ``predictor``
-#: the trials of its arm learn what latency to expect.
-Role = Literal["baseline", "predictor", "search", "confirm", "control", "latency"]
 
 
 class TrialState(StrEnum):
@@ -131,33 +128,14 @@ class TrialRecord:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class NewEntry:
-    """A place in a sweep that wants a trial: arm x target x search number or seed."""
-
-    role: Role
-    arm: str = ""  #: Name of the arm; empty for the baseline.
-    target: str = ""  #: Label such as ``macs-50%``, ``front`` for a search without one, or empty.
-    index: int  #: Search number, or the seed.
-    proposal: dict[str, Any] | None = None  #: What rebuilds the sampler: params and its attributes.
-
-    def __str__(self) -> str:
-        return "/".join(
-            part for part in (self.role, self.arm, self.target, str(self.index)) if part
-        )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class EntryRecord:
-    """An entry as it is stored. Several entries may point at one trial."""
+    """A place in a sweep that wants a trial. Several entries may point at one trial."""
 
     id: int
     sweep_id: int
-    role: Role
-    arm: str
-    target: str
-    index: int
+    place: Place
     trial_id: int
-    proposal: dict[str, Any] | None
+    proposal: dict[str, Any] | None  #: What rebuilds the sampler: params and its attributes.
     at: datetime  #: When it was first wanted.
 
 

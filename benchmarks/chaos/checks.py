@@ -16,6 +16,7 @@ from tracking.artifacts import ArtifactNotFoundError, ArtifactStore
 from tracking.comparison.compare import compare
 from tracking.ledger.ledger import Ledger
 from tracking.mlflow_mirror.mirror import STATUS, experiment_name
+from tracking.places import Role
 from tracking.records import Outcome, SweepState, TrialRecord, TrialState
 from workers.networks.checkpoints import from_safetensors, weights_hash
 
@@ -82,7 +83,9 @@ def exactly_once(records: Records) -> list[str]:
     if lease := records.ledger.lease(sweep.id):
         found.append(f"the sweep is held: {lease}")
     found += _more_than_once("content", (trial.uid for trial in trials))
-    found += _more_than_once("entry", map(_place, records.ledger.entries(sweep.id)))
+    found += _more_than_once(
+        "entry", (str(entry.place) for entry in records.ledger.entries(sweep.id))
+    )
     for trial in trials:
         mine = [attempt for attempt in attempts if attempt.trial_id == trial.id]
         outcomes = [attempt.outcome for attempt in mine]
@@ -212,8 +215,8 @@ def _results(records: Records) -> Iterator[tuple[str, Any]]:
         trial = trials[entry.trial_id]
         result = trial.result or {}
         facts = {key: result.get(key) for key in _FACTS}
-        uid = None if entry.role == "latency" else trial.uid  # names the device
-        yield _place(entry), (uid, trial.state, entry.proposal, facts)
+        uid = None if entry.place.role is Role.LATENCY else trial.uid  # names the device
+        yield str(entry.place), (uid, trial.state, entry.proposal, facts)
 
 
 def _comparison(records: Records) -> dict[str, Any]:
@@ -230,10 +233,6 @@ def _timeless(value: Any) -> Any:
             if key not in _ELSEWHERE and "seconds" not in str(key)
         }
     return [_timeless(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def _place(entry: Any) -> str:
-    return f"{entry.role}/{entry.arm}/{entry.target}/{entry.index}"
 
 
 def _more_than_once(what: str, values: Iterable[str]) -> list[str]:

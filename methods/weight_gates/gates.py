@@ -230,20 +230,20 @@ class Gates:
         handles = [self._network.register_forward_pre_hook(lambda *_: self.refresh())]
         try:
             for group in self._groups:
-                for place in places(self._network, group.group):
-                    layer = self._network.get_submodule(place.layer)
-                    handles.append(layer.register_forward_hook(self._gate(group.group, place)))
+                for gated in gated_layers(self._network, group.group):
+                    layer = self._network.get_submodule(gated.layer)
+                    handles.append(layer.register_forward_hook(self._gate(group.group, gated)))
             yield
         finally:
             for handle in handles:
                 handle.remove()
 
-    def _gate(self, group: Group, place: "Place") -> Any:
+    def _gate(self, group: Group, gated: "GatedLayer") -> Any:
         device = next(self._network.parameters()).device
-        rows = place.rows.to(device)  # [filters, r]
+        rows = gated.rows.to(device)  # [filters, r]
 
         def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor | None:
-            if torch.is_grad_enabled() and not place.learns:
+            if torch.is_grad_enabled() and not gated.learns:
                 return None
             gates = self._gates[group.name][:, None].expand(rows.shape)
             scale = output.new_ones(output.shape[1], dtype=gates.dtype)
@@ -254,7 +254,7 @@ class Gates:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Place:
+class GatedLayer:
     """A layer whose output is gated."""
 
     layer: str
@@ -262,7 +262,7 @@ class Place:
     learns: bool  #: Gated while gradients are taken, too.
 
 
-def places(network: nn.Module, group: Group) -> list[Place]:
+def gated_layers(network: nn.Module, group: Group) -> list[GatedLayer]:
     """Return where the gates of ``group`` act: behind everything that could emit its filters.
 
     Where depthwise convolutions and their norms follow the producers, gradients are taken at the
@@ -278,7 +278,7 @@ def places(network: nn.Module, group: Group) -> list[Place]:
     norms = [n for n in followers if isinstance(network.get_submodule(n), nn.BatchNorm2d)]
     last = set(norms or followers or behind)
     return [
-        Place(layer=name, rows=torch.tensor(members[name].channels), learns=name in last)
+        GatedLayer(layer=name, rows=torch.tensor(members[name].channels), learns=name in last)
         for name in members
         if name in {*behind, *followers}
     ]

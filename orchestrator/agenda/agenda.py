@@ -14,29 +14,28 @@ import methods
 from methods import PruningPlan, Schedule, removed_count
 from methods.structure.latency_predictor import PredictorSettings
 from orchestrator.agenda.predictors import Predictors
-from orchestrator.agenda.study import FRONT, Choice, Study
+from orchestrator.agenda.study import Choice, Study
 from orchestrator.agenda.survey import Ground
 from orchestrator.specification.arms import ArmSettings
 from orchestrator.specification.spec import SweepSpec
 from search_spaces import Proposal
 from tracking.comparison.given_up import Breaker
-from tracking.records import EntryRecord, NewEntry, Role, TrialRecord, TrialState
+from tracking.places import (
+    DENSE,
+    RANDOM,
+    UNIFORM_L1,
+    Place,
+    Role,
+    is_front,
+    scratch_control,
+    searched_label,
+    target_label,
+)
+from tracking.records import EntryRecord, TrialRecord, TrialState
 from workers.settings import Recipe, Target, TrialSpec
-
-DENSE, RANDOM, UNIFORM_L1, SCRATCH = "dense", "random", "uniform_l1", "scratch"
 
 #: Targets the controls are run at when the sweep searches a front.
 FRONT_CONTROLS = tuple(Target(axis="macs", reduction=share) for share in (0.25, 0.5, 0.75))
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where in a sweep a trial is wanted."""
-
-    role: Role
-    arm: str
-    target: str
-    index: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,17 +52,11 @@ class Wanted:
         return self.trial.is_exclusive
 
     @property
-    def may_replace(self) -> bool:
-        """The place may have pointed at another trial: an extended search has a new winner."""
-        return self.place.role in {"predictor", "confirm", "control", "latency"}
-
-    @property
-    def entry(self) -> NewEntry:
-        """The place as the ledger takes it."""
-        proposal = None
-        if self.proposal is not None:
-            proposal = {"params": dict(self.proposal.params), "state": dict(self.proposal.state)}
-        return NewEntry(**asdict(self.place), proposal=proposal)
+    def stored_proposal(self) -> dict[str, Any] | None:
+        """The proposal as the ledger takes it."""
+        if self.proposal is None:
+            return None
+        return {"params": dict(self.proposal.params), "state": dict(self.proposal.state)}
 
 
 class Agenda:
@@ -108,16 +101,16 @@ class Agenda:
         """Start, or go on from what the ledger holds."""
         by_id = {trial.id: trial for trial in trials}
         past = [(entry, by_id[entry.trial_id]) for entry in entries]
-        self._known = {place_of(entry): trial.uid for entry, trial in past}
+        self._known = {entry.place: trial.uid for entry, trial in past}
         self._breaker.replay(past)
         for key, study in self._studies.items():
-            mine = [(e, t) for e, t in past if e.role == "search" and (e.arm, e.target) == key]
+            mine = [(e, t) for e, t in past if e.place.words == (Role.SEARCH, *key)]
             study.restore(mine)
-            self._open.update({place_of(e): t.uid for e, t in mine if not t.state.is_final})
-        self._add(Place("baseline", "", "", self._spec.search.seed), self._baseline())
+            self._open.update({e.place: t.uid for e, t in mine if not t.state.is_final})
+        self._add(Place(Role.BASELINE, "", "", self._spec.search.seed), self._baseline())
         if self._weights is not None:
             self._unlock()
-        ended = {place_of(entry): trial for entry, trial in past if trial.state.is_final}
+        ended = {entry.place: trial for entry, trial in past if trial.state.is_final}
         while hits := [place for place in self._open if place in ended]:
             for place in hits:
                 trial = ended.pop(place)
@@ -155,7 +148,7 @@ class Agenda:
         cause: str | None = None,
     ) -> None:
         """Take in how a trial wanted at ``place`` ended; nothing if another is wanted by now."""
-        if self._breaker.ended(place.role, place.arm, uid, state, cause):
+        if self._breaker.ended(place, uid, state, cause):
             self._give_up(place.arm)
         if self._known.get(place) == uid:
             del self._known[place]
@@ -163,20 +156,20 @@ class Agenda:
             return
         del self._open[place]
         done = result if state is TrialState.COMPLETED else None
-        if place.role == "baseline" and self._weights is None:
+        if place.role is Role.BASELINE and self._weights is None:
             if done is None:
                 self.problem = "The dense baseline could not be trained, and all else needs it."
                 return
             self._weights = done["weights"]
             self._unlock()
-        elif place.role == "predictor":
+        elif place.role is Role.PREDICTOR:
             self._predictors.came(place.arm, done["predictor"] if done else None)
             for arm_name, label in self._studies:
                 self._confirm_if_over(arm_name, label)
-        elif place.role == "search":
+        elif place.role is Role.SEARCH:
             self._studies[place.arm, place.target].tell(place.index, state, result)
             self._confirm_if_over(place.arm, place.target)
-        elif place.role == "confirm":
+        elif place.role is Role.CONFIRM:
             self._confirmed[place] = done
             self._awaited[place.target].discard(place)
             self._crown_if_complete(place.target)
@@ -190,7 +183,7 @@ class Agenda:
         for study in sorted(self._studies.values(), key=lambda study: study.asked):
             if len(found) < limit and self._is_ready(study.arm) and study.can_ask:
                 proposal, choice = study.ask()
-                place = Place("search", study.arm.name, study.label, proposal.number)
+                place = Place(Role.SEARCH, study.arm.name, study.label, proposal.number)
                 predictor = self._predictors.of(study.arm.name)
                 trial = self._prune(choice, study.target, self._spec.search.seed, predictor)
                 self._open[place] = trial.uid
@@ -210,7 +203,7 @@ class Agenda:
         for wanted in [w for w in self._due if w.place.arm == arm]:
             self._due.remove(wanted)
             del self._open[wanted.place]
-            if wanted.place.role == "confirm":
+            if wanted.place.role is Role.CONFIRM:
                 self._awaited[wanted.place.target].discard(wanted.place)
         for name, label in self._studies:
             if name == arm:
@@ -221,13 +214,13 @@ class Agenda:
     def _unlock(self) -> None:
         """The starting weights are known: controls are due, and searches may begin."""
         for arm_name, settings in self._predictors.wanted.items():
-            self._add(Place("predictor", arm_name, "", 0), self._predictor(settings))
+            self._add(Place(Role.PREDICTOR, arm_name, "", 0), self._predictor(settings))
         for arm_name, label in self._studies:
             self._confirm_if_over(arm_name, label)
         controls, seeds = self._spec.controls, self._spec.seeds
         if controls.dense:
             for seed in seeds:
-                self._add(Place("control", DENSE, "", seed), self._trial("dense", seed))
+                self._add(Place(Role.CONTROL, DENSE, "", seed), self._trial("dense", seed))
         for name, method, wanted in (
             (RANDOM, "random", controls.random),
             (UNIFORM_L1, "l1", controls.uniform_l1),
@@ -237,8 +230,9 @@ class Agenda:
                 for target in self._spec.cost_targets or FRONT_CONTROLS:
                     ratios = self._ground.uniform(target, self._spec.search.tolerance)
                     choice = Choice(arm=arm, ratios=ratios)
+                    label = target_label(target.axis, target.reduction)
                     for seed in seeds:
-                        place = Place("control", name, target.label, seed)
+                        place = Place(Role.CONTROL, name, label, seed)
                         self._add(place, self._prune(choice, target, seed))
 
     def _confirm_if_over(self, arm_name: str, label: str) -> None:
@@ -249,10 +243,10 @@ class Agenda:
         if waits or (arm_name, label) in self._over or not (study.is_over or missed):
             return
         self._over.add((arm_name, label))
-        for target_label, choice in [] if missed else study.winners():
+        for at, choice in [] if missed else study.winners():
             for seed in self._spec.seeds:
-                place = Place("confirm", arm_name, target_label, seed)
-                self._awaited.setdefault(target_label, set()).add(place)
+                place = Place(Role.CONFIRM, arm_name, at, seed)
+                self._awaited.setdefault(at, set()).add(place)
                 predictor = self._predictors.of(arm_name)
                 self._add(place, self._prune(choice, study.target, seed, predictor))
         for awaited in list(self._awaited):
@@ -260,7 +254,7 @@ class Agenda:
 
     def _crown_if_complete(self, label: str) -> None:
         """Once all re-runs of a target are in: its winning shape from scratch, and latencies."""
-        searched = FRONT if label.startswith(FRONT) else label
+        searched = searched_label(label)
         waiting = any(
             study == searched and (arm, study) not in self._over for arm, study in self._studies
         )
@@ -271,21 +265,21 @@ class Agenda:
         if not runs:
             return
         for arm, results in runs.items():
-            place = Place("latency", arm, label, self._spec.search.seed)
+            place = Place(Role.LATENCY, arm, label, self._spec.search.seed)
             self._add(place, self._latency(self._shape(arm, results[0])), last=True)
         winner = max(
             runs, key=lambda arm: sum(r["val_accuracy"] for r in runs[arm]) / len(runs[arm])
         )
-        if self._spec.controls.scratch and not label.startswith(FRONT):
+        if self._spec.controls.scratch and not is_front(label):
             for seed in self._spec.seeds:
                 trial = self._scratch(self._shape(winner, runs[winner][0]), seed)
-                self._add(Place("control", f"{SCRATCH}:{winner}", label, seed), trial)
+                self._add(Place(Role.CONTROL, scratch_control(winner), label, seed), trial)
 
     def _confirmed_runs(self, label: str) -> dict[str, list[Mapping[str, Any]]]:
         """Return the re-runs that came back, by arm; in an order that is the same on every run."""
         found: dict[str, list[Mapping[str, Any]]] = {}
         for arm in self._spec.arms:
-            places = [Place("confirm", arm.name, label, seed) for seed in self._spec.seeds]
+            places = [Place(Role.CONFIRM, arm.name, label, seed) for seed in self._spec.seeds]
             results = [r for place in places if (r := self._confirmed.get(place)) is not None]
             if results:
                 found[arm.name] = results
@@ -380,8 +374,3 @@ def _of_plan(plan: PruningPlan) -> dict[str, Any]:
     """Return what a trial that builds a plan's shape says of it."""
     unit = "stripes" if plan.policy == "stripes" else "filters"
     return {"plan": plan.to_json(), "unit": unit}
-
-
-def place_of(entry: EntryRecord) -> Place:
-    """Return the place an entry stands for."""
-    return Place(entry.role, entry.arm, entry.target, entry.index)

@@ -4,6 +4,7 @@ from math import ceil
 
 from orchestrator.agenda.trial_matrix import census
 from orchestrator.specification.spec import SweepSpec
+from tracking.places import Role
 
 #: Proposals under way per worker that keep workers busy where trials differ in length: a search
 #: waits for its oldest trial. Measured for a log-normal length with sigma 0.5.
@@ -12,7 +13,10 @@ AHEAD = 3
 
 def say_if_idle(spec: SweepSpec) -> str | None:
     """Return what to tell a person whose workers are sure to idle while ratios are searched."""
-    searches, window = [line for line in census(spec) if line.role == "search"], spec.search.window
+    searches, window = (
+        [line for line in census(spec) if line.role is Role.SEARCH],
+        spec.search.window,
+    )
     workers, under_way = spec.resources.workers, window * len(searches)
     if not searches or under_way >= workers or window >= spec.search.trials:
         return None

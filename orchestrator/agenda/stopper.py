@@ -7,10 +7,10 @@ are stopped: re-runs and controls are what the comparison rests on.
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from orchestrator.agenda.agenda import Place, place_of
 from orchestrator.specification.spec import SweepSpec
 from search_spaces import StoppingRule, create_rule
 from tracking.ledger.ledger import Ledger
+from tracking.places import Place
 from tracking.records import MetricPoint, TrialState
 
 JUDGED_BY = "val_accuracy"
@@ -33,7 +33,7 @@ class Stopper:
             return
         places: dict[int, list[Place]] = {}
         for entry in ledger.entries(sweep_id):
-            places.setdefault(entry.trial_id, []).append(place_of(entry))
+            places.setdefault(entry.trial_id, []).append(entry.place)
         rules = {trial_id: self._rule_of(wanted) for trial_id, wanted in places.items()}
         past: list[tuple[datetime, int, MetricPoint | None]] = [
             (point.at, attempt.trial_id, point)
@@ -71,7 +71,7 @@ class Stopper:
 
     def _rule_of(self, places: Sequence[Place]) -> StoppingRule | None:
         """Return what judges a trial that is wanted at ``places``; None: it runs to its end."""
-        if self._how.rule == "none" or any(place.role != "search" for place in places):
+        if self._how.rule == "none" or not all(place.role.may_end_early for place in places):
             return None
         key = (places[0].arm, places[0].target)
         if key not in self._rules:

@@ -20,10 +20,10 @@ from search_spaces import (
     project,
 )
 from search_spaces.front import best, front
+from tracking.places import FRONT, front_point, target_label
 from tracking.records import EntryRecord, TrialRecord, TrialState
 from workers.settings import Target, content_hash
 
-FRONT = "front"  #: Label of a search that has no target.
 FRONT_WINNERS = 5  #: Trials of a front that are re-run, spread over its costs.
 
 _OUTCOMES: dict[TrialState, Outcome] = {
@@ -64,7 +64,7 @@ class Study:
         layout: Layout,
     ) -> None:
         self.arm, self.target = arm, target
-        self.label = target.label if target else FRONT
+        self.label = target_label(target.axis, target.reduction) if target else FRONT
         self._knobs = arm.knobs
         ratios = space.dimensions if arm.allocation == "search" else ()
         dimensions = (*ratios, *self._knobs)
@@ -120,15 +120,16 @@ class Study:
     def restore(self, past: Iterable[tuple[EntryRecord, TrialRecord]]) -> None:
         """Bring the search to where the ledger says it was."""
         history = []
-        for entry, trial in sorted(past, key=lambda pair: pair[0].index):
+        for entry, trial in sorted(past, key=lambda pair: pair[0].place.index):
+            number = entry.place.index
             assert entry.proposal is not None
-            proposal = Proposal(number=entry.index, **entry.proposal)
-            self._choices[entry.index] = self._choice(proposal.params)
+            proposal = Proposal(number=number, **entry.proposal)
+            self._choices[number] = self._choice(proposal.params)
             outcome = _OUTCOMES.get(trial.state)
             if outcome is not None:
-                self._note(entry.index, trial.state, trial.result)
+                self._note(number, trial.state, trial.result)
             history.append(
-                PastProposal(proposal=proposal, outcome=outcome, values=self._told(entry.index))
+                PastProposal(proposal=proposal, outcome=outcome, values=self._told(number))
             )
         self._search.restore(history)
 
@@ -153,7 +154,7 @@ class Study:
             number = best((n, accuracy) for n, (accuracy, _) in self._values.items())
             return [(self.label, self._choices[number])]
         numbers = _spread(front(self._values.items()), FRONT_WINNERS)
-        return [(f"{FRONT}-{number}", self._choices[number]) for number in numbers]
+        return [(front_point(number), self._choices[number]) for number in numbers]
 
     def _note(self, number: int, state: TrialState, result: Mapping[str, Any] | None) -> None:
         self._ended.add(number)

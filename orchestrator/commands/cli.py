@@ -20,7 +20,7 @@ from orchestrator.commands.lookup import (
     LEDGER,
     STORE,
     NoMlflowError,
-    Place,
+    RecordsAt,
     TrialChoiceError,
     find_sweep,
     find_trial,
@@ -101,7 +101,7 @@ def run(
     """Run a sweep, or go on with it, and compare its arms."""
     from orchestrator.sweep import Sweep
 
-    given = [*(overrides or ()), *Place(store=store, ledger=ledger).overrides]
+    given = [*(overrides or ()), *RecordsAt(store=store, ledger=ledger).overrides]
     given += [f"resources.address={address}"] if address is not None else []
     given += [f"resources.workers={workers}"] if workers is not None else []
     sweep = Sweep.from_file(spec, given)
@@ -157,7 +157,7 @@ def resume(
     as_json: AsJson = False,
 ) -> None:
     """Go on with a sweep that was interrupted."""
-    sweep = _stored(name, Place(store=store, ledger=ledger), address, workers)
+    sweep = _stored(name, RecordsAt(store=store, ledger=ledger), address, workers)
     _drive(sweep, quiet=quiet, as_json=as_json, wait_s=wait)
 
 
@@ -182,7 +182,7 @@ def extend(
     more_seeds = [_whole(text, "--seeds") for text in seeds.split(",")] if seeds else []
     if trials is None and not more_seeds:
         raise typer.BadParameter("say what to add: --trials +N, --seeds 4,5, or both")
-    sweep = _stored(name, Place(store=store, ledger=ledger), address, workers)
+    sweep = _stored(name, RecordsAt(store=store, ledger=ledger), address, workers)
     count = None
     if trials is not None:
         count = _whole(trials.removeprefix("+"), "--trials")
@@ -203,7 +203,7 @@ def retry(
     as_json: AsJson = False,
 ) -> None:
     """Run the failed trials of a sweep again, and go on with it."""
-    sweep = _stored(name, Place(store=store, ledger=ledger), address, workers)
+    sweep = _stored(name, RecordsAt(store=store, ledger=ledger), address, workers)
     _drive(sweep, quiet=quiet, as_json=as_json, retry=True)
 
 
@@ -225,7 +225,7 @@ def compare(
     from tracking.comparison.compare import compare as compare_arms
     from tracking.report import report
 
-    with find_sweep(name, Place(store=store, ledger=ledger)) as found:
+    with find_sweep(name, RecordsAt(store=store, ledger=ledger)) as found:
         comparison = compare_arms(found.ledger, found.record)
     writers: dict[str, Callable[[Comparison], str]] = {
         "text": report.to_text,
@@ -255,12 +255,12 @@ def status(
     from orchestrator.commands import status as stand
     from orchestrator.commands import views
 
-    place = Place(store=store, ledger=ledger)
+    at = RecordsAt(store=store, ledger=ledger)
     if name is None:
-        with open_existing(require_variables(place.tracking()).ledger_url) as opened:
+        with open_existing(require_variables(at.tracking()).ledger_url) as opened:
             views.show(stand.sweeps_facts(opened), stand.sweeps_view, as_json=as_json)
         return
-    with find_sweep(name, place) as found:
+    with find_sweep(name, at) as found:
         views.show(stand.status_facts(found), stand.status_view, as_json=as_json)
 
 
@@ -284,7 +284,7 @@ def export(
     from workers.rebuild import export_trial
     from workers.settings import TrialSpec
 
-    with find_sweep(name, Place(store=store, ledger=ledger)) as found:
+    with find_sweep(name, RecordsAt(store=store, ledger=ledger)) as found:
         chosen = find_trial(found, trial)
         if chosen.result is None:
             problem = f"it is {chosen.state} and has no network."
@@ -305,7 +305,7 @@ def ui(
     """Serve the MLflow UI of a store on this machine, until Ctrl-C."""
     from tracking.mlflow_mirror.server import sqlite_file, start_server
 
-    tracking = Place(store=store).tracking()
+    tracking = RecordsAt(store=store).tracking()
     uri = require_variables(tracking).mlflow_url or ""
     file = sqlite_file(uri)
     if file is not None and not file.exists():
@@ -327,7 +327,7 @@ def publish(
     """Send to MLflow what it lacks of a sweep, as after an outage."""
     from orchestrator.commands import publishing, views
 
-    with find_sweep(name, Place(store=store, ledger=ledger)) as found:
+    with find_sweep(name, RecordsAt(store=store, ledger=ledger)) as found:
         facts = publishing.publish(found)
     views.show(facts, publishing.view, as_json=as_json)
     raise typer.Exit(FAILED if facts["left"] else 0)
@@ -346,8 +346,8 @@ def doctor(
     from orchestrator.commands.doctor import examine
     from orchestrator.sweep import Sweep
 
-    place = Place(store=store, ledger=ledger)
-    sweep = Sweep.from_file(spec, [*(overrides or ()), *place.overrides])
+    at = RecordsAt(store=store, ledger=ledger)
+    sweep = Sweep.from_file(spec, [*(overrides or ()), *at.overrides])
     tell = (lambda _: None) if as_json else views.print_finding
     findings = examine(sweep, tell)
     if as_json:
@@ -381,7 +381,7 @@ def db_current(ledger: Database = None, store: Store = None, as_json: AsJson = F
     """Show which schema a ledger has."""
     from orchestrator.commands import upkeep, views
 
-    facts = upkeep.current(Place(store=store, ledger=ledger))
+    facts = upkeep.current(RecordsAt(store=store, ledger=ledger))
     views.show(facts, upkeep.current_view, as_json=as_json)
 
 
@@ -390,7 +390,7 @@ def db_upgrade(ledger: Database = None, store: Store = None, as_json: AsJson = F
     """Bring the schema of a ledger up to date; all records are kept."""
     from orchestrator.commands import upkeep, views
 
-    facts = upkeep.upgrade(Place(store=store, ledger=ledger))
+    facts = upkeep.upgrade(RecordsAt(store=store, ledger=ledger))
     views.show(facts, upkeep.upgrade_view, as_json=as_json)
 
 
@@ -399,11 +399,11 @@ def main() -> None:
     app()
 
 
-def _stored(name: str, place: Place, address: str | None, workers: int | None) -> "Sweep":
+def _stored(name: str, at: RecordsAt, address: str | None, workers: int | None) -> "Sweep":
     """Take a sweep up from its ledger, on the machines the command line names."""
     from orchestrator.sweep import Sweep
 
-    with find_sweep(name, place) as found:
+    with find_sweep(name, at) as found:
         tracking = found.tracking
     sweep = Sweep.from_ledger(name, tracking)
     changes = {"address": address, "workers": workers}

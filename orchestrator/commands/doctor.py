@@ -33,6 +33,7 @@ from tracking.artifacts import ArtifactStore
 from tracking.errors import MissingLedgerError
 from tracking.ledger.ledger import Ledger
 from tracking.mlflow_mirror.server import sqlite_file, why_silent
+from tracking.places import target_label
 from tracking.records import TrialState
 from workers.data import describe
 from workers.models import build_model
@@ -110,15 +111,16 @@ def _survey(sweep: Sweep, found: list[Ground]) -> str:
 def _targets(spec: SweepSpec, ground: Ground) -> str:
     def gap(target: Target, terrain: Terrain) -> str:
         projected = terrain.projected(target, spec.search.tolerance)
+        label = target_label(target.axis, target.reduction)
         if not projected.within_tolerance:
             raise _BrokenError(
-                f"Uniform ratios meet {target.label} only within {projected.gap:+.2%}; the "
+                f"Uniform ratios meet {label} only within {projected.gap:+.2%}; the "
                 f"tolerance is {spec.search.tolerance:.2%}. The network has too few filters for "
                 "it: raise search.tolerance or move the target."
             )
         unit = terrain.layout.policy.unit
         what = "" if unit == "filters" else f" by {unit}"
-        return f"{target.label}{what} {projected.gap:+.2%}"
+        return f"{label}{what} {projected.gap:+.2%}"
 
     gaps = [gap(target, terrain) for terrain in ground.terrains for target in spec.cost_targets]
     return "uniform ratios meet " + ", ".join(gaps) if gaps else "none: the front is searched"

@@ -22,6 +22,7 @@ from orchestrator.specification.spec import SweepSpec
 from orchestrator.sweep import Sweep
 from tracking.errors import UnknownSweepError
 from tracking.ledger.ledger import Ledger
+from tracking.places import Role, kind_of_control, searched_label
 from tracking.records import EntryRecord, TrialRecord, TrialState
 
 
@@ -156,9 +157,10 @@ def _held(spec: SweepSpec, ledger: Ledger | None) -> list[Counter[TrialState]]:
 
 def _belongs(entry: EntryRecord, line: Line) -> bool:
     """Say whether an entry is one of a line's: ``front-7`` is of ``front``, for one."""
-    arm = line.role == "latency" or entry.arm == line.arm or entry.arm.startswith(f"{line.arm}:")
-    target = entry.target == line.target or entry.target.startswith(f"{line.target}-")
-    return entry.role == line.role and arm and target
+    place = entry.place
+    arm = line.role is Role.LATENCY or line.arm in {place.arm, kind_of_control(place.arm)}
+    target = line.target in {place.target, searched_label(place.target)}
+    return place.role is line.role and arm and target
 
 
 def _line(line: Line, held: Counter[TrialState]) -> dict[str, Any]:

@@ -15,14 +15,15 @@ from orchestrator.specification.spec import SweepSpec
 from tracking.errors import MissingLedgerError, redact
 from tracking.ledger.ledger import Ledger
 from tracking.mlflow_mirror.server import sqlite_file
-from tracking.records import Role, SweepRecord, TrialRecord, TrialState
+from tracking.places import Role
+from tracking.records import SweepRecord, TrialRecord, TrialState
 
 STORE, LEDGER = "PRUNESWEEP_STORE", "PRUNESWEEP_LEDGER"  #: Environment variables.
 
 _OPTIONS: Final = {"tracking.store": "--store", "tracking.ledger": "--ledger"}
 
 #: Which trials "best:ARM:TARGET" looks at; the first kind that has a result decides.
-_BEST_OF: Final[tuple[Role, ...]] = ("confirm", "control", "search")
+_BEST_OF: Final[tuple[Role, ...]] = (Role.CONFIRM, Role.CONTROL, Role.SEARCH)
 
 
 class NoLedgerError(InputError, LookupError):
@@ -68,7 +69,7 @@ class TrialChoiceError(InputError, LookupError):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Place:
+class RecordsAt:
     """Where the command line says that records are; None: it does not say."""
 
     store: str | None = None
@@ -161,18 +162,18 @@ class Found:
 
 
 @contextmanager
-def find_sweep(name: str, place: Place) -> Iterator[Found]:
-    """Open the ledger at ``place`` and look a sweep up.
+def find_sweep(name: str, at: RecordsAt) -> Iterator[Found]:
+    """Open the ledger and look a sweep up.
 
     Raises:
         NoLedgerError: There is no ledger.
         UnknownSweepError: It has no sweep of this name.
         SpecError: An address is not one, or another version of prunesweep stored it.
     """
-    with open_existing(require_variables(place.tracking()).ledger_url) as ledger:
+    with open_existing(require_variables(at.tracking()).ledger_url) as ledger:
         record = ledger.sweep(name)
         stored = _checked(record.spec.get("tracking", {}))
-        yield Found(ledger=ledger, record=record, tracking=place.tracking(stored))
+        yield Found(ledger=ledger, record=record, tracking=at.tracking(stored))
 
 
 def spec_of(record: SweepRecord) -> SweepSpec:
@@ -218,15 +219,15 @@ def _best(
         done = [
             trial
             for entry in entries
-            if (entry.role, entry.arm, entry.target) == (role, arm, target)
+            if entry.place.words == (role, arm, target)
             and (trial := trials[entry.trial_id]).state is TrialState.COMPLETED
         ]
         if done:
             return max(done, key=lambda t: ((t.result or {})["val_accuracy"], -t.id))
     there = {
-        f"{e.arm}:{e.target}"
+        f"{e.place.arm}:{e.place.target}"
         for e in entries
-        if e.role in _BEST_OF and trials[e.trial_id].state is TrialState.COMPLETED
+        if e.place.role in _BEST_OF and trials[e.trial_id].state is TrialState.COMPLETED
     }
     known = ", ".join(sorted(there)) or "none yet"
     raise TrialChoiceError(found.record.name, text, f"no trial has completed; there are: {known}.")

@@ -1,6 +1,7 @@
 """Where sweeps stand, by what is in the ledger: counts, the best so far, what runs, what failed."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -109,16 +110,17 @@ def _best(runs: Sequence[tuple[EntryRecord, TrialRecord]]) -> list[dict[str, Any
     """Return the best search or re-run by validation accuracy, per target and arm."""
     found: dict[tuple[str, str], dict[str, Any]] = {}
     for entry, trial in runs:
-        if entry.role not in {"search", "confirm"} or trial.state is not TrialState.COMPLETED:
+        place = entry.place
+        if not place.role.speaks_of_arm or trial.state is not TrialState.COMPLETED:
             continue
         result = trial.result or {}
-        row = found.setdefault((entry.target, entry.arm), {"completed": 0, "val_accuracy": None})
+        row = found.setdefault((place.target, place.arm), {"completed": 0, "val_accuracy": None})
         row["completed"] += 1
         if row["val_accuracy"] is None or result["val_accuracy"] > row["val_accuracy"]:
             row |= {
-                "target": entry.target,
-                "arm": entry.arm,
-                "role": entry.role,
+                "target": place.target,
+                "arm": place.arm,
+                "role": place.role,
                 "trial": trial.id,
                 "uid": trial.uid,
                 "val_accuracy": result["val_accuracy"],
@@ -151,10 +153,7 @@ def _place(entry: EntryRecord, trial: TrialRecord) -> dict[str, Any]:
     return {
         "trial": trial.id,
         "uid": trial.uid,
-        "role": entry.role,
-        "arm": entry.arm,
-        "target": entry.target,
-        "index": entry.index,
+        **asdict(entry.place),
         "attempt": trial.attempt,
     }
 

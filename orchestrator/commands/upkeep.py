@@ -4,34 +4,34 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from orchestrator.commands.lookup import Place, no_ledger, require_variables
+from orchestrator.commands.lookup import RecordsAt, no_ledger, require_variables
 from tracking.errors import MissingLedgerError
 from tracking.ledger.database import Database
 from tracking.ledger.schema import HEAD
 
 
-def current(place: Place) -> dict[str, Any]:
-    """Say which schema the ledger at ``place`` has, and which one this version uses.
+def current(at: RecordsAt) -> dict[str, Any]:
+    """Say which schema the ledger of ``at`` has, and which one this version uses.
 
     Raises:
         NoLedgerError: There is no ledger.
         LedgerError: The database does not answer, or is another program's.
     """
-    with _database(place) as database:
+    with _database(at) as database:
         revision = database.revision()
         if revision is None:
             raise MissingLedgerError(database.url)
         return {"ledger": database.url, "schema": revision, "newest": HEAD}
 
 
-def upgrade(place: Place) -> dict[str, Any]:
-    """Bring the ledger at ``place`` up to date; an empty PostgreSQL database becomes one.
+def upgrade(at: RecordsAt) -> dict[str, Any]:
+    """Bring the ledger of ``at`` up to date; an empty PostgreSQL database becomes one.
 
     Raises:
         NoLedgerError: There is no file.
         LedgerError: The database does not answer, is another program's or of a newer version.
     """
-    with _database(place) as database:
+    with _database(at) as database:
         before = database.upgrade()
         return {"ledger": database.url, "before": before, "schema": HEAD, "newest": HEAD}
 
@@ -53,8 +53,8 @@ def upgrade_view(facts: Mapping[str, Any]) -> str:
 
 
 @contextmanager
-def _database(place: Place) -> Iterator[Database]:
-    url = require_variables(place.tracking()).ledger_url
+def _database(at: RecordsAt) -> Iterator[Database]:
+    url = require_variables(at.tracking()).ledger_url
     database = Database(url)
     try:
         yield database

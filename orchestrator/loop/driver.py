@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from orchestrator.agenda.agenda import Agenda, Place, Wanted, place_of
+from orchestrator.agenda.agenda import Agenda, Wanted
 from orchestrator.agenda.stopper import Stopper
 from orchestrator.loop.backend import (
     Backend,
@@ -27,6 +27,7 @@ from orchestrator.loop.backend import (
 from tracking.errors import StaleAttemptError, UnstorableError
 from tracking.ledger.ledger import Ledger
 from tracking.ledger.writer import SweepWriter
+from tracking.places import Place
 from tracking.records import Loss, TrialRecord, TrialState
 from workers.settings import TrialSpec
 
@@ -158,7 +159,7 @@ class Driver:
         pending = {trial.id: trial for trial in trials if trial.state is TrialState.PENDING}
         for entry in entries:
             if entry.trial_id in pending:
-                self._take_up(pending[entry.trial_id], place_of(entry))
+                self._take_up(pending[entry.trial_id], entry.place)
 
     def _take_up(self, trial: TrialRecord, place: Place) -> None:
         work = self._work.get(trial.id)
@@ -194,7 +195,11 @@ class Driver:
             for item in wanted:
                 spec = item.trial.model_dump(mode="json")
                 _, trial = self._writer.want(
-                    item.entry, item.trial.uid, spec, replace=item.may_replace
+                    item.place,
+                    item.trial.uid,
+                    spec,
+                    proposal=item.stored_proposal,
+                    replace=item.place.role.may_be_replaced,
                 )
                 stored.append((item, trial))
         for item, trial in stored:

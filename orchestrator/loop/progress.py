@@ -9,8 +9,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.agenda.agenda import Place
 from orchestrator.loop.driver import Ended
+from tracking.places import Place
 from tracking.records import Loss, TrialState
 
 LINE_EVERY_S = 15.0  #: Between plain lines.
@@ -58,7 +58,7 @@ class Progress:
             )
         accuracy = (trial.result or {}).get("val_accuracy")
         for place in trial.places:
-            if accuracy is not None and place.role in {"search", "confirm"}:
+            if accuracy is not None and place.role.speaks_of_arm:
                 best, seen = self._best.get((place.target, place.arm), (accuracy, 0))
                 self._best[place.target, place.arm] = (max(best, accuracy), seen + 1)
 
@@ -114,9 +114,7 @@ class Progress:
 
 def _where(places: tuple[Place, ...]) -> str:
     place = places[0]
-    return " ".join(
-        part for part in (place.role, place.arm, place.target, f"#{place.index}") if part
-    )
+    return " ".join(part for part in (*place.words, f"#{place.index}") if part)
 
 
 def _minutes(minutes: float) -> str:

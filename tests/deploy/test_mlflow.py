@@ -21,7 +21,7 @@ from tracking.artifacts import ArtifactStore
 from tracking.ledger.ledger import Ledger
 from tracking.mlflow_mirror.publisher import Publisher
 from tracking.mlflow_mirror.server import why_silent
-from tracking.records import NewEntry
+from tracking.places import Place, Role
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
@@ -169,7 +169,7 @@ def test_a_sweep_is_published_by_somebody_who_has_the_password(
     with Ledger.open(f"sqlite:///{tmp_path}/ledger.db") as ledger:
         ledger.create_sweep("guarded", {}, "hash")
         writer = ledger.take_over("guarded", "test")
-        trial = writer.want(NewEntry(role="baseline", index=0), "uid", {"seed": 0})[1].id
+        trial = writer.want(Place(Role.BASELINE, index=0), "uid", {"seed": 0})[1].id
         writer.complete(trial, writer.start(trial, "node", 1), {"macs": 5, "plan": {}})
         store = ArtifactStore(tmp_path / "artifacts")
         locked_out = Publisher(ledger, served.url, store)

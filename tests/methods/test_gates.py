@@ -21,7 +21,7 @@ from methods.weight_gates.gates import (
     GateRule,
     Gates,
     GroupGates,
-    places,
+    gated_layers,
     slope,
     standardised,
     step,
@@ -263,7 +263,7 @@ class TestSoftCost:
 def test_behind_a_depthwise_layer_only_its_norm_teaches() -> None:
     example = EXAMPLES["inverted_residual"]
     network, group = example.network(), example.layout().groups[0]
-    found = {place.layer: place.learns for place in places(network, group)}
+    found = {gated.layer: gated.learns for gated in gated_layers(network, group)}
     conv, norm, depthwise, last = (member.layer for member in group.outputs)
     assert found == {norm: False, depthwise: False, last: True}
     assert group.producers == (conv,)

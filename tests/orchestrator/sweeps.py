@@ -172,7 +172,9 @@ class Bench:
     def entries(self, **where: Any) -> list[EntryRecord]:
         """Return the entries with these fields, in the order they were wanted."""
         found = self.ledger.entries(self.ledger.sweep(self.name).id)
-        return [e for e in found if all(getattr(e, key) == value for key, value in where.items())]
+        return [
+            e for e in found if all(getattr(e.place, key) == value for key, value in where.items())
+        ]
 
     def trials(self) -> list[TrialRecord]:
         """Return all trials, in the order they were first wanted."""
@@ -194,10 +196,7 @@ class Bench:
         """Return all that two runs of one sweep must share, whatever befell them."""
         trials = {trial.id: trial for trial in self.trials()}
         return {
-            "entries": {
-                f"{e.role}/{e.arm}/{e.target}/{e.index}": (trials[e.trial_id].uid, e.proposal)
-                for e in self.entries()
-            },
+            "entries": {str(e.place): (trials[e.trial_id].uid, e.proposal) for e in self.entries()},
             "trials": {
                 trial.uid: (trial.state, trial.spec, trial.result) for trial in trials.values()
             },

@@ -18,6 +18,7 @@ from tests.orchestrator.processes import RealSweep, until
 from tests.orchestrator.simulation import REPORTS, RUNNER
 from tests.orchestrator.sweeps import BASE, Bench, specification, without_device
 from tracking.mlflow_mirror.server import default_uri, start_server
+from tracking.places import Role
 from tracking.records import Outcome, TrialState
 from workers.node.actor import TRIAL_RUNNER
 
@@ -267,8 +268,8 @@ class TestRealTrials:
         for entry in sweep.bench().entries():
             trial = sweep.bench().trial(entry)
             assert trial.state is TrialState.COMPLETED
-            if entry.role != "latency":
-                place = f"{entry.role}/{entry.arm}/{entry.target}/{entry.index}"
+            if entry.place.role is not Role.LATENCY:
+                place = str(entry.place)
                 found[place] = [(trial.result or {})[key] for key in keys]
         return found
 

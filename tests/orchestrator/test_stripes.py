@@ -16,6 +16,7 @@ from orchestrator.specification.spec import SweepSpec
 from tests.orchestrator.sweeps import OFF, Bench, specification
 from tracking.artifacts import ArtifactStore
 from tracking.comparison.compare import compare
+from tracking.places import Role
 from tracking.records import TrialRecord, TrialState
 from workers.node.node import Node
 from workers.rebuild import export_trial, load_pruned
@@ -66,10 +67,10 @@ class TestGround:
         baseline = agenda.next(10)[0]
         agenda.ended(baseline.place, baseline.trial.uid, TrialState.COMPLETED, {"weights": "w"})
         trials = {(w.place.role, w.place.arm): w.trial for w in agenda.next(100)}
-        assert trials["search", "stripe_wise"].unit == "stripes"
-        assert trials["search", "l1"].unit == trials["control", "random"].unit == "filters"
-        assert "unit" not in trials["search", "l1"].model_dump(mode="json")
-        assert trials["search", "stripe_wise"].layers == spec.layers
+        assert trials[Role.SEARCH, "stripe_wise"].unit == "stripes"
+        assert trials[Role.SEARCH, "l1"].unit == trials[Role.CONTROL, "random"].unit == "filters"
+        assert "unit" not in trials[Role.SEARCH, "l1"].model_dump(mode="json")
+        assert trials[Role.SEARCH, "stripe_wise"].layers == spec.layers
 
 
 class TestSpecification:
@@ -156,7 +157,7 @@ class TestSweep:
         assert result(trial)["macs"] == result(confirmed)["macs"]
 
     def test_the_winner_is_trained_from_scratch_in_its_shape(self, bench: Bench) -> None:
-        scratch = [e for e in bench.entries(role="control") if e.arm.startswith("scratch")]
+        scratch = [e for e in bench.entries(role="control") if e.place.arm.startswith("scratch")]
         assert scratch
         for entry in scratch:
             assert result(bench.trial(entry))["macs_reduction"] == pytest.approx(0.5, abs=0.01)

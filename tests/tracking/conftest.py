@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.tracking.postgres import PostgresServer
-from tracking import NewEntry, TrialRecord
+from tracking import Place, Role, TrialRecord
 from tracking.ledger.ledger import Ledger
 from tracking.ledger.writer import SweepWriter
 
@@ -16,8 +16,8 @@ NOON = datetime(2026, 11, 22, 12, 0, 0, 123456, tzinfo=UTC)
 SPEC: dict[str, Any] = {"method": "l1", "ratios": {"layer1.0.conv1": 0.1 + 0.2}, "plan": None}
 
 
-def search(index: int) -> NewEntry:
-    return NewEntry(role="search", arm="l1", target="macs-50%", index=index)
+def search(index: int) -> Place:
+    return Place(Role.SEARCH, arm="l1", target="macs-50%", index=index)
 
 
 def add(writer: SweepWriter, index: int = 0, uid: str | None = None) -> TrialRecord:

@@ -8,7 +8,8 @@ from typing import Any
 from tracking.comparison.compare import compare
 from tracking.comparison.comparison import Comparison
 from tracking.ledger.ledger import Ledger
-from tracking.records import NewEntry, Role, SweepState, TrialState
+from tracking.places import Place, Role
+from tracking.records import SweepState, TrialState
 
 DENSE = {"macs": 1_000_000, "params": 20_000}
 WIDTHS = {"stage1.0.conv1": 16, "stage2.0.conv1": 32}
@@ -98,7 +99,7 @@ class HandMadeSweep:
 
     def add(
         self,
-        role: Role,
+        role: str,
         arm: str = "",
         target: str = "macs-50%",
         index: int = 0,
@@ -110,10 +111,10 @@ class HandMadeSweep:
         **result_of: Any,
     ) -> None:
         """Add one entry and take its trial to ``state``; ``result_of`` goes to `result`."""
-        entry = NewEntry(role=role, arm=arm, target=target, index=index)
+        place = Place(Role(role), arm, target, index)
         trial_spec = {"recipe": {"epochs": 10}, "ratios": {}, **(spec or {})}
         content = uid or f"uid-{next(self._content)}"
-        _, trial = self.writer.want(entry, content, trial_spec)
+        _, trial = self.writer.want(place, content, trial_spec)
         if state is TrialState.PENDING or trial.state.is_final:
             return
         attempt = self.writer.start(trial.id, "node", 1)
@@ -132,7 +133,7 @@ class HandMadeSweep:
 
     def seeds(
         self,
-        role: Role,
+        role: str,
         arm: str,
         tests: Sequence[float | None],
         *,

@@ -3,13 +3,14 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
-from tracking.comparison.comparison import FRONT, Comparison, Dense, Identity, Table
+from tracking.comparison.comparison import Comparison, Dense, Identity, Table
 from tracking.comparison.fronts import flattened, fronts_of
 from tracking.comparison.identities import differing, fits, identities, shared
 from tracking.comparison.missing import missing_from
 from tracking.comparison.predictors import predictors_of
 from tracking.comparison.rows import Desk, Point
 from tracking.comparison.runs import Run, failure_of, usable
+from tracking.places import FRONT, Role, target_label
 from tracking.records import EntryRecord, SweepRecord, TrialRecord
 
 TOLERANCE = 0.01  #: Where the specification names none: a share of the dense cost.
@@ -37,11 +38,11 @@ def compare_records(
     by_id = {trial.id: trial for trial in trials}
     runs = [
         Run(entry=entry, trial=by_id[entry.trial_id])
-        for entry in sorted(entries, key=lambda e: (e.role, e.arm, e.target, e.index))
+        for entry in sorted(entries, key=lambda e: (*e.place.words, e.place.index))
         if entry.trial_id in by_id
     ]
-    baselines = [run for run in usable(runs) if run.entry.role == "baseline"]
-    reported = [run for run in runs if run.entry.role in {"confirm", "control"}]
+    baselines = [run for run in usable(runs) if run.place.role is Role.BASELINE]
+    reported = [run for run in runs if run.place.role.is_reported]
     ends = [run.trial.ended_at for run in runs if run.trial.ended_at is not None]
     environments = _distinct(
         run.result["environment"] for run in runs if run.result.get("environment")
@@ -60,7 +61,7 @@ def compare_records(
         missing=missing_from(sweep.spec, runs),
         warnings=_warnings(sweep.spec, environments),
         environments=environments,
-        seeds=tuple(sorted({run.entry.index for run in usable(reported)})),
+        seeds=tuple(sorted({run.place.index for run in usable(reported)})),
     )
 
 
@@ -75,7 +76,7 @@ def _all_tables(
         return tuple(table for table in tables if table.rows)
     arms = [arm["name"] for arm in spec.get("arms", ())]
     points = [
-        Point(label=f"{axis}-{share * 100:g}%", axis=axis, reduction=share, tolerance=tolerance)
+        Point(label=target_label(axis, share), axis=axis, reduction=share, tolerance=tolerance)
         for axis in ("macs", "params")
         for share in spec["targets"].get(f"{axis}_reduction", ())
     ]
@@ -89,11 +90,11 @@ def _tables(
     here = [
         run
         for run in runs
-        if run.entry.target == point.label
-        or (run.entry.role in {"control", "predictor"} and not run.entry.target)
+        if run.place.target == point.label
+        or (run.place.role.serves_every_target and not run.place.target)
     ]
-    judged = [run for run in here if run.entry.role in {"confirm", "control"}]
-    others = [run for run in here if run.entry.role in {"search", "latency", "predictor"}]
+    judged = [run for run in here if run.place.role.is_reported]
+    others = [run for run in here if not run.place.role.is_reported]
     found = identities(judged)
     tables = []
     for place, identity in enumerate(found):

@@ -10,9 +10,7 @@ from enum import StrEnum
 from typing import Any, Literal
 
 from tracking.comparison.statistics import PairedTest, Summary
-
-SCRATCH = "scratch:"  #: Prefix of the control that trains an arm's shape from scratch.
-FRONT = "front"  #: Target label of a search for accuracy and cost at once.
+from tracking.places import FRONT, Role
 
 
 class Verdict(StrEnum):
@@ -241,7 +239,7 @@ class Front:
 class Failure:
     """One run that did not give a usable result."""
 
-    role: str
+    role: Role
     arm: str
     target: str
     index: int

@@ -3,15 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from tracking.comparison.comparison import FRONT, Front, FrontPoint
+from tracking.comparison.comparison import Front, FrontPoint
 from tracking.comparison.runs import Run, search_cost, summary_of, usable
-
-POINT = f"{FRONT}-"  #: Followed by the number of the proposal that is re-run.
-
-
-def is_front(run: Run) -> bool:
-    """Whether the run belongs to a search without a target."""
-    return run.entry.target == FRONT or run.entry.target.startswith(POINT)
+from tracking.places import FRONT, Role, front_number, front_point, is_front
 
 
 def flattened(runs: Sequence[Run]) -> list[Run]:
@@ -22,14 +16,14 @@ def flattened(runs: Sequence[Run]) -> list[Run]:
     """
     flat = []
     for run in runs:
-        role, arm, target = run.entry.role, run.entry.arm, run.entry.target
-        name = arm
-        if role in {"confirm", "latency"} and target.startswith(POINT):
-            name = f"{arm} #{target.removeprefix(POINT)}"
-        elif role == "control" and target:
-            name = f"{arm} {target}"
-        label = FRONT if target else target
-        flat.append(replace(run, entry=replace(run.entry, arm=name, target=label)))
+        place, number = run.place, front_number(run.place.target)
+        name = place.arm
+        if number is not None:
+            name = f"{place.arm} #{number}"
+        elif place.role is Role.CONTROL and place.target:
+            name = f"{place.arm} {place.target}"
+        flat_place = replace(place, arm=name, target=FRONT if place.target else "")
+        flat.append(replace(run, entry=replace(run.entry, place=flat_place)))
     return flat
 
 
@@ -40,23 +34,23 @@ def arm_of(name: str) -> str:
 
 def fronts_of(runs: Sequence[Run]) -> tuple[Front, ...]:
     """Return one front per arm that searched without a target, by the arm's name."""
-    here = [run for run in runs if is_front(run)]
-    arms = sorted({run.entry.arm for run in here if run.entry.role == "search"})
-    return tuple(_front(arm, [run for run in here if run.entry.arm == arm]) for arm in arms)
+    here = [run for run in runs if is_front(run.place.target)]
+    arms = sorted({run.place.arm for run in here if run.place.role is Role.SEARCH})
+    return tuple(_front(arm, [run for run in here if run.place.arm == arm]) for arm in arms)
 
 
 def _front(arm: str, runs: Sequence[Run]) -> Front:
-    search = [run for run in runs if run.entry.role == "search"]
-    confirm = usable(run for run in runs if run.entry.role == "confirm")
+    search = [run for run in runs if run.place.role is Role.SEARCH]
+    confirm = usable(run for run in runs if run.place.role is Role.CONFIRM)
     points = [
         FrontPoint(
-            index=run.entry.index,
+            index=run.place.index,
             macs=int(run.result["macs"]),
             macs_reduction=1 - run.result["macs"] / run.result["base_macs"],
             params_reduction=1 - run.result["params"] / run.result["base_params"],
             val_accuracy=float(run.result["val_accuracy"]),
             accuracy=summary_of(
-                [again for again in confirm if again.entry.target == f"{POINT}{run.entry.index}"],
+                [again for again in confirm if again.place.target == front_point(run.place.index)],
                 "test_accuracy",
             ),
         )

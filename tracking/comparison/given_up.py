@@ -3,9 +3,8 @@
 from collections import defaultdict
 from collections.abc import Iterable
 
-from tracking.records import EntryRecord, Role, TrialRecord, TrialState
-
-_JUDGED: frozenset[Role] = frozenset({"search", "confirm"})  # places whose trials speak of an arm
+from tracking.places import Place
+from tracking.records import EntryRecord, TrialRecord, TrialState
 
 
 class Breaker:
@@ -27,19 +26,19 @@ class Breaker:
         """Take in all that the ledger holds, in the order in which trials ended."""
         ended = [(t.ended_at, t.id, e, t) for e, t in past if t.ended_at is not None]
         for *_, entry, trial in sorted(ended, key=lambda item: item[:2]):
-            self.ended(entry.role, entry.arm, trial.uid, trial.state, trial.cause)
+            self.ended(entry.place, trial.uid, trial.state, trial.cause)
 
-    def ended(self, role: Role, arm: str, uid: str, state: TrialState, cause: str | None) -> bool:
+    def ended(self, place: Place, uid: str, state: TrialState, cause: str | None) -> bool:
         """Take in how a trial ended; return whether that gives its arm up.
 
         Args:
-            role: What it was wanted for; only searches and re-runs speak of an arm.
-            arm: Name of the arm.
+            place: Where it was wanted; only searches and re-runs speak of an arm.
             uid: The trial's; what is told twice counts once.
             state: Final; being cancelled says nothing of an arm.
             cause: Of a failure: its kind, a colon, and what varies.
         """
-        silent = role not in _JUDGED or state is TrialState.CANCELLED
+        arm = place.arm
+        silent = not place.role.speaks_of_arm or state is TrialState.CANCELLED
         if silent or arm in self.given_up or arm in self._works:
             return False
         if state is not TrialState.FAILED:

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable, Sequence
 
-from tracking.comparison.comparison import SCRATCH
 from tracking.comparison.runs import Run
+from tracking.places import scratched_arm
 
 KEYS = ("base_weights", "recipe_hash", "data_hash", "policy_hash")  #: Of a result.
 NAMES = ("baseline weights", "recipe", "data", "layer policy")
@@ -15,7 +15,7 @@ def shared(run: Run) -> Shared:
 
     Training from scratch follows the baseline's recipe, so that recipe is not held against it.
     """
-    is_scratch = run.entry.arm.startswith(SCRATCH)
+    is_scratch = scratched_arm(run.place.arm) is not None
     return tuple(
         None if is_scratch and key == "recipe_hash" else run.result.get(key) or None for key in KEYS
     )

@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from tracking.comparison.comparison import FRONT, SCRATCH
 from tracking.comparison.given_up import Breaker
 from tracking.comparison.runs import Run
+from tracking.places import DENSE, FRONT, SCRATCH, Role, scratched_arm, target_label
 
 
 def missing_from(spec: Mapping[str, Any], runs: Sequence[Run]) -> tuple[str, ...]:
@@ -18,40 +18,41 @@ def missing_from(spec: Mapping[str, Any], runs: Sequence[Run]) -> tuple[str, ...
     on = [name for name, wanted in (spec.get("controls") or {}).items() if wanted]
     lines = [_baseline(spec, runs)]
     for name in on:
-        if name == "dense":
-            lines.append(_line(f"control {name}", _of(runs, "control", name, ""), seeds))
-        elif name != "scratch":
+        if name == DENSE:
+            lines.append(_line(f"control {name}", _of(runs, Role.CONTROL, name, ""), seeds))
+        elif name != SCRATCH:
             lines += [
-                _line(f"control {name} at {at}", _of(runs, "control", name, at), seeds)
-                for at in (targets if targets != [FRONT] else _seen(runs, "control", name))
+                _line(f"control {name} at {at}", _of(runs, Role.CONTROL, name, at), seeds)
+                for at in (targets if targets != [FRONT] else _seen(runs, Role.CONTROL, name))
             ]
-    predictors = [run for run in runs if run.entry.role == "predictor"]
-    lines += [f"latency predictor of {p.entry.arm}: waiting" for p in predictors if not _is_in(p)]
+    predictors = [run for run in runs if run.place.role is Role.PREDICTOR]
+    lines += [f"latency predictor of {p.place.arm}: waiting" for p in predictors if not _is_in(p)]
     given_up = _given_up(spec, runs)
     lines += [
         f"arm {arm}: given up, as its first trials all failed of {cause}"
         for arm, cause in given_up.items()
     ]
-    stuck = {p.entry.arm for p in predictors if _is_in(p) and not p.is_usable} | given_up.keys()
+    stuck = {p.place.arm for p in predictors if _is_in(p) and not p.is_usable} | given_up.keys()
     arms = [arm for arm in arms if arm not in stuck]  # nothing to train against: none will run
     pairs = [(arm, at) for at in targets for arm in arms]
     alone = {arm["name"] for arm in spec.get("arms", ()) if not _is_searched(arm)}
     lines += [
-        _line(f"search of {a} at {t}", _of(runs, "search", a, t), trials)
+        _line(f"search of {a} at {t}", _of(runs, Role.SEARCH, a, t), trials)
         for a, t in pairs
         if a not in alone
     ]
     if targets == [FRONT]:
-        pairs = [(arm, at) for arm in arms for at in _seen(runs, "confirm", arm)]
+        pairs = [(arm, at) for arm in arms for at in _seen(runs, Role.CONFIRM, arm)]
     lines += [
-        _line(f"fresh-seed runs of {a} at {t}", _of(runs, "confirm", a, t), seeds) for a, t in pairs
+        _line(f"fresh-seed runs of {a} at {t}", _of(runs, Role.CONFIRM, a, t), seeds)
+        for a, t in pairs
     ]
-    if "scratch" in on and targets != [FRONT]:
+    if SCRATCH in on and targets != [FRONT]:
         lines += [
             _line(f"winning shape from scratch at {t}", _scratch(runs, t), seeds) for t in targets
         ]
-    waiting = [run for run in runs if run.entry.role == "latency" and not _is_in(run)]
-    lines += [f"latency of {run.entry.arm} at {run.entry.target}: waiting" for run in waiting]
+    waiting = [run for run in runs if run.place.role is Role.LATENCY and not _is_in(run)]
+    lines += [f"latency of {run.place.arm} at {run.place.target}: waiting" for run in waiting]
     return tuple(line for line in lines if line)
 
 
@@ -73,20 +74,20 @@ def _labels(spec: Mapping[str, Any]) -> list[str]:
     if not asked:
         return [FRONT]
     return [
-        f"{axis}-{share * 100:g}%"
+        target_label(axis, share)
         for axis in ("macs", "params")
         for share in asked.get(f"{axis}_reduction", ())
     ]
 
 
-def _of(runs: Iterable[Run], role: str, arm: str, target: str) -> list[Run]:
+def _of(runs: Iterable[Run], role: Role, arm: str, target: str) -> list[Run]:
     wanted = (role, arm, target)
-    return [run for run in runs if (run.entry.role, run.entry.arm, run.entry.target) == wanted]
+    return [run for run in runs if (run.place.role, run.place.arm, run.place.target) == wanted]
 
 
-def _seen(runs: Iterable[Run], role: str, arm: str) -> list[str]:
+def _seen(runs: Iterable[Run], role: Role, arm: str) -> list[str]:
     """List the targets at which entries ask for this arm."""
-    mine = (run.entry.target for run in runs if (run.entry.role, run.entry.arm) == (role, arm))
+    mine = (run.place.target for run in runs if (run.place.role, run.place.arm) == (role, arm))
     return list(dict.fromkeys(mine))
 
 
@@ -94,9 +95,9 @@ def _scratch(runs: Iterable[Run], target: str) -> list[Run]:
     return [
         run
         for run in runs
-        if run.entry.role == "control"
-        and run.entry.arm.startswith(SCRATCH)
-        and run.entry.target == target
+        if run.place.role is Role.CONTROL
+        and scratched_arm(run.place.arm) is not None
+        and run.place.target == target
     ]
 
 
@@ -105,7 +106,7 @@ def _is_in(run: Run) -> bool:
 
 
 def _baseline(spec: Mapping[str, Any], runs: Iterable[Run]) -> str:
-    found = [run for run in runs if run.entry.role == "baseline"]
+    found = [run for run in runs if run.place.role is Role.BASELINE]
     if any(_is_in(run) for run in found) or (spec.get("checkpoint") and not found):
         return ""
     return "dense baseline: not evaluated yet"

@@ -5,12 +5,13 @@ from typing import Any
 
 from tracking.comparison.comparison import Judged, Predictor
 from tracking.comparison.runs import Run, usable
+from tracking.places import Role
 
 
 def predictors_of(runs: Sequence[Run]) -> tuple[Predictor, ...]:
     """List the predictors of a sweep, each with the arms that train against it."""
     found: dict[int, list[Run]] = {}
-    for run in usable(run for run in runs if run.entry.role == "predictor"):
+    for run in usable(run for run in runs if run.place.role is Role.PREDICTOR):
         found.setdefault(run.trial.id, []).append(run)
     return tuple(_predictor(same) for same in found.values())
 
@@ -19,7 +20,7 @@ def _predictor(runs: Sequence[Run]) -> Predictor:
     result = runs[0].result
     report: Mapping[str, Any] = result["predictor_report"]
     return Predictor(
-        arms=tuple(run.entry.arm for run in runs),
+        arms=tuple(run.place.arm for run in runs),
         samples=int(report["samples"]),
         correlated=_judged(report["correlated"]),
         independent=_judged(report["independent"]),

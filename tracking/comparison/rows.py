@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from tracking.comparison.comparison import FRONT, SCRATCH, Dense, Row, Verdict
+from tracking.comparison.comparison import Dense, Row, Verdict
 from tracking.comparison.fronts import arm_of
 from tracking.comparison.ranking import ranked, tested
 from tracking.comparison.runs import (
@@ -20,9 +20,8 @@ from tracking.comparison.runs import (
     usable,
     widths_of,
 )
+from tracking.places import CONTROLS, DENSE, FRONT, Role, kind_of_control, scratched_arm
 from tracking.records import TrialState
-
-CONTROLS = ("dense", "random", "uniform_l1")  #: In this order, then the others.
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,10 +50,10 @@ class Desk:
 
     def rows(self) -> tuple[Row, ...]:
         """Return the arms by descending accuracy, then the controls, each tested and judged."""
-        roles = {"confirm"} if self.point.is_front else {"search", "confirm"}
-        met = [run.entry.arm for run in self.runs if run.entry.role in roles]
+        roles = {Role.CONFIRM} if self.point.is_front else {Role.SEARCH, Role.CONFIRM}
+        met = [run.place.arm for run in self.runs if run.place.role in roles]
         arms = [self._row(name, "arm") for name in dict.fromkeys([*self.arms, *met])]
-        met = [run.entry.arm for run in self.runs if run.entry.role == "control"]
+        met = [run.place.arm for run in self.runs if run.place.role is Role.CONTROL]
         controls = [self._row(name, "control") for name in sorted(set(met), key=_control_order)]
         if self.point.is_front:
             arms.sort(key=lambda row: (row.arm, -(row.cost.macs if row.cost else 0)))
@@ -62,19 +61,19 @@ class Desk:
             return (*free, *controls)
         return (*ranked(arms), *tested(controls, arms))
 
-    def _of(self, role: str, name: str) -> list[Run]:
-        return [run for run in self.runs if (run.entry.role, run.entry.arm) == (role, name)]
+    def _of(self, role: Role, name: str) -> list[Run]:
+        return [run for run in self.runs if (run.place.role, run.place.arm) == (role, name)]
 
     def _row(self, name: str, role: Literal["arm", "control"]) -> Row:
         """Fill a row with what needs no other row but the dense control."""
         arm = arm_of(name)
-        runs = self._of("confirm" if role == "arm" else "control", name)
-        predictors = self._of("predictor", arm) if role == "arm" else []
+        runs = self._of(Role.CONFIRM if role == "arm" else Role.CONTROL, name)
+        predictors = self._of(Role.PREDICTOR, arm) if role == "arm" else []
         broken = [run for run in predictors if run.trial.state is TrialState.FAILED]
         good = usable(runs)
         accuracy = summary_of(good, "test_accuracy")
-        tuned = summary_of(usable(self._of("control", "dense")), "test_accuracy")
-        searched = self._of("search", arm.removeprefix(SCRATCH))
+        tuned = summary_of(usable(self._of(Role.CONTROL, DENSE)), "test_accuracy")
+        searched = self._of(Role.SEARCH, scratched_arm(arm) or arm)
         search = search_cost(searched) if searched else None
         seconds = average(good, lambda run: run.seconds)
         predictor = average(usable(predictors), lambda run: run.seconds)
@@ -85,7 +84,7 @@ class Desk:
             verdict=Verdict.CONTROL if role == "control" else Verdict.MISSING,
             leads=False,
             accuracy=accuracy,
-            by_seed={run.entry.index: float(run.result["test_accuracy"]) for run in good},
+            by_seed={run.place.index: float(run.result["test_accuracy"]) for run in good},
             val_accuracy=summary_of(good, "val_accuracy"),
             val_accuracy_before=summary_of(good, "val_accuracy_before"),
             test_accuracy_drop=(
@@ -111,7 +110,7 @@ class Desk:
                 (d for run in good if (d := run.number("masked_difference")) is not None),
                 default=None,
             ),
-            latency=latencies_of(usable(self._of("latency", name))),
+            latency=latencies_of(usable(self._of(Role.LATENCY, name))),
             widths=widths_of(good),
             uniform=uniform_check(searched) if role == "arm" and not self.point.is_front else None,
         )
@@ -120,11 +119,11 @@ class Desk:
         """Whether every run met the target; None for runs that have none, as the dense control."""
         if self.point.axis is None or self.point.reduction is None:
             return None
-        found = [reduction_of(run, self.point.axis) for run in runs if run.entry.target]
+        found = [reduction_of(run, self.point.axis) for run in runs if run.place.target]
         distances = [abs(share - self.point.reduction) for share in found if share is not None]
         return max(distances) <= self.point.tolerance + 1e-9 if distances else None
 
 
 def _control_order(name: str) -> tuple[int, str]:
-    arm = arm_of(name)
-    return (CONTROLS.index(arm) if arm in CONTROLS else len(CONTROLS), name)
+    kind = kind_of_control(arm_of(name))
+    return (CONTROLS.index(kind) if kind in CONTROLS else len(CONTROLS), name)

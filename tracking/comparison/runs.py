@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from tracking.comparison.comparison import (
@@ -15,6 +15,7 @@ from tracking.comparison.comparison import (
     Width,
 )
 from tracking.comparison.statistics import Summary, summarise
+from tracking.places import Place
 from tracking.records import EntryRecord, TrialRecord, TrialState
 
 DIVERGED = "DivergedError"  #: Begins the cause of a failure by a loss that is not finite.
@@ -26,6 +27,11 @@ class Run:
 
     entry: EntryRecord
     trial: TrialRecord
+
+    @property
+    def place(self) -> Place:
+        """Where in the sweep it is wanted."""
+        return self.entry.place
 
     @property
     def result(self) -> Mapping[str, Any]:
@@ -43,17 +49,15 @@ class Run:
 
     @property
     def judged_by(self) -> str:
-        """Key of the accuracy this run is there for."""
-        return "val_accuracy" if self.entry.role == "search" else "test_accuracy"
+        """Key of what this run is there for."""
+        return self.place.role.result_key
 
     @property
     def is_usable(self) -> bool:
-        """The run came back with a finite accuracy (or, for latency, with a measurement)."""
-        if self.entry.role == "latency":
-            return bool(self.result.get("latency"))
-        if self.entry.role == "predictor":
-            return bool(self.result.get("predictor"))
-        return self.number(self.judged_by) is not None
+        """The run came back with a finite accuracy, or with what was timed."""
+        if self.place.role.gives_accuracy:
+            return self.number(self.judged_by) is not None
+        return bool(self.result.get(self.judged_by))
 
     @property
     def own_seconds(self) -> float:
@@ -182,8 +186,8 @@ def search_cost(runs: Sequence[Run]) -> SearchCost:
 def uniform_check(search: Sequence[Run]) -> UniformCheck | None:
     """Hold the best proposal against the first, uniform ratios; None unless both came back."""
     scores = {
-        run.entry.index: score
-        for run in sorted(search, key=lambda run: run.entry.index)
+        run.place.index: score
+        for run in sorted(search, key=lambda run: run.place.index)
         if (score := run.number("val_accuracy")) is not None
     }
     if 0 not in scores or len(scores) < 2:
@@ -243,12 +247,8 @@ def failure_of(run: Run) -> Failure | None:
         lines = (trial.error or "").strip().splitlines()
         cause, last = trial.cause or "", lines[-1] if lines else ""
         error = "" if last in cause else last
-    entry = run.entry
     return Failure(
-        role=entry.role,
-        arm=entry.arm,
-        target=entry.target,
-        index=entry.index,
+        **asdict(run.place),
         state=str(trial.state),
         cause=cause,
         error=error,

@@ -18,7 +18,7 @@ from tracking.ledger.lease import read as read_lease
 from tracking.ledger.lease import take as take_lease
 from tracking.ledger.statements import COMPLETED
 from tracking.ledger.states import Event, move
-from tracking.ledger.tables import attempts, encode, entries, metrics, sweeps, trials
+from tracking.ledger.tables import attempts, encode, entries, entry_of, metrics, sweeps, trials
 from tracking.ledger.writer import MAX_LOSSES, SweepWriter, clean
 from tracking.processes import Process, this_process
 from tracking.records import (
@@ -256,7 +256,7 @@ class Ledger:
         statement = sa.select(entries).where(entries.c.sweep_id == sweep_id)
         with self.database.read() as connection:
             rows = connection.execute(statement.order_by(entries.c.id)).all()
-        return [EntryRecord(**row._mapping) for row in rows]
+        return [entry_of(row) for row in rows]
 
     def attempts(self, sweep_id: int) -> list[AttemptRecord]:
         """Return every attempt at a sweep's trials, by trial and number."""

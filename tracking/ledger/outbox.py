@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from tracking.ledger.ledger import Ledger
-from tracking.ledger.tables import attempts, entries, sweeps, trials
+from tracking.ledger.tables import attempts, entries, entry_of, sweeps, trials
 from tracking.records import AttemptRecord, EntryRecord, MetricPoint, SweepRecord, TrialRecord
 
 # written as in the partial index, so that it serves
@@ -55,7 +55,7 @@ class Outbox:
     def entries_of(self, trial_id: int) -> list[EntryRecord]:
         """Return the entries that point at a trial, in the order they were wanted."""
         statement = sa.select(entries).where(entries.c.trial_id == trial_id).order_by(entries.c.id)
-        return [EntryRecord(**row._mapping) for row in self._read(statement)]
+        return [entry_of(row) for row in self._read(statement)]
 
     def set_run(self, trial_id: int, attempt: int, run_id: str) -> None:
         """Remember the run that shows an attempt."""

@@ -8,11 +8,12 @@ import json
 import math
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, get_args
+from typing import Any
 
 import sqlalchemy as sa
 
-from tracking.records import Loss, Outcome, Role, SweepState, TrialState
+from tracking.places import Place, Role
+from tracking.records import EntryRecord, Loss, Outcome, SweepState, TrialState
 
 # JSON knows neither NaN nor infinities, and PostgreSQL refuses them
 _FLOAT_KEY = "$float"
@@ -173,11 +174,7 @@ entries = sa.Table(
     metadata,
     sa.Column("id", sa.Integer, primary_key=True),
     sa.Column("sweep_id", sa.ForeignKey(sweeps.c.id), nullable=False),
-    sa.Column(
-        "role",
-        sa.Enum(*get_args(Role), native_enum=False, create_constraint=True, name="role", length=16),
-        nullable=False,
-    ),
+    sa.Column("role", _one_of(Role), nullable=False),
     sa.Column("arm", sa.Text, nullable=False),
     sa.Column("target", sa.Text, nullable=False),
     sa.Column("index", sa.BigInteger, nullable=False),  # a seed may be large
@@ -215,3 +212,10 @@ metrics = sa.Table(
     sa.ForeignKeyConstraint(["trial_id", "attempt"], [attempts.c.trial_id, attempts.c.n]),
     sqlite_with_rowid=False,
 )
+
+
+def entry_of(row: "sa.Row[Any]") -> EntryRecord:
+    """Read a row of `entries`."""
+    found = dict(row._mapping)
+    place = Place(*(found.pop(part) for part in ("role", "arm", "target", "index")))
+    return EntryRecord(place=place, **found)

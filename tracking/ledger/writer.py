@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime
 from itertools import takewhile
 from typing import Any
@@ -22,11 +23,11 @@ from tracking.ledger import statements
 from tracking.ledger.database import Database
 from tracking.ledger.lease import Lease
 from tracking.ledger.states import TRANSITIONS, Event, move
-from tracking.ledger.tables import encode, metrics, sweeps
+from tracking.ledger.tables import encode, entry_of, metrics, sweeps
+from tracking.places import Place
 from tracking.records import (
     EntryRecord,
     Loss,
-    NewEntry,
     Outcome,
     SweepState,
     TrialRecord,
@@ -102,7 +103,13 @@ class SweepWriter:
             raise FencedError(self.name, self.epoch, held.epoch, held.owner)
 
     def want(
-        self, entry: NewEntry, uid: str, spec: dict[str, Any], *, replace: bool = False
+        self,
+        place: Place,
+        uid: str,
+        spec: dict[str, Any],
+        *,
+        proposal: dict[str, Any] | None = None,
+        replace: bool = False,
     ) -> tuple[EntryRecord, TrialRecord]:
         """Find or add an entry and the trial it asks for.
 
@@ -110,9 +117,10 @@ class SweepWriter:
         joins the trial. A trial whose content was completed in any sweep is born completed.
 
         Args:
-            entry: The place that wants a trial.
+            place: What wants a trial.
             uid: Content hash of the trial.
             spec: What is run.
+            proposal: Of a search: what rebuilds the sampler, params and its attributes.
             replace: Let a recorded entry point at another trial from now on, as when an extended
                 search has a new winner; the trial before stays in the ledger.
 
@@ -120,23 +128,17 @@ class SweepWriter:
             EntryConflictError: The entry is recorded with another ``uid``, without ``replace``.
             UnstorableError: ``spec`` or the proposal is not JSON.
         """
-        _check_json(f"The specification of {entry}", spec)
-        _check_json(f"The proposal of {entry}", entry.proposal)
-        place = {
-            "sweep_id": self.sweep_id,
-            "role": entry.role,
-            "arm": entry.arm,
-            "target": entry.target,
-            "index": entry.index,
-        }
+        _check_json(f"The specification of {place}", spec)
+        _check_json(f"The proposal of {place}", proposal)
+        where = {"sweep_id": self.sweep_id, **asdict(place)}
         with self._writing() as connection:
-            row = connection.execute(statements.ENTRY_AT, place).one_or_none()
+            row = connection.execute(statements.ENTRY_AT, where).one_or_none()
             if row is not None:
                 trial = connection.execute(statements.TRIAL, {"trial": row.trial_id}).one()
                 if trial.uid == uid:
-                    return EntryRecord(**row._mapping), TrialRecord(**trial._mapping)
+                    return entry_of(row), TrialRecord(**trial._mapping)
                 if not replace:
-                    raise EntryConflictError(str(entry), trial.uid, uid)
+                    raise EntryConflictError(str(place), trial.uid, uid)
                 connection.execute(statements.DROP_ENTRY, {"entry": row.id})
                 connection.execute(statements.TOUCH_TRIAL, {"trial": trial.id})
             now = datetime.now(UTC)
@@ -144,9 +146,9 @@ class SweepWriter:
             trial = connection.execute(
                 statements.JOIN_TRIAL, same
             ).one_or_none() or self._add_trial(connection, uid, spec, now)
-            values = place | {"trial_id": trial.id, "proposal": entry.proposal, "at": now}
+            values = where | {"trial_id": trial.id, "proposal": proposal, "at": now}
             row = connection.execute(statements.ADD_ENTRY, values).one()
-            return EntryRecord(**row._mapping), TrialRecord(**trial._mapping)
+            return entry_of(row), TrialRecord(**trial._mapping)
 
     def _add_trial(
         self, connection: sa.Connection, uid: str, spec: dict[str, Any], now: datetime

@@ -182,9 +182,9 @@ def run_name(entries: Sequence[EntryRecord], attempt: int) -> str:
     """Name a run for people, as in ``l1 macs-50% #3``; a later attempt says so."""
     if not entries:
         return "trial"
-    first = entries[0]
-    number = f"#{first.index}" if first.role == "search" else f"seed {first.index}"
-    role = "" if first.role == "search" else first.role
+    first = entries[0].place
+    role = "" if first.role.is_numbered else first.role
+    number = f"#{first.index}" if first.role.is_numbered else f"seed {first.index}"
     parts = [role, first.arm, first.target, number]
     later = [f"(attempt {attempt})"] if attempt > 1 else []
     return " ".join(part for part in [*parts, *later] if part)
@@ -214,9 +214,9 @@ def _description(
         return ",".join(sorted({value for value in values if value}))
 
     return {
-        "prunesweep.roles": each(entry.role for entry in entries),
-        "prunesweep.arm": each(entry.arm for entry in entries),
-        "prunesweep.target": each(entry.target for entry in entries),
+        "prunesweep.roles": each(entry.place.role for entry in entries),
+        "prunesweep.arm": each(entry.place.arm for entry in entries),
+        "prunesweep.target": each(entry.place.target for entry in entries),
         "prunesweep.kind": _text(spec.get("kind")),
         "prunesweep.method": _text(spec.get("method")),
         "prunesweep.schedule": _text((spec.get("schedule") or {}).get("name")),

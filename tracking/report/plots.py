@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from tracking.comparison.comparison import Comparison, Front, Row, Table
+from tracking.places import DENSE, kind_of_control
 from tracking.report.wording import AXES, target
 
 INK, LINE, MUTED = "#010203", "#020304", "#030405"
@@ -69,8 +70,8 @@ def accuracy_figure(comparison: Comparison, axis: str) -> str | None:
             _draw_curve(axes, points, axis, nudge, colours[name], name)
         for place, name in enumerate(controls):
             found = [row for row in rows if row.role == "control" and _family(row) == name]
-            nudge = step * (len(arms) / 2 + 1 + place) if name != "dense" else 0.0
-            _draw_control(axes, found[:1] if name == "dense" else found, axis, nudge, place, name)
+            nudge = step * (len(arms) / 2 + 1 + place) if name != DENSE else 0.0
+            _draw_control(axes, found[:1] if name == DENSE else found, axis, nudge, place, name)
         if comparison.dense is not None:
             accuracy = comparison.dense.test_accuracy
             axes.axhline(accuracy, color=MUTED, linewidth=1.0, linestyle=(0, (4, 3)))
@@ -181,7 +182,7 @@ def front_figure(comparison: Comparison) -> str | None:
             )
         dense = comparison.dense
         if dense is not None and dense.val_accuracy is not None:
-            axes.plot([100], [dense.val_accuracy], "*", color=INK, markersize=12, label="dense")
+            axes.plot([100], [dense.val_accuracy], "*", color=INK, markersize=12, label=DENSE)
         axes.set_xlabel("MACs left, % of the dense network")
         axes.set_ylabel("Validation accuracy, %, one seed")
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
@@ -234,7 +235,7 @@ def _draw_control(
 
 def _family(row: Row) -> str:
     """Name the kind of control: which arm's shape is trained from scratch makes no difference."""
-    return row.arm.partition(":")[0]
+    return kind_of_control(row.arm)
 
 
 def _left(row: Row, axis: str) -> float:

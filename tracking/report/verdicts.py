@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from tracking.comparison.comparison import (
-    SCRATCH,
     Comparison,
     Front,
     FrontPoint,
@@ -12,6 +11,7 @@ from tracking.comparison.comparison import (
     Verdict,
 )
 from tracking.comparison.statistics import SIGNIFICANCE
+from tracking.places import DENSE, RANDOM, UNIFORM_L1, scratched_arm
 from tracking.report.wording import equals, listed, percent, points, share, target
 
 
@@ -125,7 +125,7 @@ def _controls(table: Table, lead: Row) -> list[str]:
         return ["There is no control to hold this against."]
     parts = []
     for row in table.controls:
-        if row.accuracy is None or row.on_target is False or row.name == "dense":
+        if row.accuracy is None or row.on_target is False or row.name == DENSE:
             continue
         ahead, name = _mean(lead) - _mean(row), _control_name(row.name)
         if row.p is None:
@@ -140,9 +140,9 @@ def _controls(table: Table, lead: Row) -> list[str]:
 
 
 def _control_name(name: str) -> str:
-    if name.startswith(SCRATCH):
-        return f"the shape of {name.removeprefix(SCRATCH)} trained from scratch"
-    known = {"random": "random pruning", "uniform_l1": "uniform L1"}
+    if (arm := scratched_arm(name)) is not None:
+        return f"the shape of {arm} trained from scratch"
+    known = {RANDOM: "random pruning", UNIFORM_L1: "uniform L1"}
     return known.get(name, name)
 
 

@@ -9,12 +9,13 @@ import pytest
 from torch import Tensor
 
 from methods import PruningPlan
-from orchestrator.agenda.agenda import Agenda, Place, Wanted
+from orchestrator.agenda.agenda import Agenda, Wanted
 from orchestrator.agenda.survey import Ground
 from orchestrator.agenda.trial_matrix import census
 from orchestrator.specification.spec import SweepSpec
 from tests.orchestrator.simulation import simulate
 from tests.orchestrator.sweeps import DEVICE, OFF, ground, specification
+from tracking.places import Place, Role
 from tracking.records import TrialState
 
 AT_HALF = "macs-50%"
@@ -94,7 +95,7 @@ class TestPhases:
     def test_the_baseline_comes_first_and_alone(self) -> None:
         play = Play.of(specification())
         (first,) = play.take()
-        assert (first.place, first.trial.kind) == (Place("baseline", "", "", 0), "baseline")
+        assert (first.place, first.trial.kind) == (Place(Role.BASELINE, "", "", 0), "baseline")
         assert play.take() == []
         assert not play.agenda.is_over
 
@@ -132,13 +133,13 @@ class TestPhases:
     @staticmethod
     def needs(play: Play, place: Place) -> set[Place]:
         arms = ("l1", "geometric_median")
-        studies = {arm: {Place("search", arm, AT_HALF, n) for n in range(3)} for arm in arms}
-        confirmed = {Place("confirm", arm, AT_HALF, seed) for arm in arms for seed in (1, 2)}
+        studies = {arm: {Place(Role.SEARCH, arm, AT_HALF, n) for n in range(3)} for arm in arms}
+        confirmed = {Place(Role.CONFIRM, arm, AT_HALF, seed) for arm in arms for seed in (1, 2)}
         if place.role == "confirm":
             return studies[place.arm]
         if place.role == "latency" or place.arm.startswith("scratch"):
             return confirmed
-        return set() if place.role == "baseline" else {Place("baseline", "", "", 0)}
+        return set() if place.role == "baseline" else {Place(Role.BASELINE, "", "", 0)}
 
     def test_a_latency_is_wanted_when_everything_else_has_ended(self) -> None:
         play = Play.of(specification())
@@ -226,7 +227,7 @@ class TestSearch:
         for number in range(3):
             assert not play.agenda.is_over
             (wanted,) = play.take()
-            assert wanted.place == Place("search", "l1", AT_HALF, number)
+            assert wanted.place == Place(Role.SEARCH, "l1", AT_HALF, number)
             play.end(wanted)
 
     def test_what_is_proposed_does_not_depend_on_the_order_of_results(self) -> None:
@@ -281,7 +282,7 @@ class TestFailures:
         play.through()
         assert {place.arm for place in play.places("confirm")} == {"geometric_median"}
         assert [place.arm for place in play.places("latency")] == ["geometric_median"]
-        assert Place("control", "scratch:geometric_median", AT_HALF, 1) in play.places("control")
+        assert Place(Role.CONTROL, "scratch:geometric_median", AT_HALF, 1) in play.places("control")
 
     def test_when_every_search_fails_the_controls_remain(self) -> None:
         play = Play.of(specification(), fails(lambda place: place.role == "search"))
@@ -303,7 +304,7 @@ class TestFailures:
 
         play = Play.of(specification(), verdict)
         play.through()
-        assert Place("control", "scratch:l1", AT_HALF, 2) in play.places("control")
+        assert Place(Role.CONTROL, "scratch:l1", AT_HALF, 2) in play.places("control")
         assert {place.arm for place in play.places("latency")} == {"l1", "geometric_median"}
 
     def test_an_arm_none_of_whose_re_runs_came_back_wins_nothing(self) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.agenda.agenda import Place, Wanted
+from orchestrator.agenda.agenda import Wanted
 from orchestrator.agenda.predictors import predictor_settings
 from orchestrator.agenda.trial_matrix import census
 from orchestrator.specification.arms import ArmSettings
@@ -16,6 +16,7 @@ from tests.orchestrator.simulation import simulate
 from tests.orchestrator.sweeps import DEVICE, OFF, Bench, specification
 from tracking.comparison.compare import compare
 from tracking.comparison.comparison import Comparison
+from tracking.places import Place, Role
 from tracking.records import TrialState
 from tracking.report.grids import grids_of
 from tracking.report.report import to_html, to_json, to_markdown, to_text
@@ -39,7 +40,7 @@ class TestAgenda:
         play = Play.of(sweep())
         play.baseline()
         first, *others = play.take()
-        assert first.place == Place("predictor", "gates", "", 0)
+        assert first.place == Place(Role.PREDICTOR, "gates", "", 0)
         assert first.is_exclusive
         assert (first.trial.kind, first.trial.weights) == ("predictor", None)
         assert first.trial.method_settings == {"samples": 50, "batch_size": None}
@@ -89,7 +90,7 @@ class TestAgenda:
         play.through()
         assert {place.arm for place in play.places("confirm")} == {"l1"}
         assert {place.arm for place in play.places("search")} == {"l1"}
-        assert play.places("latency") == [Place("latency", "l1", "macs-50%", 0)]
+        assert play.places("latency") == [Place(Role.LATENCY, "l1", "macs-50%", 0)]
 
     def test_it_is_counted(self) -> None:
         lines = [line for line in census(sweep()) if line.role == "predictor"]
@@ -115,7 +116,7 @@ class TestDriver:
         assert kinds[:2] == ["baseline", "predictor"]
         assert backend.alone == [kind in {"latency", "predictor"} for kind in kinds]
         (entry,) = bench.entries(role="predictor")
-        assert (entry.arm, entry.target, entry.index) == ("gates", "", 0)
+        assert entry.place == Place(Role.PREDICTOR, "gates", "", 0)
         assert bench.trial(entry).state is TrialState.COMPLETED
 
     def test_another_sweep_of_the_ledger_finds_it(self, tmp_path: Path) -> None:

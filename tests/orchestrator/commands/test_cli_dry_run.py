@@ -11,7 +11,7 @@ from orchestrator.commands.forecast import duration
 from orchestrator.specification.loading import load_spec
 from tests.orchestrator.command_line import call, facts, write_spec
 from tests.tracking.hand_made import result
-from tracking import NewEntry, Role
+from tracking import Place, Role
 from tracking.ledger.ledger import Ledger
 from tracking.ledger.writer import SweepWriter
 
@@ -34,12 +34,12 @@ def begin(folder: Path, **changes: Any) -> tuple[Ledger, SweepWriter, dict[str, 
 
 
 def run(
-    writer: SweepWriter, stored: dict[str, Any], role: Role, arm: str, target: str, **more: Any
+    writer: SweepWriter, stored: dict[str, Any], role: str, arm: str, target: str, **more: Any
 ) -> None:
     """Complete one trial of the sweep."""
     kind = "latency" if role == "latency" else "prune"
     spec = {key: stored[key] for key in ("model", "data", "recipe")} | {"kind": kind}
-    entry = NewEntry(role=role, arm=arm, target=target, index=1)
+    entry = Place(Role(role), arm=arm, target=target, index=1)
     _, trial = writer.want(entry, f"{role}-{arm}-{target}", spec)
     writer.complete(trial.id, writer.start(trial.id, "node", 1), result(90.0, **more))
 

@@ -13,13 +13,13 @@ from typer.testing import CliRunner
 from orchestrator.cluster.connection import ClusterUnreachableError
 from orchestrator.commands.cli import app
 from orchestrator.commands.exits import exit_code
-from orchestrator.commands.lookup import Place, command
+from orchestrator.commands.lookup import RecordsAt, command
 from orchestrator.errors import SpecError, SweepFailedError
 from orchestrator.specification.settings import TrackingSettings
 from search_spaces import TargetInfeasibleError
 from tests.orchestrator.command_line import call, facts, write_spec
 from tests.tracking.hand_made import HandMadeSweep, specification
-from tracking import FencedError, NewEntry, OldLedgerError, TrialState
+from tracking import FencedError, OldLedgerError, Place, Role, TrialState
 from tracking.processes import this_process
 from workers.errors import DataError
 
@@ -65,7 +65,7 @@ class TestStatus:
     def test_a_running_trial_is_shown_with_its_last_report(
         self, sweep: HandMadeSweep, tmp_path: Path
     ) -> None:
-        entry = NewEntry(role="control", arm="dense", index=1)
+        entry = Place(Role.CONTROL, arm="dense", index=1)
         _, trial = sweep.writer.want(entry, "uid-running", {})
         attempt = sweep.writer.start(trial.id, "gpu-node", 77)
         now = datetime.now(UTC)
@@ -214,7 +214,7 @@ class TestPlaces:
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("PRUNESWEEP_LEDGER", "postgresql://me:hush@db/x")
-        place = Place(ledger="postgresql://me:hush@db/x")
+        place = RecordsAt(ledger="postgresql://me:hush@db/x")
         tracking = place.tracking(TrackingSettings(store="/runs"))
         assert (tracking.ledger, tracking.store) == ("${PRUNESWEEP_LEDGER}", "/runs")
         assert tracking.ledger_url == "postgresql://me:hush@db/x"
@@ -223,7 +223,7 @@ class TestPlaces:
 
     def test_a_moved_store_is_read_where_it_is(self) -> None:
         stored = TrackingSettings(store="/old", ledger="sqlite:////old/ledger.db")
-        tracking = Place(store="/new").tracking(stored)
+        tracking = RecordsAt(store="/new").tracking(stored)
         assert tracking.ledger_url == "sqlite:////new/ledger.db"
         assert tracking.artifacts_url == "/new/artifacts"
 

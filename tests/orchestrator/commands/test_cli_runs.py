@@ -85,7 +85,7 @@ class TestFinishedSweep:
 
     def test_a_latency_has_no_network_to_export(self, store: Path, tmp_path: Path) -> None:
         with open_existing(f"sqlite:///{store}/ledger.db") as ledger:
-            (entry,) = (e for e in ledger.entries(1) if e.role == "latency")
+            (entry,) = (e for e in ledger.entries(1) if e.place.role == "latency")
         number = str(entry.trial_id)
         result = call("export", "tiny", number, "--to", tmp_path / "x", "--store", store)
         assert result.exit_code == 2

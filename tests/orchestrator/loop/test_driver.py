@@ -101,7 +101,7 @@ class TestASweep:
         bench.drive(specification(), backend, device="another machine")
         assert [spec.kind for spec in backend.started] == ["latency", "latency"]
         after = bench.entries(role="latency")
-        assert [e.arm for e in after] == [e.arm for e in before]
+        assert [e.place.arm for e in after] == [e.place.arm for e in before]
         assert not {e.trial_id for e in after} & {e.trial_id for e in before}
 
     @pytest.mark.parametrize("seed", range(3))
@@ -558,7 +558,7 @@ class TestEarlyStopping:
         assert all((t.cause or "").startswith(f"{rule}: not promising") for t in stopped)
         ids = {trial.id for trial in stopped}
         places = [entry for entry in bench.entries() if entry.trial_id in ids]
-        assert {entry.role for entry in places} == {"search"}
+        assert {entry.place.role for entry in places} == {"search"}
         assert {a.outcome for a in bench.attempts() if a.trial_id in ids} == {Outcome.STOPPED}
         (table,) = compare(bench.ledger, bench.ledger.sweep(bench.name)).tables
         assert sum(row.search.runs.stopped for row in table.arms if row.search) == len(stopped)

@@ -23,7 +23,7 @@ ELSEWHERE = replace(this_process(), host="far-away", place="another machine")
 #: A driver with a short lease; whether it holds the sweep is on its standard output.
 DRIVER = """
 import sys, time
-from tracking import NewEntry
+from tracking import Place
 from tracking.ledger.database import Database
 from tracking.ledger.ledger import Ledger
 url, lease_s = sys.argv[1], float(sys.argv[2])

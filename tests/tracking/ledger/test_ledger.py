@@ -9,7 +9,8 @@ from tests.tracking.conftest import NOON, SPEC, add, add_running, search
 from tracking import (
     EntryConflictError,
     Loss,
-    NewEntry,
+    Place,
+    Role,
     SweepExistsError,
     SweepState,
     TrialState,
@@ -67,11 +68,12 @@ class TestWanting:
     def test_a_new_entry_brings_a_pending_trial(self, ledger: Ledger, writer: SweepWriter) -> None:
         proposal = {"params": {"a": 0.1}, "system_attrs": {"nsga2:generation": 3}, "number": 0}
         entry, trial = writer.want(
-            NewEntry(role="search", arm="l1", target="macs-50%", index=7, proposal=proposal),
+            Place(Role.SEARCH, arm="l1", target="macs-50%", index=7),
             "uid",
             SPEC,
+            proposal=proposal,
         )
-        assert (entry.trial_id, entry.index, entry.proposal) == (trial.id, 7, proposal)
+        assert (entry.trial_id, entry.place.index, entry.proposal) == (trial.id, 7, proposal)
         assert (trial.state, trial.spec, trial.attempt) == (TrialState.PENDING, SPEC, 0)
         assert ledger.trials(writer.sweep_id) == [trial]
         assert ledger.trial(trial.id) == trial
@@ -88,12 +90,12 @@ class TestWanting:
         self, ledger: Ledger, writer: SweepWriter
     ) -> None:
         first = add(writer, 0, uid="same")
-        control = NewEntry(role="control", arm="uniform_l1", target="macs-50%", index=2**40)
+        control = Place(Role.CONTROL, arm="uniform_l1", target="macs-50%", index=2**40)
         second = writer.want(control, "same", SPEC)[1]
         assert second.id == first.id
         assert second.rev > first.rev  # the other entry is to be published as well
         assert {e.trial_id for e in ledger.entries(writer.sweep_id)} == {first.id}
-        assert [e.index for e in ledger.entries(writer.sweep_id)] == [0, 2**40]
+        assert [e.place.index for e in ledger.entries(writer.sweep_id)] == [0, 2**40]
 
     def test_one_place_cannot_hold_two_contents(self, ledger: Ledger, writer: SweepWriter) -> None:
         add(writer, 0, uid="one")

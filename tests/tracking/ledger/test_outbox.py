@@ -7,7 +7,7 @@ import pytest
 import sqlalchemy as sa
 
 from tests.tracking.conftest import NOON, SPEC, add, add_running
-from tracking import Loss, NewEntry
+from tracking import Loss, Place, Role
 from tracking.ledger.ledger import Ledger
 from tracking.ledger.outbox import Outbox
 from tracking.ledger.writer import SweepWriter
@@ -50,7 +50,7 @@ def test_every_change_of_a_trial_makes_it_unpublished(
     ledger: Ledger, outbox: Outbox, writer: SweepWriter
 ) -> None:
     trial = add(writer)
-    confirm = NewEntry(role="confirm", arm="l1", target="macs-50%", index=3)
+    confirm = Place(Role.CONFIRM, arm="l1", target="macs-50%", index=3)
     changes: dict[str, Callable[[], object]] = {
         "start": lambda: writer.start(trial.id, "node", 1),
         "report": lambda: writer.report(trial.id, 1, 0, {"loss": 1.0}, NOON),
@@ -106,7 +106,7 @@ def test_the_parts_of_a_trial_are_there_to_publish(outbox: Outbox, writer: Sweep
     assert [(a.n, a.outcome) for a in outbox.attempts_of(trial.id)] == [(1, "lost"), (2, None)]
     assert [point.value for point in outbox.metrics_of(trial.id, 1)] == [1.0]
     assert outbox.metrics_of(trial.id, 2) == []
-    assert [entry.role for entry in outbox.entries_of(trial.id)] == ["search"]
+    assert [entry.place.role for entry in outbox.entries_of(trial.id)] == ["search"]
 
 
 def test_where_a_record_is_shown_is_remembered_without_a_change(

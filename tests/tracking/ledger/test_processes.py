@@ -28,20 +28,20 @@ sys.stdin.readline()
 ledger = Ledger.open(sys.argv[1])
 ledger.create_sweep(sys.argv[2], {}, "h")
 writer = ledger.take_over(sys.argv[2], sys.argv[2])
-from tracking import NewEntry
+from tracking import Place, Role
 for index in range(10):
-    writer.want(NewEntry(role="search", index=index), f"uid-{index}", {})
+    writer.want(Place(Role.SEARCH, index=index), f"uid-{index}", {})
 """
 
 BUSY_WRITER = """
 import sys
 from datetime import UTC, datetime
-from tracking import NewEntry
+from tracking import Place, Role
 from tracking.ledger.ledger import Ledger
 writer = Ledger.open(sys.argv[1]).take_over("grid", "doomed", by_force=True)
 for index in range(1_000_000):
     with writer.transaction():
-        entry = NewEntry(role="search", arm="doomed", index=index)
+        entry = Place(Role.SEARCH, arm="doomed", index=index)
         trial = writer.want(entry, f"doomed-{index}", {})[1]
         attempt = writer.start(trial.id, "node", 1)
         for step in range(3):
@@ -53,11 +53,11 @@ for index in range(1_000_000):
 
 FROZEN_WRITER = """
 import sys, time
-from tracking import NewEntry
+from tracking import Place, Role
 from tracking.ledger.ledger import Ledger
 writer = Ledger.open(sys.argv[1]).take_over("grid", "frozen", by_force=True)
 with writer.transaction():
-    trial = writer.want(NewEntry(role="search", arm="frozen", index=0), "frozen", {})[1]
+    trial = writer.want(Place(Role.SEARCH, arm="frozen", index=0), "frozen", {})[1]
     writer.start(trial.id, "node", 1)
     print("half-written", flush=True)
     time.sleep(600)

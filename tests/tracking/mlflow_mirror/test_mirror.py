@@ -5,12 +5,12 @@ from typing import Any
 import pytest
 
 from tracking.mlflow_mirror.mirror import attempt_run, flatten, run_name, sweep_key, sweep_run
+from tracking.places import Place, Role
 from tracking.records import (
     AttemptRecord,
     EntryRecord,
     MetricPoint,
     Outcome,
-    Role,
     SweepRecord,
     SweepState,
     TrialRecord,
@@ -71,11 +71,9 @@ ATTEMPT = AttemptRecord(
 )
 
 
-def entry(role: Role, arm: str = "l1", target: str = "macs-50%", index: int = 3) -> EntryRecord:
-    return EntryRecord(
-        id=1, sweep_id=1, role=role, arm=arm, target=target, index=index, trial_id=1,
-        proposal=None, at=NOON,
-    )  # fmt: skip
+def entry(role: str, arm: str = "l1", target: str = "macs-50%", index: int = 3) -> EntryRecord:
+    place = Place(Role(role), arm, target, index)
+    return EntryRecord(id=1, sweep_id=1, place=place, trial_id=1, proposal=None, at=NOON)
 
 
 def curve(*values: float, key: str = "val_accuracy") -> list[MetricPoint]:

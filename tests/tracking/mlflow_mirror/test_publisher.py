@@ -27,7 +27,8 @@ from tracking.mlflow_mirror.publisher import Publisher
 from tracking.mlflow_mirror.publisher_process import start_publisher
 from tracking.mlflow_mirror.server import MlflowServer, default_uri, prepare_store, start_server
 from tracking.mlflow_mirror.sole_publisher import sole_publisher
-from tracking.records import Loss, NewEntry, SweepState, TrialState
+from tracking.places import Place, Role
+from tracking.records import Loss, SweepState, TrialState
 
 pytestmark = pytest.mark.integration
 
@@ -110,7 +111,7 @@ def uri(request: pytest.FixtureRequest, bench: Bench) -> str:
 
 
 def want(writer: SweepWriter, number: int, uid: str | None = None) -> int:
-    entry = NewEntry(role="search", arm="l1", target="macs-50%", index=number)
+    entry = Place(Role.SEARCH, arm="l1", target="macs-50%", index=number)
     return writer.want(entry, uid or f"uid{number}", {**TRIAL, "number": number})[1].id
 
 
@@ -335,7 +336,7 @@ class TestPublisher:
         run_trial(bench.writer, 0)
         publisher = bench.publisher(uri)
         publisher.publish_all()
-        other = NewEntry(role="control", arm="uniform_l1", target="macs-50%", index=7)
+        other = Place(Role.CONTROL, arm="uniform_l1", target="macs-50%", index=7)
         bench.writer.want(other, "uid0", {**TRIAL, "number": 0})
         publisher.publish_all()
         (child,) = children_of(bench, uri)

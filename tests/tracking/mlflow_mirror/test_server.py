@@ -22,7 +22,7 @@ from tracking.mlflow_mirror.server import (
     start_server,
     why_silent,
 )
-from tracking.records import NewEntry
+from tracking.places import Place, Role
 
 
 def test_listens_on_loopback_with_one_worker() -> None:
@@ -72,7 +72,7 @@ def test_shows_what_was_published_without_it_files_included(tmp_path: Path) -> N
     with Ledger.open(f"sqlite:///{folder}/ledger.db") as ledger:
         ledger.create_sweep("grid", {}, "hash")
         writer = ledger.take_over("grid", "test")
-        trial = writer.want(NewEntry(role="baseline", index=0), "uid", {"seed": 0})[1].id
+        trial = writer.want(Place(Role.BASELINE, index=0), "uid", {"seed": 0})[1].id
         plan = {"kept": {"conv1": [0, 1]}}
         writer.complete(trial, writer.start(trial, "node", 1), {"macs": 5, "plan": plan})
         publisher = Publisher(ledger, uri, ArtifactStore(folder / "artifacts"))

@@ -1,0 +1,126 @@
+"""Where in a sweep a trial is wanted, and the names that say so.
+
+Every role, every name of a control and every label of a target is made and read here, and nowhere
+else. What of all this one sweep asks for is in `tracking.matrix`.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+FRONT: Final = "front"  #: Target label of a search for accuracy and cost at once.
+DENSE, RANDOM, UNIFORM_L1, SCRATCH = "dense", "random", "uniform_l1", "scratch"
+CONTROLS: Final = (DENSE, RANDOM, UNIFORM_L1, SCRATCH)  #: In the order they are shown.
+
+
+class Role(StrEnum):
+    """What a trial is wanted for; in the order of a sweep's phases."""
+
+    BASELINE = "baseline"  #: The dense network everything starts from.
+    PREDICTOR = "predictor"  #: Of it the trials of an arm learn what latency to expect.
+    SEARCH = "search"  #: A proposal, judged on the validation split.
+    CONFIRM = "confirm"  #: A winner of a search, re-run with a fresh seed.
+    CONTROL = "control"  #: There to be beaten.
+    LATENCY = "latency"  #: The time of a winner's shape.
+
+    @property
+    def result_key(self) -> str:
+        """Key of the result that the trial is there for."""
+        if self in {Role.PREDICTOR, Role.LATENCY}:
+            return str(self)
+        return "val_accuracy" if self is Role.SEARCH else "test_accuracy"
+
+    @property
+    def gives_accuracy(self) -> bool:
+        """Its trials end with an accuracy, not with something that was timed."""
+        return self not in {Role.PREDICTOR, Role.LATENCY}
+
+    @property
+    def is_reported(self) -> bool:
+        """Its test accuracy is what tables show: seeds are fresh, nothing was chosen by it."""
+        return self in {Role.CONFIRM, Role.CONTROL}
+
+    @property
+    def speaks_of_arm(self) -> bool:
+        """How its trials end tells what an arm is worth, and whether to go on with it."""
+        return self in {Role.SEARCH, Role.CONFIRM}
+
+    @property
+    def may_end_early(self) -> bool:
+        """Its trials may be stopped when they do not look promising."""
+        return self is Role.SEARCH
+
+    @property
+    def may_be_replaced(self) -> bool:
+        """A place may point at another trial later: an extended search has a new winner."""
+        return self not in {Role.BASELINE, Role.SEARCH}
+
+    @property
+    def is_numbered(self) -> bool:
+        """The index of a place is a number within a search; otherwise it is a seed."""
+        return self is Role.SEARCH
+
+    @property
+    def serves_every_target(self) -> bool:
+        """Where its places name no target, their trials count at each of them."""
+        return self in {Role.PREDICTOR, Role.CONTROL}
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where in a sweep a trial is wanted."""
+
+    role: Role
+    arm: str = ""  #: Name of the arm or control; empty for the baseline.
+    target: str = ""  #: As `target_label` or `front_point` make it, or `FRONT`; empty: for all.
+    index: int = 0  #: Number within the search, or the seed.
+
+    def __str__(self) -> str:
+        return "/".join(part for part in (*self.words, str(self.index)) if part)
+
+    @property
+    def words(self) -> tuple[str, str, str]:
+        """Role, arm and target: all but the index."""
+        return (str(self.role), self.arm, self.target)
+
+
+def target_label(axis: str, reduction: float) -> str:
+    """Name a cost to meet, as in ``macs-50%``."""
+    return f"{axis}-{reduction * 100:g}%"
+
+
+def front_point(number: int) -> str:
+    """Name a proposal on a front that is re-run, as in ``front-7``."""
+    return f"{FRONT}-{number}"
+
+
+def front_number(label: str) -> int | None:
+    """Return the number of the proposal that ``front-7`` names; None for any other label."""
+    name, _, number = label.partition("-")
+    return int(number) if name == FRONT and number.isdecimal() else None
+
+
+def is_front(label: str) -> bool:
+    """Say whether a label is that of a front, or of a point on it."""
+    return label == FRONT or front_number(label) is not None
+
+
+def searched_label(label: str) -> str:
+    """Return the label of the search that a winner at ``label`` comes from."""
+    return FRONT if is_front(label) else label
+
+
+def scratch_control(arm: str) -> str:
+    """Name the control that trains the winning shape of an arm from scratch: ``scratch:l1``."""
+    return f"{SCRATCH}:{arm}"
+
+
+def scratched_arm(control: str) -> str | None:
+    """Return the arm whose shape a control trains from scratch; None for any other name."""
+    kind, colon, arm = control.partition(":")
+    return arm if kind == SCRATCH and colon else None
+
+
+def kind_of_control(name: str) -> str:
+    """Return which of `CONTROLS` a control is: ``scratch`` for ``scratch:l1``."""
+    return name.partition(":")[0]
