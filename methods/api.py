@@ -33,7 +33,7 @@ from methods.state import NO_STATE, State, Stateful
 from methods.stripe_wise import method as _stripe_wise  # noqa: F401
 from methods.structure.cost import Cost, CostModel, CostTarget, count_cost
 from methods.structure.layout import Group, LayerPolicy, Layout, find_layout
-from methods.structure.plan import PruningPlan, Ratios, removed_count
+from methods.structure.plan import PruningPlan, Ratios, removed_count, stated_ratio
 from methods.structure.surgery import masked, masked_difference, shrink
 from methods.weight_gates import method as _weight_gates  # noqa: F401
 
@@ -72,4 +72,5 @@ __all__ = [
     "register",
     "removed_count",
     "shrink",
+    "stated_ratio",
 ]

@@ -114,6 +114,9 @@ class PruningMethod:
     allocates: ClassVar[bool] = False  #: Can turn a target into ratios by itself.
     schedulable: ClassVar[bool] = True  #: Can be combined with every schedule.
     unit: ClassVar[Unit] = "filters"  #: What it prunes; ``stripes`` needs that layer policy.
+    #: Of what its settings mean; raised when the same settings come to choose other filters, so
+    #: that results of before are not taken for results of now.
+    revision: ClassVar[int] = 1
 
     @property
     def sets_cost(self) -> bool:

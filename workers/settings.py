@@ -15,6 +15,9 @@ Unit = Literal["filters", "stripes"]
 #: Left out of what is stored where it is ``filters``, so that the identity of such trials stays.
 PRUNED_UNIT: Any = Field(default="filters", exclude_if=lambda unit: unit == "filters")
 
+#: Of what settings mean. Left out of what is stored where it is 1, so that identities stay.
+FIRST_REVISION: Any = Field(default=1, ge=1, exclude_if=lambda revision: revision == 1)
+
 
 class Settings(BaseModel):
     """A frozen record in which an unknown key is an error."""
@@ -118,7 +121,9 @@ class TrialSpec(Settings):
     weights: str | None = None  #: Content hash of the starting weights; None: trained from scratch.
     method: str | None = None
     method_settings: dict[str, Any] = {}
+    method_revision: int = FIRST_REVISION
     schedule: dict[str, Any] = {}
+    schedule_revision: int = FIRST_REVISION
     unit: Unit = PRUNED_UNIT  #: What the method prunes.
     target: Target | None = None
     ratios: dict[str, float] = {}  #: Share of filters or stripes removed, by group, in [0, 1).

@@ -23,6 +23,20 @@ def removed_count(group: str, width: int, ratio: float) -> int:
     return min(width - 1, math.floor(ratio * width + 1e-6))  # 0.1 * 10 must not become 0
 
 
+def stated_ratio(group: str, width: int, ratio: float, *, gradual: bool) -> float:
+    """Return the ratio that a trial states for what ``ratio`` removes: one for each count.
+
+    That is ``count / width``. A schedule on which filters go at different times multiplies before
+    it rounds; there it is the middle of the ratios that remove as many, so that the last filter
+    does not wait for the very end.
+
+    Raises:
+        PruningRatioError: ``ratio`` is outside ``[0, 1)``.
+    """
+    count = removed_count(group, width, ratio)
+    return (count + 0.5) / width if gradual and count else count / width
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PruningPlan:
     """Which filters stay, per group.

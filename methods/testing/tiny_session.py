@@ -31,6 +31,7 @@ class TinySession:
         target: What the network must cost, for methods that allocate.
         latency: Predicts its latency, for methods that train against it.
         seed: Seed of the images and of everything that is drawn.
+        images: How many there are to train on.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class TinySession:
         target: CostTarget | None = None,
         latency: LatencyPredictor | None = None,
         seed: int = 0,
+        images: int = 64,
     ) -> None:
         self.layout = layout
         self.device = torch.device("cpu")
@@ -50,7 +52,9 @@ class TinySession:
         self.target = target
         self.latency = latency
         self.schedule: PruningSchedule = Schedule.create(schedule)
-        self.images, self.labels = _images(layout.input_shape, classes, self.generator("images"))
+        self.images, self.labels = _images(
+            layout.input_shape, classes, self.generator("images"), images
+        )
         self.epochs_left = epochs
         self.notes: dict[str, float] = {}
         self.epochs_trained = 0
@@ -132,7 +136,7 @@ class TinySession:
 
 
 def _images(
-    shape: tuple[int, int, int], classes: int, generator: torch.Generator, count: int = 64
+    shape: tuple[int, int, int], classes: int, generator: torch.Generator, count: int
 ) -> tuple[Tensor, Tensor]:
     labels = torch.arange(count) % classes
     patterns = torch.randn(classes, *shape, generator=generator)

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import methods
-from methods import PruningPlan, Schedule, removed_count
+from methods import PruningPlan, Schedule, stated_ratio
 from methods.structure.latency_predictor import PredictorSettings
 from orchestrator.agenda.predictors import Predictors
 from orchestrator.agenda.study import Choice, Study
@@ -305,12 +305,13 @@ class Agenda:
     def _prune(
         self, choice: Choice, target: Target | None, seed: int, predictor: str | None = None
     ) -> TrialSpec:
+        way = {**self._way(choice.arm), "predictor": predictor}
+        gradual = Schedule(**way["schedule"]).is_gradual
         counted = {
-            group: removed_count(group, width, choice.ratios[group]) / width
+            group: stated_ratio(group, width, choice.ratios[group], gradual=gradual)
             for group, width in self._ground.of(choice.arm.unit).layout.widths.items()
             if choice.ratios  # none: the method allocates
         }
-        way = {**self._way(choice.arm), "predictor": predictor}
         return self._trial("prune", seed, target=target, ratios=counted, **way)
 
     def _way(self, arm: ArmSettings) -> dict[str, Any]:
@@ -321,10 +322,13 @@ class Agenda:
         key = arm.model_dump_json()
         if key not in self._ways:
             method = methods.create(arm.method, arm.settings)
+            schedule = Schedule.create(arm.schedule)
             self._ways[key] = {
                 "method": method.name,
                 "method_settings": asdict(method),
-                "schedule": asdict(Schedule.create(arm.schedule)),
+                "method_revision": method.revision,
+                "schedule": asdict(schedule),
+                "schedule_revision": schedule.revision,
                 "unit": method.unit,
             }
         return self._ways[key]

@@ -194,10 +194,9 @@ def test_selection_takes_its_share_of_the_budget() -> None:
 def test_iterative_removes_a_third_at_a_time_and_never_takes_one_back(name: str) -> None:
     _, plan, session = run(ITERATIVE, name=name)
     for group in session.layout.groups:
-        removed = removed_count(group.name, group.width, 0.5)
         counts = [len(zero[group.name]) for zero in session.after_epochs]
         thirds = [1, 2, 2, 3, 3, 3]  # of 6 epochs, after each
-        assert counts == [math.floor(removed * third / 3 + 1e-6) for third in thirds]
+        assert counts == [math.floor(group.width * 0.5 * third / 3 + 1e-6) for third in thirds]
         sets = [zero[group.name] for zero in session.after_steps]
         assert all(early <= late for early, late in itertools.pairwise(sets))
         assert sets[-1] <= set(plan.dropped(group.name))

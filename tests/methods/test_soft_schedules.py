@@ -1,6 +1,7 @@
 """The soft pruning family by its names; the curves themselves are in ``test_schedule``."""
 
 import copy
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -22,6 +23,7 @@ from methods import (
     masked_difference,
     removed_count,
     shrink,
+    stated_ratio,
 )
 from methods.base import EpochHook, Step, StepHook
 from methods.schedule import PRESETS
@@ -34,6 +36,7 @@ from tracking.artifacts import ArtifactStore
 from workers.data import describe
 from workers.node.node import Node
 from workers.settings import DataSettings, ModelSettings, Recipe, TrialSpec
+from workers.training.loop import learning_rate
 from workers.trial import run_trial
 
 FAMILY = ("hfp", "sfp", "asfp", "srfp", "asrfp", "ghfp")
@@ -129,16 +132,24 @@ class TestNames:
     ) -> None:
         schedule = Schedule.create(name)
         assert (schedule.share, schedule.softness, schedule.hardness) == (share, softness, hardness)
-        assert (schedule.selection, schedule.knee, schedule.softness_end) == (0.9, 1 / 8, 1e-5)
+        assert (schedule.selection, schedule.knee, schedule.softness_end) == (0.5, 1 / 8, 1e-5)
 
     def test_any_of_them_is_made_gradually_hard(self) -> None:
         assert Schedule.create({"name": "sfp", "hardness": "cubic"}).hard_share(49, 100) == 0.875
 
-    def test_the_last_tenth_is_left_to_the_small_network(self) -> None:
+    def test_half_of_the_epochs_is_left_to_the_small_network(self) -> None:
         for name in FAMILY:
-            assert [Schedule.create(name).epochs(n) for n in (0, 1, 2, 10, 200)] == [
-                *(0, 1, 1, 9, 180)
+            assert [Schedule.create(name).epochs(n) for n in (0, 1, 2, 5, 10, 200)] == [
+                *(0, 1, 1, 2, 5, 100)
             ]
+
+    @pytest.mark.parametrize("name", FAMILY)
+    def test_recovery_has_a_real_share_of_the_learning_rate(self, name: str) -> None:
+        recipe = Recipe(epochs=200)
+        chosen = Schedule.create(name).epochs(200)
+        rates = [learning_rate(recipe, epoch + 0.5) for epoch in range(200)]
+        assert sum(rates[chosen:]) / sum(rates) == pytest.approx(0.5 - 1 / math.pi, abs=1e-3)
+        assert sum(rates[180:]) / sum(rates) < 0.002  # what a tenth of the epochs would have
 
     @pytest.mark.parametrize("name", [name for name in PRESETS if name != "one_shot"])
     def test_a_schedule_that_trains_needs_epochs(self, name: str) -> None:
@@ -168,23 +179,101 @@ class TestNames:
             assert schedule.selected_share(t, 100) == 1.0
             assert schedule.soft_factor(t, 100) == 0.0
         assert schedule.hard_share(90, 100) == (0.0 if name in SOFT else 1.0)
-        assert schedule.counts(99, 100, 7) == (7, 7)
+        assert schedule.counts(99, 100, 16, 7 / 16) == (7, 7)
 
 
 @given(
     name=st.sampled_from(FAMILY),
     hardness=st.none() | st.sampled_from(["none", "all", "cubic", "step"]),
-    epochs=st.integers(1, 60),
-    wanted=st.integers(0, 600),
+    turns=st.integers(1, 60),
+    width=st.integers(1, 600),
+    ratio=st.floats(0.0, 1.0, exclude_max=True),
 )
 def test_counts_only_grow_and_the_hard_are_among_the_selected(
-    name: str, hardness: str | None, epochs: int, wanted: int
+    name: str, hardness: str | None, turns: int, width: int, ratio: float
 ) -> None:
     schedule = Schedule.create({"name": name, **({"hardness": hardness} if hardness else {})})
-    counts = [schedule.counts(t, epochs, wanted) for t in range(-1, epochs)]
+    counts = [schedule.counts(t, turns, width, ratio) for t in range(-1, turns)]
+    wanted = removed_count("conv", width, ratio)
     assert all(0 <= hard <= selected <= wanted for selected, hard in counts)
     assert all(a <= c and b <= d for (a, b), (c, d) in pairwise(counts))
     assert counts[-1] == (wanted, wanted)
+
+
+@pytest.mark.parametrize("epochs", [10, 50, 200])
+@pytest.mark.parametrize("ratio", [0.3, 0.4, 0.5, 0.7])
+@pytest.mark.parametrize("width", [16, 32, 64, 128, 256, 512])
+def test_counts_are_rounded_down_once_as_in_the_released_code(
+    width: int, ratio: float, epochs: int
+) -> None:
+    schedule = Schedule.create("ghfp")
+    for t in range(epochs):
+        done = (t + 1) / epochs
+        ended = done > 0.9
+        share = 1.0 if ended else 1.0 - math.exp(-math.log(4.0) * 8 * t / epochs)
+        hard = 1.0 if ended else 1.0 - (1.0 - done) ** 3
+        assert schedule.counts(t, epochs, width, ratio) == (
+            math.floor(width * ratio * share + 1e-6),
+            math.floor(width * ratio * share * hard + 1e-6),
+        )
+
+
+@pytest.mark.parametrize("epochs", [10, 50, 200])
+@pytest.mark.parametrize("width", range(2, 65))
+def test_the_last_filter_goes_with_the_others(width: int, epochs: int) -> None:
+    """As a sweep states ratios, all are selected long before the curve ends at exactly 1."""
+    schedule = Schedule.create("asfp")
+    for count in range(1, width):
+        ratio = stated_ratio("conv", width, count / width, gradual=schedule.is_gradual)
+        assert removed_count("conv", width, ratio) == count
+        selected = [schedule.counts(t, epochs, width, ratio)[0] for t in range(epochs)]
+        assert selected.index(count) <= math.ceil(
+            math.log(2 * count + 1) / math.log(4) * epochs / 8
+        )
+
+
+def test_ratios_are_whole_counts_where_filters_go_together() -> None:
+    gradual = {name: Schedule.create(name).is_gradual for name in PRESETS}
+    assert {name for name, found in gradual.items() if found} == {
+        *("iterative", "asfp", "asrfp", "ghfp")
+    }
+    assert stated_ratio("conv", 16, 0.3, gradual=False) == 4 / 16
+    assert stated_ratio("conv", 16, 0.3, gradual=True) == 4.5 / 16
+    assert stated_ratio("conv", 16, 0.01, gradual=True) == 0.0
+
+
+class Turns(Schedule):
+    """Notes when it was asked."""
+
+    def soft_factor(self, t: int, turns: int) -> float:
+        TAKEN.append((t, turns))
+        return super().soft_factor(t, turns)
+
+
+TAKEN: list[tuple[int, int]] = []
+
+
+@pytest.mark.parametrize(
+    ("epochs", "turns"), [(1, 10), (2, 10), (3, 12), (5, 10), (9, 18), (10, 10), (12, 12)]
+)
+def test_a_short_selection_has_turns_within_epochs(epochs: int, turns: int) -> None:
+    layout = EXAMPLES["plain"].layout()
+    session = TinySession(layout, classes=CLASSES, epochs=epochs, images=160)
+    session.schedule = Turns(**{**PRESETS["asrfp"], "selection": 1.0})
+    TAKEN.clear()
+    create("l2").select(EXAMPLES["plain"].network(), same_ratio(layout, 0.5), session)
+    taken = [t for t, _ in TAKEN][:: len(layout.groups)]
+    assert {total for _, total in TAKEN} == {turns}
+    assert taken == [*range(-1, turns)]
+
+
+def test_with_fewer_steps_than_turns_each_step_takes_the_newest() -> None:
+    layout = EXAMPLES["plain"].layout()
+    session = TinySession(layout, classes=CLASSES, epochs=1)  # of four steps
+    session.schedule = Turns(**{**PRESETS["asrfp"], "selection": 1.0})
+    TAKEN.clear()
+    create("l2").select(EXAMPLES["plain"].network(), same_ratio(layout, 0.5), session)
+    assert [t for t, _ in TAKEN][:: len(layout.groups)] == [-1, 1, 4, 6, 9]
 
 
 @pytest.mark.parametrize(
@@ -220,7 +309,7 @@ def test_schedules_that_differ_train_differently() -> None:
 class FullyKept(Schedule):
     """Softness 1 throughout: what is selected stays as it is."""
 
-    def soft_factor(self, t: int, epochs: int) -> float:
+    def soft_factor(self, t: int, turns: int) -> float:
         return 1.0
 
 
@@ -354,5 +443,5 @@ def test_a_trial_gives_selection_its_share_of_the_epochs(node: Node) -> None:
         spent.append((result["epochs_select"], result["epochs_recover"]))
         assert result["kept"] == {"conv2": 32, "conv3": 48, "conv4": 64}
         assert result["masked_difference"] < 1e-5
-    assert spent == [(9.0, 1.0), (10.0, 0.0)]
+    assert spent == [(5.0, 5.0), (10.0, 0.0)]
     assert result["val_accuracy"] == result["val_accuracy_before"]
