@@ -124,6 +124,11 @@ class PruningMethod:
         return False
 
     @property
+    def trains(self) -> bool:
+        """It trains the network in order to choose, so a choice costs epochs."""
+        return False
+
+    @property
     def predictor(self) -> PredictorSettings | None:
         """How the latency predictor it trains against is made; None: it needs none."""
         return None

@@ -79,6 +79,11 @@ class Schedule:
             )
         return schedule
 
+    @property
+    def trains(self) -> bool:
+        """Filters are chosen while the network trains."""
+        return self.selection > 0.0
+
     def epochs(self, budget: int) -> int:
         """Return how many whole epochs of ``budget`` selection takes: one at least, if any.
 

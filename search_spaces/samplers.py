@@ -64,6 +64,9 @@ _SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {
 SAMPLERS: tuple[str, ...] = tuple(_SAMPLERS)
 """Names of the samplers."""
 
+BLIND = frozenset({"random", "qmc"})
+"""Samplers whose proposals depend on no result."""
+
 
 class SeededSampler(BaseSampler):
     """One of Optuna's samplers, for one proposal.

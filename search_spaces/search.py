@@ -6,6 +6,7 @@ workers there are, how fast they are, or how often the sweep was killed and resu
 """
 
 import math
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -17,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from search_spaces import sampler_state
 from search_spaces.errors import SearchOrderError, SearchSettingsError
-from search_spaces.samplers import SeededSampler, check_sampler
+from search_spaces.samplers import BLIND, SeededSampler, check_sampler
 
 Outcome = Literal["completed", "stopped", "failed"]
 
@@ -56,7 +57,8 @@ class Search:
         sampler: One of ``SAMPLERS``.
         seed: Seed of the whole search, at least 0.
         objectives: 1 to maximise accuracy; 2 to maximise accuracy and minimise cost.
-        window: How far proposals may run ahead of results; 1 waits for each.
+        window: How far proposals may run ahead of results; 1 waits for each. Samplers that look at
+            no results wait for none.
         first: Numbers of the first proposal, where they are not the middle: for ratios that is
             uniform.
 
@@ -81,7 +83,8 @@ class Search:
         self._space: dict[str, BaseDistribution] = dict.fromkeys(
             dimensions, FloatDistribution(0.0, 1.0)
         )
-        self._sampler, self._seed, self._window = sampler, seed, window
+        self._sampler, self._seed = sampler, seed
+        self._window = sys.maxsize if sampler in BLIND else window
         self._first = dict(first or {})
         self._objectives = objectives
         self._storage = optuna.storages.InMemoryStorage()

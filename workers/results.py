@@ -64,6 +64,21 @@ class TrialResult(ShapeResult):
     artifacts: dict[str, str]  #: Name -> path under the artifact store.
 
 
+class ProxyResult(ShapeResult):
+    """Result of a trial of kind ``proxy``: shrunk, re-calibrated and judged, never trained."""
+
+    val_accuracy: float  #: On the first validation images: what search optimises.
+    val_loss: float
+    val_images: int
+    masked_difference: float  #: Largest |masked - shrunk| logit, relative to the largest logit.
+    samples_seen: int  #: Training images, for statistics and re-calibration.
+    seconds_select: float
+    seconds_statistics: float  #: Cost of statistics this trial relied on, even when reused.
+    statistics_computed: int
+    statistics_reused: int
+    notes: dict[str, float]  #: What the method recorded of its choice, by name.
+
+
 class LatencyResult(ShapeResult):
     """Result of a trial of kind ``latency``: nothing is trained."""
 

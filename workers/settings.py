@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 
-TrialKind = Literal["baseline", "prune", "dense", "scratch", "latency", "predictor"]
+TrialKind = Literal["baseline", "prune", "dense", "scratch", "latency", "predictor", "proxy"]
 
 Unit = Literal["filters", "stripes"]
 
@@ -129,6 +129,10 @@ class TrialSpec(Settings):
     ratios: dict[str, float] = {}  #: Share of filters or stripes removed, by group, in [0, 1).
     plan: dict[str, Any] | None = None  #: Shape to build, kinds ``scratch`` and ``latency``.
     device: str | None = None  #: What a latency is measured on; part of its identity.
+    #: Validation images that a ``proxy`` is judged on; all of them when there are fewer.
+    judge_images: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, exclude_if=lambda count: count is None
+    )
     #: Content hash of the latency predictor that the method trains against.
     predictor: str | None = Field(default=None, exclude_if=lambda name: name is None)
 

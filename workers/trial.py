@@ -29,11 +29,17 @@ from workers.networks.shapes import layout_of, shrink_fresh
 from workers.node.device_memory import ran_out
 from workers.node.environment import describe_environment
 from workers.node.node import Node, weights_path
-from workers.results import LatencyResult, PredictorResult, ShapeResult, TrialResult
+from workers.results import (
+    LatencyResult,
+    PredictorResult,
+    ProxyResult,
+    ShapeResult,
+    TrialResult,
+)
 from workers.settings import TrialSpec, content_hash
 from workers.timing.latency import large_batch, measure_latency
 from workers.timing.predictor import measure_predictor, predictor_key, predictor_of, store_predictor
-from workers.training.loop import DivergedError
+from workers.training.loop import DivergedError, autocast, channels_last
 from workers.training.measure import Evaluation, recalibrate_batch_norm
 from workers.training.seeds import seed_everything
 from workers.training.session import PruningSession, Report, TrainingSession
@@ -105,8 +111,8 @@ def run_trial(spec: TrialSpec, node: Node, report: Report) -> dict[str, Any]:
             on from, the first step is the one behind it.
 
     Returns:
-        A :class:`TrialResult`, a :class:`LatencyResult` for kind ``latency``, a
-        :class:`PredictorResult` for kind ``predictor``; JSON-able.
+        A :class:`TrialResult`, or a :class:`ProxyResult`, :class:`LatencyResult` or
+        :class:`PredictorResult` for the kind of that name; JSON-able.
 
     Raises:
         TrialSpecError: The specification lacks what its kind needs.
@@ -148,20 +154,22 @@ def _run(
     if data.info.data_hash != spec.data_hash:
         raise DataChangedError(spec.data.name, spec.data_hash, data.info.data_hash)
     network = build_model(spec.model, data.info.num_classes, data.info.input_shape[0])
-    if spec.weights is not None and spec.kind in {"baseline", "prune", "dense"}:
+    if spec.weights is not None and spec.kind in {"baseline", "prune", "proxy", "dense"}:
         fit(network, node.weights(spec.weights))
     network.to(node.device)
     if spec.kind == "latency":
         return dict(_time_forward(spec, node, network, data))
     if spec.kind == "predictor":
         return dict(_learn_latency(spec, node, network, data, report))
+    if spec.kind == "proxy":
+        return dict(_judge(spec, node, network, data, report))
     return dict(_train(spec, node, network, data, report, checkpoints))
 
 
 def _check_spec(spec: TrialSpec) -> None:
-    if spec.kind in {"prune", "dense"} and spec.weights is None:
+    if spec.kind in {"prune", "proxy", "dense"} and spec.weights is None:
         raise TrialSpecError(spec.kind, "it starts from weights, and none are named.")
-    if spec.kind == "prune" and spec.method is None:
+    if spec.kind in {"prune", "proxy"} and spec.method is None:
         raise TrialSpecError(spec.kind, "no pruning method is named.")
     if spec.kind in {"scratch", "latency"} and spec.plan is None:
         raise TrialSpecError(spec.kind, "it builds the shape of a plan, and none is given.")
@@ -241,6 +249,35 @@ def _train(
     )
 
 
+def _judge(
+    spec: TrialSpec, node: Node, network: nn.Module, data: DataSet, report: Report
+) -> ProxyResult:
+    """Shrink and re-calibrate a network, and see what it is worth before any training.
+
+    Its weights are not kept: plan and starting weights rebuild it.
+    """
+    base = count_cost(network, data.info.input_shape)
+    layout = _layout(spec, network, data)
+    session = PruningSession(spec, data, node.device, node.files, report, layout)
+    plan, difference = _prune(session, network)
+    found = session.judge(network, spec.judge_images)
+    if not math.isfinite(found.loss):
+        raise DivergedError("validation", 0, spec.recipe.learning_rate)
+    return ProxyResult(
+        **_shape_result(spec, node, network, data, base, plan),
+        val_accuracy=found.accuracy,
+        val_loss=found.loss,
+        val_images=found.images,
+        masked_difference=difference,
+        samples_seen=sum(session.meter.images.values()),
+        seconds_select=session.meter.seconds["select"],
+        seconds_statistics=session.seconds_statistics,
+        statistics_computed=session.statistics_computed,
+        statistics_reused=session.statistics_reused,
+        notes=session.notes,
+    )
+
+
 def _layout(spec: TrialSpec, network: nn.Module, data: DataSet) -> Layout:
     return layout_of(network, data.info.input_shape, spec.layers, spec.unit)
 
@@ -261,7 +298,9 @@ def _prune(session: PruningSession, network: nn.Module) -> tuple[PruningPlan, fl
     if spec.recipe.recalibration_images:
         with session.meter.act("recover"):
             batches = session.batches(spec.recipe.recalibration_images, spec.recipe.batch_size)
-            recalibrate_batch_norm(network, batches)
+            number_type = autocast(session.device, spec.recipe)
+            with number_type, channels_last(network, session.device) as memory_format:
+                recalibrate_batch_norm(network, batches, memory_format)
     return plan, difference
 
 

@@ -34,6 +34,11 @@ class BatchNormScale(PruningMethod):
     sparsity: Annotated[float, Field(ge=0.0)] = 0.0  #: Weight of the sum of scales in the loss.
     sparse_share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5  #: Epochs trained sparsely.
 
+    @property
+    def trains(self) -> bool:
+        """Sparse training comes before the choice."""
+        return self.sparsity > 0.0
+
     def check(self, network: nn.Module, layout: Layout) -> None:
         """Refuse a network in which a prunable convolution has no batch norm with a scale.
 

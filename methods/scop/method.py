@@ -53,6 +53,11 @@ class Scop(PruningMethod):
     saturation: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5  #: End when so many are at 0 or 1.
     images: Annotated[int, Field(ge=2)] = 2048  #: Training images ``pca_gaussian`` is fitted to.
 
+    @property
+    def trains(self) -> bool:
+        """Its factors learn on the images and their knockoffs."""
+        return True
+
     def check(self, network: nn.Module, layout: Layout) -> None:
         """Refuse joint statistics for a network without batch norms.
 

@@ -58,6 +58,11 @@ class StripeWise(PruningMethod):
     weight_decay: Annotated[float, Field(ge=0.0)] | None = None
 
     @property
+    def trains(self) -> bool:
+        """The skeleton learns with the network."""
+        return True
+
+    @property
     def sets_cost(self) -> bool:
         """Whether the cost is an outcome of alpha and delta."""
         return self.mode == "native"

@@ -73,6 +73,11 @@ class WeightGates(PruningMethod):
     batch_size: Annotated[int, Field(ge=1)] | None = None  #: Of those; null: 128, on a CPU 32.
 
     @property
+    def trains(self) -> bool:
+        """Gates learn with the network."""
+        return True
+
+    @property
     def predictor(self) -> PredictorSettings | None:
         """How latency is learned; None with cost ``macs``."""
         if self.cost != "latency":

@@ -4,6 +4,7 @@ from math import ceil
 
 from orchestrator.agenda.trial_matrix import census
 from orchestrator.specification.spec import SweepSpec
+from search_spaces.samplers import BLIND
 from tracking.places import Role
 
 #: Proposals under way per worker that keep workers busy where trials differ in length: a search
@@ -18,7 +19,12 @@ def say_if_idle(spec: SweepSpec) -> str | None:
         spec.search.window,
     )
     workers, under_way = spec.resources.workers, window * len(searches)
-    if not searches or under_way >= workers or window >= spec.search.trials:
+    if (
+        spec.search.sampler in BLIND
+        or not searches
+        or under_way >= workers
+        or window >= spec.search.trials
+    ):
         return None
     enough = min(spec.search.trials, ceil(AHEAD * workers / len(searches)))
     return (

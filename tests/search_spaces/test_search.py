@@ -16,6 +16,7 @@ from search_spaces import (
     SearchOrderError,
     SearchSettingsError,
 )
+from search_spaces.samplers import BLIND
 
 DIMENSIONS = [f"layer{i}.conv1" for i in range(6)]
 
@@ -150,6 +151,17 @@ def test_seeds_give_different_searches(sampler: str) -> None:
         search.ask(0)
         seconds.append(search.ask(1).params)
     assert seconds[0] != seconds[1]
+
+
+@pytest.mark.parametrize("sampler", sorted(BLIND))
+def test_a_sampler_that_looks_at_no_result_waits_for_none(sampler: str) -> None:
+    ahead, behind = (Search(DIMENSIONS, sampler=sampler, window=1, seed=4) for _ in range(2))
+    early = [ahead.ask(number).params for number in range(12)]
+    late = []
+    for number in range(12):
+        late.append(behind.ask(number).params)
+        behind.tell(number, [float(number)], "completed")
+    assert early == late
 
 
 def test_a_search_may_run_ahead_of_results_by_its_window() -> None:

@@ -98,6 +98,47 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     torch.set_num_threads(threads)
 
 
+class TestProxy:
+    RECIPE: ClassVar[dict[str, Any]] = {
+        "epochs": 0,
+        "batch_size": 32,
+        "learning_rate": 0.02,
+        "recalibration_images": 100,
+    }
+
+    def test_it_sees_what_a_trial_would_start_its_recovery_from(self, bench: Bench) -> None:
+        proxy = bench.run(kind="proxy", recipe=self.RECIPE)
+        trial = bench.run(recipe={**self.RECIPE, "epochs": 1})
+        assert proxy["val_accuracy"] == trial["val_accuracy_before"]
+        assert proxy["kept"] == trial["kept"]
+        assert proxy["macs"] == trial["macs"] < proxy["base_macs"]
+        assert proxy["val_images"] == 40
+
+    def test_it_is_judged_on_as_many_images_as_it_says(self, bench: Bench) -> None:
+        assert bench.run(kind="proxy", recipe=self.RECIPE, judge_images=25)["val_images"] == 25
+
+    def test_it_reads_no_test_image_trains_nothing_and_keeps_no_weights(self, bench: Bench) -> None:
+        proxy = bench.run(kind="proxy", recipe=self.RECIPE)
+        assert not {key for key in proxy if "test" in key}
+        assert bench.reports == []
+        assert proxy["samples_seen"] == 100
+        assert not {"weights", "artifacts"} & proxy.keys()
+
+    def test_the_same_proposal_is_worth_the_same(self, bench: Bench) -> None:
+        one, two = (bench.run(kind="proxy", recipe=self.RECIPE) for _ in range(2))
+        assert {k: v for k, v in one.items() if k not in BY_THE_CLOCK} == {
+            k: v for k, v in two.items() if k not in BY_THE_CLOCK
+        }
+
+    def test_reduced_precision_is_near(self, bench: Bench) -> None:
+        exact = bench.run(kind="proxy", recipe=self.RECIPE)
+        rounded = bench.run(kind="proxy", recipe={**self.RECIPE, "precision": "bfloat16"})
+        assert abs(exact["val_accuracy"] - rounded["val_accuracy"]) <= 100 * 2 / 40
+
+    def test_other_trials_keep_their_names(self, bench: Bench) -> None:
+        assert "judge_images" not in bench.spec().model_dump()
+
+
 class TestBaseline:
     def test_learns_the_digits_and_stores_what_it_learned(self, bench: Bench) -> None:
         result = bench.baseline

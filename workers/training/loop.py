@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -91,6 +91,12 @@ def channels_last(network: nn.Module, device: torch.device) -> Iterator[torch.me
         yield torch.channels_last
     finally:
         network.to(memory_format=torch.contiguous_format)
+
+
+def autocast(device: torch.device, recipe: Recipe) -> AbstractContextManager[object]:
+    """Compute in the recipe's number type; weights stay as they are."""
+    reduced = recipe.precision == "bfloat16"
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=reduced)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -215,8 +221,7 @@ def train_epoch(
 def _loss(
     network: nn.Module, images: Tensor, labels: Tensor, recipe: Recipe, hooks: Hooks
 ) -> Tensor:
-    reduced = recipe.precision == "bfloat16"
-    with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=reduced):
+    with autocast(images.device, recipe):
         logits = network(images)
     loss = F.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing)
     return loss + hooks.loss_term(network) if hooks.loss_term else loss

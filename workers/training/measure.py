@@ -75,7 +75,7 @@ def evaluate(
     loss: Tensor | float = 0.0
     with evaluation_mode(network):
         for images, labels in batches:
-            logits = network(images.contiguous(memory_format=memory_format))
+            logits = network(images.contiguous(memory_format=memory_format)).float()
             correct = correct + (logits.argmax(dim=1) == labels).sum()
             loss = loss + F.cross_entropy(logits, labels, reduction="sum").double()
             images_seen += len(labels)
@@ -88,7 +88,11 @@ def evaluate(
     )
 
 
-def recalibrate_batch_norm(network: nn.Module, batches: Iterable[Batch]) -> int:
+def recalibrate_batch_norm(
+    network: nn.Module,
+    batches: Iterable[Batch],
+    memory_format: torch.memory_format = torch.contiguous_format,
+) -> int:
     """Replace the running statistics of every batch norm by averages over ``batches``.
 
     Weights stay as they are; a network without batch norms is not run.
@@ -115,7 +119,7 @@ def recalibrate_batch_norm(network: nn.Module, batches: Iterable[Batch]) -> int:
             norm.train()
         try:
             for images, _ in batches:
-                network(images)
+                network(images.contiguous(memory_format=memory_format))
                 images_seen += len(images)
         finally:
             for norm, momentum in zip(norms, momenta, strict=True):

@@ -24,6 +24,7 @@ from workers.training.loop import (
     EpochPosition,
     Hooks,
     Training,
+    autocast,
     channels_last,
     make_optimizer,
     train_epoch,
@@ -277,6 +278,17 @@ class TrainingSession:
     def validate(self, network: nn.Module) -> Evaluation:
         """Evaluate ``network`` on the validation split; charged to measuring."""
         return self._evaluate(network, self._data.val)
+
+    def judge(self, network: nn.Module, images: int | None) -> Evaluation:
+        """Evaluate ``network`` on the first validation images, in the recipe's number type.
+
+        Args:
+            network: Evaluated as it stands.
+            images: How many, a random sample; None: all.
+        """
+        split = self._data.val if images is None else self._data.val.first(images)
+        with autocast(self.device, self.spec.recipe):
+            return self._evaluate(network, split)
 
     def test(self, network: nn.Module) -> Evaluation:
         """Evaluate ``network`` on the test split: once per trial, when all else is done.
