@@ -25,12 +25,12 @@ def minutes(spec: TrialSpec) -> float:
     return 300.0 * random.Random(spec.uid).lognormvariate(0.0, 0.5)
 
 
-def run_search(folder: Path, trials: int, window: int) -> list[Stint]:
+def run_search(folder: Path, sampler: str, trials: int, window: int) -> list[Stint]:
     """Run eight searches on 64 workers and return what these did."""
     spec = specification(
         arms=list(ARMS),
         targets={"macs_reduction": [0.3, 0.5]},
-        search={"sampler": "random", "trials": trials, "window": window},
+        search={"sampler": sampler, "trials": trials, "window": window},
         controls=OFF,
     )
     backend = VirtualBackend(WORKERS, simulate, minutes, clock=still)
@@ -43,15 +43,18 @@ def share_busy(stints: list[Stint]) -> float:
     return utilisation(stints, WORKERS, *searching(stints, WORKERS, seed=0))
 
 
-def test_sixty_four_workers_are_busy_when_the_windows_are_wide_enough(tmp_path: Path) -> None:
-    stints = run_search(tmp_path, trials=40, window=32)
+@pytest.mark.parametrize(("sampler", "window"), [("nsga2", 32), ("random", 1)])
+def test_sixty_four_workers_are_busy_when_the_windows_are_wide_enough_or_do_not_matter(
+    tmp_path: Path, sampler: str, window: int
+) -> None:
+    stints = run_search(tmp_path, sampler, trials=40, window=window)
     assert sum(stint.kind == "prune" and stint.seed == 0 for stint in stints) > 300
     assert share_busy(stints) > 0.98
 
 
 def test_windows_that_add_up_to_the_workers_leave_some_idle(tmp_path: Path) -> None:
     # The next proposal of a search waits for its oldest trial, not for any of them.
-    stints = run_search(tmp_path, trials=20, window=8)
+    stints = run_search(tmp_path, "nsga2", trials=20, window=8)
     assert 0.4 < share_busy(stints) < 0.9
 
 
