@@ -37,7 +37,7 @@ class ImageError(DataError):
 
 
 class TestSplitReadError(WorkerError, RuntimeError):
-    """The test split was asked for a second time within one trial."""
+    """The test split was asked for a second time within one trial, or by a trial of a search."""
 
     __test__ = False  # the name begins like a test class
 
@@ -47,8 +47,9 @@ class TestSplitReadError(WorkerError, RuntimeError):
 
     def __str__(self) -> str:
         return (
-            f"The test split of {self.data_set!r} was already read in this trial; it is read once, "
-            "at the end, so that nothing is chosen by looking at it. Use the validation split."
+            f"The test split of {self.data_set!r} cannot be read here: a trial reads it once, at "
+            "its end, and a trial of a search not at all, so that nothing is chosen by looking at "
+            "it. Use the validation split."
         )
 
 

@@ -129,6 +129,8 @@ def export_trial(
 
 def _model_card(spec: TrialSpec, result: Mapping[str, Any]) -> str:
     how = f"method {spec.method}" if spec.method else f"kind {spec.kind}"
+    test = result.get("test_accuracy")
+    tested = "" if test is None else f"{test:.2f} % (test), "
     return f"""# {spec.model.name}, {how}
 
 | | this network | dense | removed |
@@ -138,8 +140,8 @@ def _model_card(spec: TrialSpec, result: Mapping[str, Any]) -> str:
 | parameters | {result["params"]:,} | {result["base_params"]:,} \
 | {result["params_reduction"]:.1%} |
 
-Accuracy on {spec.data.name}: {result["test_accuracy"]:.2f} % (test), \
-{result["val_accuracy"]:.2f} % (validation); one run, seed {spec.seed}.
+Accuracy on {spec.data.name}: {tested}{result["val_accuracy"]:.2f} % (validation); one run, \
+seed {spec.seed}.
 
 Load it with prunesweep installed: \
 `from workers.rebuild import load_pruned; network = load_pruned("this/folder")`

@@ -41,15 +41,22 @@ class ShapeResult(TypedDict):
     seconds_total: float  #: From start to result, loading and measuring included.
 
 
-class TrialResult(ShapeResult):
+class ResultOnTest(TypedDict, total=False):
+    """What the test split says, read once after the last epoch; nothing in trials of a search."""
+
+    test_accuracy: float  #: Percent.
+    test_loss: float
+    test_images: int
+    test_correct: str  #: Which were got right, in test order; read by `tracking.answers`.
+
+
+class TrialResult(ShapeResult, ResultOnTest):
     """Result of a trial that trains; accuracies in percent, times in seconds."""
 
     val_accuracy: float  #: After the last epoch, on the validation split: what search optimises.
     val_accuracy_best: float  #: Best epoch of recovery, on the validation split.
     val_accuracy_before: float  #: Of the network that recovery starts from.
-    test_accuracy: float  #: After the last epoch; the test split is read once.
     val_loss: float
-    test_loss: float
     masked_difference: float  #: Largest |masked - shrunk| logit, relative to the largest logit.
     epochs_select: float  #: Statistics included; a call that ended early counts its share.
     epochs_recover: float

@@ -135,6 +135,8 @@ class TrialSpec(Settings):
     )
     #: Content hash of the latency predictor that the method trains against.
     predictor: str | None = Field(default=None, exclude_if=lambda name: name is None)
+    #: The test split is read, once, at the end; not by trials of a search, which choose by others.
+    reads_test: bool = Field(default=True, exclude_if=lambda reads: reads)
 
     @property
     def is_exclusive(self) -> bool:

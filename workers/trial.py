@@ -21,6 +21,7 @@ from methods import (
     shrink,
 )
 from methods.structure.latency_predictor import PredictorSettings
+from tracking.answers import pack_answers
 from workers.data import DataSet
 from workers.errors import StoppedError, WorkerError
 from workers.models import build_model
@@ -33,6 +34,7 @@ from workers.results import (
     LatencyResult,
     PredictorResult,
     ProxyResult,
+    ResultOnTest,
     ShapeResult,
     TrialResult,
 )
@@ -217,13 +219,10 @@ def _train(
         "masked_difference": difference,
         "before": asdict(before),
     }
-    with session.meter.act("recover"):
-        session.train(network, session.steps_left / session.steps_per_epoch, state=NO_STATE)
-    after = session.validate(network)
-    test = session.test(network)
-    for split, found in (("validation", after), ("test", test)):
-        if not math.isfinite(found.loss):
-            raise DivergedError(split, spec.recipe.epochs, spec.recipe.learning_rate)
+    after = _recover(session, network) or before
+    if not math.isfinite(after.loss):
+        raise DivergedError("validation", spec.recipe.epochs, spec.recipe.learning_rate)
+    test = _test(session, network)
     weights, artifacts = _store(spec, node, network, plan)
     meter = session.meter
     return TrialResult(
@@ -231,9 +230,8 @@ def _train(
         val_accuracy=after.accuracy,
         val_accuracy_best=session.best.get("recover", after.accuracy),
         val_accuracy_before=before.accuracy,
-        test_accuracy=test.accuracy,
         val_loss=after.loss,
-        test_loss=test.loss,
+        **test,
         masked_difference=difference,
         epochs_select=session.epochs_spent("select", "statistics"),
         epochs_recover=session.epochs_spent("recover"),
@@ -275,6 +273,31 @@ def _judge(
         statistics_computed=session.statistics_computed,
         statistics_reused=session.statistics_reused,
         notes=session.notes,
+    )
+
+
+def _recover(session: TrainingSession, network: nn.Module) -> Evaluation | None:
+    """Train with what is left of the budget; None where nothing is."""
+    if not session.steps_left:
+        return None
+    with session.meter.act("recover"):
+        session.train(network, session.steps_left / session.steps_per_epoch, state=NO_STATE)
+    return session.latest
+
+
+def _test(session: TrainingSession, network: nn.Module) -> ResultOnTest:
+    """Read the test split, where the trial may."""
+    spec = session.spec
+    if not spec.reads_test:
+        return {}
+    found, correct = session.test(network)
+    if not math.isfinite(found.loss):
+        raise DivergedError("test", spec.recipe.epochs, spec.recipe.learning_rate)
+    return ResultOnTest(
+        test_accuracy=found.accuracy,
+        test_loss=found.loss,
+        test_images=found.images,
+        test_correct=pack_answers(correct.numpy()),
     )
 
 

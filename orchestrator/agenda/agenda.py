@@ -186,6 +186,7 @@ class Agenda:
                 place = Place(Role.SEARCH, study.arm.name, study.label, proposal.number)
                 predictor = self._predictors.of(study.arm.name)
                 trial = self._prune(choice, study.target, self._spec.search.seed, predictor)
+                trial = trial.model_copy(update={"reads_test": False})
                 self._open[place] = trial.uid
                 found.append(Wanted(place=place, trial=trial, proposal=proposal))
         return found

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from methods import Layout, removed_count
+from tracking.answers import pack_answers
 from workers.data import DataInfo, describe
 from workers.models import build_model
 from workers.networks.shapes import layout_of
@@ -24,6 +25,7 @@ from workers.results import (
     LatencyRecord,
     LatencyResult,
     PredictorResult,
+    ResultOnTest,
     ShapeResult,
     TrialResult,
 )
@@ -183,9 +185,8 @@ def _trial_result(spec: TrialSpec, kept: Mapping[str, int], accuracy: float) -> 
         val_accuracy=accuracy,
         val_accuracy_best=accuracy,
         val_accuracy_before=accuracy / 2,
-        test_accuracy=round(accuracy - _chance("test", spec.seed), 2),
         val_loss=1 - accuracy / 100,
-        test_loss=1 - accuracy / 100,
+        **_on_test(spec, accuracy),
         masked_difference=0.0,
         epochs_select=0.0,
         epochs_recover=float(spec.recipe.epochs),
@@ -198,6 +199,20 @@ def _trial_result(spec: TrialSpec, kept: Mapping[str, int], accuracy: float) -> 
         notes={},
         weights=content_hash(["weights", spec.uid]),
         artifacts={},
+    )
+
+
+def _on_test(spec: TrialSpec, accuracy: float) -> ResultOnTest:
+    if not spec.reads_test:
+        return {}
+    images = 10_000
+    tested = round(accuracy - _chance("test", spec.seed), 2)
+    correct = np.arange(images) < round(tested / 100 * images)
+    return ResultOnTest(
+        test_accuracy=tested,
+        test_loss=1 - accuracy / 100,
+        test_images=images,
+        test_correct=pack_answers(correct),
     )
 
 

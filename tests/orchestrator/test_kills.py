@@ -270,7 +270,7 @@ class TestRealTrials:
             assert trial.state is TrialState.COMPLETED
             if entry.place.role is not Role.LATENCY:
                 place = str(entry.place)
-                found[place] = [(trial.result or {})[key] for key in keys]
+                found[place] = [(trial.result or {}).get(key) for key in keys]
         return found
 
 

@@ -93,6 +93,16 @@ def test_the_folder_holds_data_only_and_a_model_card(exported: Path, pruned: Tri
     assert "load_pruned(" in card
 
 
+def test_the_card_of_a_search_trial_says_nothing_of_the_test_split(
+    node: Node, pruned: Trial, tmp_path: Path
+) -> None:
+    spec, result = pruned
+    searched = {key: value for key, value in result.items() if not key.startswith("test_")}
+    export_trial(spec, searched, node.artifacts, tmp_path / "searched")
+    card = (tmp_path / "searched" / "README.md").read_text()
+    assert f"Accuracy on digits: {result['val_accuracy']:.2f} % (validation)" in card
+
+
 def test_the_line_on_the_card_loads_the_network(exported: Path) -> None:
     card = (exported / "README.md").read_text()
     line = next(part for part in card.split("`") if "load_pruned(" in part)

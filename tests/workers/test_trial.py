@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 import methods
+import workers.training.session
 import workers.trial
 from methods import (
     PruningMethod,
@@ -19,6 +20,7 @@ from methods import (
     UnknownMethodError,
 )
 from methods.base import prune_lowest
+from tracking.answers import unpack_answers
 from tracking.artifacts import ArtifactNotFoundError, ArtifactStore
 from workers.data import describe
 from workers.errors import ArtifactCorruptError, BudgetError, WeightsMismatchError
@@ -28,6 +30,7 @@ from workers.networks.shapes import layout_of, shrink_fresh
 from workers.node.node import DeviceError, Node, resolve_device, weights_path
 from workers.settings import DataSettings, LayerSettings, ModelSettings, Recipe, TrialSpec
 from workers.training.loop import DivergedError
+from workers.training.measure import Evaluation, evaluate_each
 from workers.trial import (
     DataChangedError,
     MaskedDifferenceError,
@@ -258,6 +261,53 @@ class TestPrune:
         changed = {name for name in before if not torch.equal(before[name], after[name])}
         assert {name.split(".")[1] for name in changed} >= {"running_mean", "running_var"}
         assert not any(name.endswith(("weight", "bias")) for name in changed)
+
+
+class TestTestSplit:
+    def test_a_search_trial_holds_nothing_of_it_and_the_same_numbers_otherwise(
+        self, bench: Bench, result: dict[str, Any]
+    ) -> None:
+        found = bench.run(reads_test=False)
+        of_test = {"test_accuracy", "test_loss", "test_images", "test_correct"}
+        assert result.keys() - found.keys() == of_test
+        known = BY_THE_CLOCK | of_test | {"artifacts"}  # a plan lies under its trial's uid
+        assert {k: v for k, v in found.items() if k not in known} == {
+            k: v for k, v in result.items() if k not in known
+        }
+
+    def test_which_images_were_right_is_kept_in_test_order(
+        self, bench: Bench, result: dict[str, Any]
+    ) -> None:
+        correct = unpack_answers(result["test_correct"], result["test_images"])
+        assert 100 * correct.mean() == pytest.approx(result["test_accuracy"])
+        network = build_model(ModelSettings(name="digits_net"), 10, 1)
+        plan = PruningPlan.from_json(result["plan"])
+        shrink_fresh(network, plan, layout_of(network, (1, 8, 8), LayerSettings()))
+        weights = bench.node.artifacts.read_bytes(result["artifacts"]["weights"])
+        network.load_state_dict(from_safetensors(weights))
+        network.eval()
+        data = bench.node.data(DATA).for_trial()
+        images, labels = next(data.eval_batches(data.take_test(), 100))
+        assert (network(images).argmax(dim=1) == labels).tolist() == correct.tolist()
+
+    def test_identity_changes_for_search_trials_only(self, bench: Bench) -> None:
+        spec = bench.spec()
+        assert "reads_test" not in spec.model_dump(mode="json")
+        assert bench.spec(reads_test=True).uid == spec.uid != bench.spec(reads_test=False).uid
+
+    def test_the_validation_split_is_evaluated_once_an_epoch_and_once_before(
+        self, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        calls: list[int] = []
+
+        def counted(*args: Any) -> tuple[Evaluation, torch.Tensor]:
+            calls.append(1)
+            return evaluate_each(*args)
+
+        monkeypatch.setattr(workers.training.session, "evaluate_each", counted)
+        found = bench.run(reads_test=False)
+        assert len(calls) == 1 + 2
+        assert found["val_accuracy"] == bench.reports[-1][1]["val_accuracy"]
 
 
 class TestControls:

@@ -78,13 +78,16 @@ def make_optimizer(recipe: Recipe, network: nn.Module) -> Optimizer:
 
 @contextmanager
 def channels_last(network: nn.Module, device: torch.device) -> Iterator[torch.memory_format]:
-    """Hold the weights channels-last where that is faster; they are contiguous again afterwards.
+    """Hold the weights channels-last where that is faster; afterwards they are as found.
 
     Yields:
         The memory format that images should have.
     """
     if device.type not in {"cuda", "cpu"}:
         yield torch.contiguous_format
+        return
+    if any(not weight.is_contiguous() for weight in network.parameters()):
+        yield torch.channels_last  # an epoch ends with an evaluation, and another may follow
         return
     network.to(memory_format=torch.channels_last)
     try:

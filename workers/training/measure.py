@@ -70,22 +70,35 @@ def evaluate(
     Raises:
         EmptySplitError: ``batches`` holds no image.
     """
-    images_seen = 0
-    correct: Tensor | int = 0
+    return evaluate_each(network, batches, memory_format)[0]
+
+
+def evaluate_each(
+    network: nn.Module,
+    batches: Iterable[Batch],
+    memory_format: torch.memory_format = torch.contiguous_format,
+) -> tuple[Evaluation, Tensor]:
+    """Measure as `evaluate` does, and say which images were got right: bool ``[N]``, on the CPU.
+
+    Raises:
+        EmptySplitError: ``batches`` holds no image.
+    """
+    right: list[Tensor] = []
     loss: Tensor | float = 0.0
     with evaluation_mode(network):
         for images, labels in batches:
             logits = network(images.contiguous(memory_format=memory_format)).float()
-            correct = correct + (logits.argmax(dim=1) == labels).sum()
+            right.append(logits.argmax(dim=1) == labels)
             loss = loss + F.cross_entropy(logits, labels, reduction="sum").double()
-            images_seen += len(labels)
-    if not images_seen:
+    if not right:
         raise EmptySplitError("evaluate")
-    return Evaluation(
-        accuracy=100.0 * int(correct) / images_seen,
-        loss=float(loss) / images_seen,
-        images=images_seen,
+    correct = torch.cat(right).cpu()
+    found = Evaluation(
+        accuracy=100.0 * int(correct.sum()) / len(correct),
+        loss=float(loss) / len(correct),
+        images=len(correct),
     )
+    return found, correct
 
 
 def recalibrate_batch_norm(

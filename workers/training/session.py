@@ -7,6 +7,7 @@ are the same for many trials.
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from methods import NO_STATE, CostTarget, Layout, Schedule, State, Stateful
 from methods.base import EpochHook, PruningSchedule, StepHook
 from methods.structure.latency_predictor import LatencyPredictor
 from workers.data import DataSet, Split
-from workers.errors import BudgetError
+from workers.errors import BudgetError, TestSplitReadError
 from workers.files import SharedFiles
 from workers.networks.checkpoints import weights_hash
 from workers.settings import TrialSpec
@@ -29,7 +30,7 @@ from workers.training.loop import (
     make_optimizer,
     train_epoch,
 )
-from workers.training.measure import Batch, Evaluation, evaluate
+from workers.training.measure import Batch, Evaluation, evaluate_each
 from workers.training.meter import Act, Meter
 from workers.training.seeds import derive_seed
 from workers.training.shared_statistics import (
@@ -75,6 +76,7 @@ class TrainingSession:
         self.seed = spec.seed
         self.meter = Meter(device)
         self.best: dict[Act, float] = {}  #: Best validation accuracy after an epoch, by act.
+        self.latest: Evaluation | None = None  #: On the validation split, after the last epoch.
         self.notes: dict[str, float] = {}  #: What the method recorded of its choice.
         self.statistics_computed = 0
         self.statistics_reused = 0
@@ -251,6 +253,7 @@ class TrainingSession:
             "reported": self._reported,
             "meter": self.meter.state_dict(),
             "best": self.best,
+            "latest": asdict(self.latest) if self.latest else None,
             "notes": self.notes,
             "statistics_computed": self.statistics_computed,
             "statistics_reused": self.statistics_reused,
@@ -261,6 +264,7 @@ class TrainingSession:
         self._reported = state["reported"]
         self.meter.load_state_dict(state["meter"])
         self.best, self.notes = {**state["best"]}, {**state["notes"]}
+        self.latest = Evaluation(**state["latest"]) if state["latest"] else None
         self.statistics_computed = state["statistics_computed"]
         self.statistics_reused = state["statistics_reused"]
         self.seconds_statistics = state["seconds_statistics"]
@@ -277,7 +281,7 @@ class TrainingSession:
 
     def validate(self, network: nn.Module) -> Evaluation:
         """Evaluate ``network`` on the validation split; charged to measuring."""
-        return self._evaluate(network, self._data.val)
+        return self._evaluate(network, self._data.val)[0]
 
     def judge(self, network: nn.Module, images: int | None) -> Evaluation:
         """Evaluate ``network`` on the first validation images, in the recipe's number type.
@@ -288,21 +292,26 @@ class TrainingSession:
         """
         split = self._data.val if images is None else self._data.val.first(images)
         with autocast(self.device, self.spec.recipe):
-            return self._evaluate(network, split)
+            return self._evaluate(network, split)[0]
 
-    def test(self, network: nn.Module) -> Evaluation:
+    def test(self, network: nn.Module) -> tuple[Evaluation, Tensor]:
         """Evaluate ``network`` on the test split: once per trial, when all else is done.
 
+        Returns:
+            The evaluation, and which images were got right: bool ``[N]``, in test order.
+
         Raises:
-            TestSplitReadError: This was called before.
+            TestSplitReadError: This was called before, or the trial is one of a search.
         """
+        if not self.spec.reads_test:
+            raise TestSplitReadError(self._data.info.name)
         return self._evaluate(network, self._data.take_test())
 
-    def _evaluate(self, network: nn.Module, split: Split) -> Evaluation:
+    def _evaluate(self, network: nn.Module, split: Split) -> tuple[Evaluation, Tensor]:
         size = EVALUATION_BATCH.get(self.device.type, EVALUATION_BATCH_ELSEWHERE)
         with self.meter.act("measure"), channels_last(network, self.device) as memory_format:
             batches = self._data.eval_batches(split, size)
-            return evaluate(network, batches, memory_format)
+            return evaluate_each(network, batches, memory_format)
 
     def _report_epoch(self, network: nn.Module, train_loss: float, rate: float) -> None:
         act = self.meter.current
@@ -310,6 +319,7 @@ class TrainingSession:
         if not math.isfinite(found.loss):
             raise DivergedError("validation", self._steps / self.steps_per_epoch, rate)
         self.best[act] = max(self.best.get(act, 0.0), found.accuracy)
+        self.latest = found
         self._reported = max(self._reported + 1, -(-self._steps // self.steps_per_epoch))
         self._report(
             self._reported,

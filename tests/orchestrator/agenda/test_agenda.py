@@ -91,6 +91,14 @@ def fails(when: Callable[[Place], bool]) -> Verdict:
     return lambda wanted, result: None if when(wanted.place) else result
 
 
+class TestTestSplit:
+    def test_search_trials_do_not_read_it_and_all_else_that_trains_does(self) -> None:
+        given = Play.of(specification()).through()
+        for wanted in given:
+            assert wanted.trial.reads_test == (wanted.place.role is not Role.SEARCH), wanted.place
+        assert {w.place.role for w in given} == {*Role} - {Role.PREDICTOR}
+
+
 class TestPhases:
     def test_the_baseline_comes_first_and_alone(self) -> None:
         play = Play.of(specification())

@@ -81,7 +81,7 @@ def test_a_given_normalisation_is_used(tmp_path: Path) -> None:
 def test_the_test_split_is_handed_out_once_per_trial(data: DataSet) -> None:
     trial = data.for_trial()
     trial.take_test()
-    with pytest.raises(TestSplitReadError, match="'digits' was already read"):
+    with pytest.raises(TestSplitReadError, match="'digits' cannot be read here"):
         trial.take_test()
     assert len(data.for_trial().take_test()) == data.info.test_images
 

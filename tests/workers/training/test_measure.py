@@ -5,7 +5,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from workers.training.measure import EmptySplitError, evaluate, recalibrate_batch_norm
+from workers.training.measure import (
+    EmptySplitError,
+    evaluate,
+    evaluate_each,
+    recalibrate_batch_norm,
+)
 
 
 class Says(nn.Module):
@@ -45,6 +50,11 @@ class TestEvaluate:
         assert network[0].training
         assert not network[1].training
         assert torch.equal(network[0].running_mean, before)  # type: ignore[arg-type]
+
+    def test_says_which_images_were_right_in_their_order(self) -> None:
+        found, correct = evaluate_each(Says(), [batch([1, 0, 1], [1, 1, 1]), batch([0], [0])])
+        assert correct.tolist() == [True, False, True, True]
+        assert found.accuracy == 75.0
 
     def test_refuses_an_empty_split(self) -> None:
         with pytest.raises(EmptySplitError, match="no image to evaluate"):

@@ -12,7 +12,7 @@ from methods import LayerPolicy, Step, find_layout
 from methods.base import Session
 from tracking.artifacts import ArtifactStore
 from workers.data import DataSet, load
-from workers.errors import BudgetError
+from workers.errors import BudgetError, TestSplitReadError
 from workers.files import SharedFiles
 from workers.models import build_model
 from workers.networks.checkpoints import weights_hash
@@ -133,6 +133,20 @@ class TestBudget:
             sizes = [len(images) for images, _ in session.batches(50, 32)]
         assert sizes == [32, 18]
         assert session.meter.images["select"] == 50
+
+
+class TestTestSplit:
+    def test_is_refused_to_trials_of_a_search(self, sessions: Sessions) -> None:
+        session, net = sessions.new(RECIPE, reads_test=False), network()
+        with pytest.raises(TestSplitReadError, match="a trial of a search not at all"):
+            session.test(net)
+
+    def test_is_read_once(self, sessions: Sessions) -> None:
+        session, net = sessions.new(RECIPE), network()
+        found, correct = session.test(net)
+        assert found.images == len(correct)
+        with pytest.raises(TestSplitReadError, match="once, at its end"):
+            session.test(net)
 
 
 class TestTraining:
