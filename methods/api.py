@@ -4,7 +4,6 @@ from methods.base import (
     Filters,
     PruningMethod,
     Session,
-    Step,
     aliases_of,
     available,
     create,
@@ -26,6 +25,7 @@ from methods.errors import (
     UnknownMethodError,
 )
 from methods.functionality import method as _functionality  # noqa: F401
+from methods.hooks import Hooks, Step
 from methods.provable import method as _provable  # noqa: F401
 from methods.schedule import Schedule
 from methods.scop import method as _scop  # noqa: F401
@@ -44,6 +44,7 @@ __all__ = [
     "CostTarget",
     "Filters",
     "Group",
+    "Hooks",
     "LayerPolicy",
     "Layout",
     "LayoutError",

@@ -8,33 +8,17 @@ from typing import Any, ClassVar, Protocol, TypeVar
 
 import torch
 from pydantic import TypeAdapter, ValidationError
-from torch import Tensor, nn, optim
+from torch import Tensor, nn
 
 from methods.errors import MethodError, SettingsError, UnknownMethodError, nearest
-from methods.state import Stateful
+from methods.hooks import Trainer
 from methods.structure.cost import CostTarget
 from methods.structure.groups import Group, Layout, Unit
 from methods.structure.latency_predictor import LatencyPredictor, PredictorSettings
 from methods.structure.plan import PruningPlan, Ratios, removed_count
 
 
-@dataclass(frozen=True, kw_only=True)
-class Step:
-    """One step of training, as its hooks see it."""
-
-    network: nn.Module
-    optimizer: optim.Optimizer
-    epoch: int  #: Epoch of this call to ``train``, from 0.
-    progress: float  #: Share of this call's steps that are done, in [0, 1].
-    images: Tensor  #: ``[N, C, H, W]``
-    labels: Tensor  #: ``[N]``
-
-
-StepHook = Callable[[Step], bool | None]
-EpochHook = Callable[[nn.Module, optim.Optimizer, int], None]
-
-
-class Session(Protocol):
+class Session(Trainer, Protocol):
     """What a trial gives a method: data, training and randomness, all of it charged."""
 
     layout: Layout
@@ -53,23 +37,6 @@ class Session(Protocol):
 
     def batches(self, images: int, batch_size: int = 128) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield training images as they are, ``[N, C, H, W]``, with labels, on the device."""
-
-    def train(
-        self,
-        network: nn.Module,
-        epochs: int,
-        *,
-        after_backward: StepHook | None = None,
-        after_step: StepHook | None = None,
-        after_epoch: EpochHook | None = None,
-        loss_term: Callable[[nn.Module], Tensor] | None = None,
-        state: Stateful | None = None,
-    ) -> None:
-        """Train ``network`` by the sweep's recipe; ``after_step`` may return True to end early.
-
-        A trial that is interrupted goes on within the call where ``state`` gives all that the hooks
-        remember beside the network (``NO_STATE``: nothing); without, the call begins again.
-        """
 
     def statistics(
         self, network: nn.Module, key: str, compute: Callable[[], Mapping[str, Tensor]]

@@ -22,8 +22,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn, optim
 
-from methods.base import PruningMethod, Session, Step, build, prune_lowest
+from methods.base import PruningMethod, Session, build, prune_lowest
 from methods.errors import SettingsError, nearest
+from methods.hooks import Step
 from methods.state import State
 from methods.structure.layout import Group
 from methods.structure.plan import PruningPlan, Ratios, removed_count

@@ -14,6 +14,7 @@ import methods
 from methods import (
     NO_STATE,
     Cost,
+    Hooks,
     Layout,
     PruningPlan,
     count_cost,
@@ -281,7 +282,8 @@ def _recover(session: TrainingSession, network: nn.Module) -> Evaluation | None:
     if not session.steps_left:
         return None
     with session.meter.act("recover"):
-        session.train(network, session.steps_left / session.steps_per_epoch, state=NO_STATE)
+        epochs = session.steps_left / session.steps_per_epoch
+        session.train_with(network, epochs, Hooks(state=NO_STATE))
     return session.latest
 
 

@@ -11,8 +11,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from methods.base import Filters, PruningMethod, Session, Step, register
+from methods.base import Filters, PruningMethod, Session, register
 from methods.errors import MethodError
+from methods.hooks import Step
 from methods.state import NO_STATE
 from methods.structure.layout import Layout
 from methods.structure.plan import PruningPlan, Ratios

@@ -14,8 +14,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn, optim
 
-from methods.base import PruningMethod, Session, Step, register
+from methods.base import PruningMethod, Session, register
 from methods.errors import MethodError
+from methods.hooks import Step
 from methods.scop.knockoffs import Construction, Knockoff, make_knockoff
 from methods.state import State, load_optimizer_state, optimizer_state
 from methods.structure.layout import Group, Layout

@@ -11,8 +11,9 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 from torch import nn
 
-from methods.base import PruningMethod, Session, Step, register
+from methods.base import PruningMethod, Session, register
 from methods.errors import MethodError
+from methods.hooks import Step
 from methods.state import State
 from methods.stripe_wise.removal_order import RemovalOrder
 from methods.stripe_wise.skeletons import Skeletons

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn, optim
 
-from methods.base import Step
+from methods.hooks import Step
 from methods.state import State
 from methods.structure.groups import Group
 from methods.structure.stripe_conv import bare_weight, merge, wear

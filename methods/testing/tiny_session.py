@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn, optim
 
-from methods.base import EpochHook, PruningSchedule, Step, StepHook
+from methods.base import PruningSchedule
 from methods.errors import MethodError
+from methods.hooks import Hooks, Step, Trainer
 from methods.schedule import Schedule
-from methods.state import Stateful
 from methods.structure.cost import CostTarget
 from methods.structure.latency_predictor import LatencyPredictor
 from methods.structure.layout import Layout
@@ -17,7 +17,7 @@ from methods.structure.layout import Layout
 BATCH_SIZE = 16
 
 
-class TinySession:
+class TinySession(Trainer):
     """The services of a trial, on the CPU, for tests of methods and schedules.
 
     The images of a class scatter around a pattern of their own, so there is something to learn.
@@ -70,17 +70,7 @@ class TinySession:
             stop = min(start + batch_size, images)
             yield self.images[start:stop], self.labels[start:stop]
 
-    def train(
-        self,
-        network: nn.Module,
-        epochs: int,
-        *,
-        after_backward: StepHook | None = None,
-        after_step: StepHook | None = None,
-        after_epoch: EpochHook | None = None,
-        loss_term: Callable[[nn.Module], Tensor] | None = None,
-        state: Stateful | None = None,
-    ) -> None:
+    def train_with(self, network: nn.Module, epochs: int, hooks: Hooks) -> None:
         """Train ``network``; it is in training mode afterwards.
 
         Raises:
@@ -113,16 +103,16 @@ class TinySession:
                 )
                 optimizer.zero_grad()
                 loss = F.cross_entropy(network(step.images), step.labels)
-                if loss_term:
-                    loss = loss + loss_term(network)
+                if hooks.loss_term:
+                    loss = loss + hooks.loss_term(network)
                 loss.backward()  # type: ignore[no-untyped-call]
-                if after_backward:
-                    after_backward(step)
+                if hooks.after_backward:
+                    hooks.after_backward(step)
                 optimizer.step()
-                if after_step and after_step(step):
+                if hooks.after_step and hooks.after_step(step):
                     return
-            if after_epoch:
-                after_epoch(network, optimizer, epoch)
+            if hooks.after_epoch:
+                hooks.after_epoch(network, optimizer, epoch)
 
     def statistics(
         self, network: nn.Module, key: str, compute: Callable[[], Mapping[str, Tensor]]

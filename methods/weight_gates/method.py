@@ -14,9 +14,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn, optim
 
-from methods.base import PruningMethod, Session, Step, prune_lowest, register
+from methods.base import PruningMethod, Session, prune_lowest, register
 from methods.criteria.allocation import check_reachable, meet_target
 from methods.errors import MethodError
+from methods.hooks import Step
 from methods.state import State, load_optimizer_state, optimizer_state
 from methods.structure.cost import CostModel, CostTarget, Counts
 from methods.structure.latency_predictor import PredictorSettings

@@ -1,16 +1,16 @@
 import itertools
 import math
-from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor, nn, optim
+from torch import nn, optim
 
-from methods import Schedule, SettingsError, Stateful, create, removed_count, shrink
-from methods.base import EpochHook, Step, StepHook
+from methods import Schedule, SettingsError, create, removed_count, shrink
+from methods.hooks import Hooks, Step
 from methods.schedule import SoftMasks
 from methods.structure.layout import Layout
 from methods.structure.surgery import filter_parameters, soften_filters
@@ -111,25 +111,15 @@ class WatchedSession(TinySession):
         self.after_epochs: list[dict[str, set[int]]] = []
         self.momenta: list[float] = []  #: Momentum of zero filters, each epoch.
 
-    def train(
-        self,
-        network: nn.Module,
-        epochs: int,
-        *,
-        after_backward: StepHook | None = None,
-        after_step: StepHook | None = None,
-        after_epoch: EpochHook | None = None,
-        loss_term: Callable[[nn.Module], Tensor] | None = None,
-        state: Stateful | None = None,
-    ) -> None:
+    def train_with(self, network: nn.Module, epochs: int, hooks: Hooks) -> None:
         def watch_step(step: Step) -> bool | None:
-            result = after_step(step) if after_step else None
+            result = hooks.after_step(step) if hooks.after_step else None
             self.after_steps.append(zero_filters(network, self.layout))
             return result
 
         def watch_epoch(network: nn.Module, optimizer: optim.Optimizer, epoch: int) -> None:
-            if after_epoch:
-                after_epoch(network, optimizer, epoch)
+            if hooks.after_epoch:
+                hooks.after_epoch(network, optimizer, epoch)
             zero = zero_filters(network, self.layout)
             self.after_epochs.append(zero)
             self.momenta.append(
@@ -142,14 +132,8 @@ class WatchedSession(TinySession):
                 )
             )
 
-        super().train(
-            network,
-            epochs,
-            after_backward=after_backward,
-            after_step=watch_step,
-            after_epoch=watch_epoch,
-            loss_term=loss_term,
-            state=state,
+        super().train_with(
+            network, epochs, replace(hooks, after_step=watch_step, after_epoch=watch_epoch)
         )
 
 

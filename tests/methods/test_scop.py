@@ -1,5 +1,6 @@
 import copy
 import inspect
+from dataclasses import replace
 from itertools import pairwise
 from statistics import mean
 from typing import ClassVar, get_type_hints
@@ -10,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from methods import CostTarget, LayerPolicy, Layout, MethodError, create, find_layout, shrink
-from methods.base import Step
+from methods.hooks import Hooks, Step
 from methods.scop import knockoffs as knockoffs_module
 from methods.scop.knockoffs import make_knockoff, pca_gaussian, permuted, white_noise
 from methods.scop.method import Scop, TwoStreams
@@ -287,15 +288,13 @@ class TestLearning:
         seen: list[Tensor] = []
 
         class Looking(TinySession):
-            def train(self, network, epochs, **hooks):  # type: ignore[no-untyped-def]
-                after_step = hooks.pop("after_step")
-
+            def train_with(self, network: nn.Module, epochs: int, hooks: Hooks) -> None:
                 def look(step: Step) -> bool | None:
+                    assert isinstance(network.factors, nn.ParameterList)
                     seen.append(torch.cat([f.detach().clone() for f in network.factors]))
-                    ends: bool | None = after_step(step)
-                    return ends
+                    return hooks.after_step(step) if hooks.after_step else None
 
-                super().train(network, epochs, after_step=look, **hooks)
+                super().train_with(network, epochs, replace(hooks, after_step=look))
 
         layout = EXAMPLES["plain"].layout()
         session = Looking(layout, classes=CLASSES)

@@ -2,7 +2,8 @@
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,14 +19,13 @@ from methods import (
     PruningPlan,
     Schedule,
     SettingsError,
-    Stateful,
     create,
     masked_difference,
     removed_count,
     shrink,
     stated_ratio,
 )
-from methods.base import EpochHook, Step, StepHook
+from methods.hooks import Hooks, Step
 from methods.schedule import PRESETS
 from methods.structure.layout import Group, Layout
 from methods.structure.surgery import soften_filters
@@ -57,36 +57,20 @@ class Diary(TinySession):
         self.pruned: list[dict[str, Tensor]] = []  #: After what the schedule then did.
         self.stepped: list[dict[str, Tensor]] = []  #: After each step.
 
-    def train(
-        self,
-        network: nn.Module,
-        epochs: int,
-        *,
-        after_backward: StepHook | None = None,
-        after_step: StepHook | None = None,
-        after_epoch: EpochHook | None = None,
-        loss_term: Callable[[nn.Module], Tensor] | None = None,
-        state: Stateful | None = None,
-    ) -> None:
+    def train_with(self, network: nn.Module, epochs: int, hooks: Hooks) -> None:
         def write_step(step: Step) -> None:
-            if after_step:
-                after_step(step)
+            if hooks.after_step:
+                hooks.after_step(step)
             self.stepped.append(copy.deepcopy(network.state_dict()))
 
         def write_epoch(network: nn.Module, optimizer: optim.Optimizer, epoch: int) -> None:
             self.trained.append(copy.deepcopy(network.state_dict()))
-            if after_epoch:
-                after_epoch(network, optimizer, epoch)
+            if hooks.after_epoch:
+                hooks.after_epoch(network, optimizer, epoch)
             self.pruned.append(copy.deepcopy(network.state_dict()))
 
-        super().train(
-            network,
-            epochs,
-            after_backward=after_backward,
-            after_step=write_step,
-            after_epoch=write_epoch,
-            loss_term=loss_term,
-            state=state,
+        super().train_with(
+            network, epochs, replace(hooks, after_step=write_step, after_epoch=write_epoch)
         )
 
 

@@ -18,8 +18,8 @@ from methods import (
     find_layout,
     shrink,
 )
-from methods.base import Step
 from methods.criteria.filter_norm import FilterNorm
+from methods.hooks import Step
 from methods.stripe_wise.method import StripeWise
 from methods.stripe_wise.removal_order import RemovalOrder
 from methods.stripe_wise.skeletons import Skeletons

@@ -1,5 +1,6 @@
 import copy
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -7,7 +8,7 @@ import torch
 from torch import nn
 
 from methods import CostTarget, Layout, MethodError, create, removed_count, shrink
-from methods.base import Step
+from methods.hooks import Hooks, Step
 from methods.structure.cost import Axis
 from methods.testing import CLASSES, EXAMPLES, PruningMethodContract, TinySession
 from methods.weight_gates.method import WeightGates
@@ -30,9 +31,9 @@ class Watched(TinySession):
 
     calls: list[int]
 
-    def train(self, network, epochs, **hooks):  # type: ignore[no-untyped-def]
+    def train_with(self, network: nn.Module, epochs: int, hooks: Hooks) -> None:
         self.calls = [*getattr(self, "calls", []), epochs]
-        super().train(network, epochs, **hooks)
+        super().train_with(network, epochs, hooks)
 
 
 def trial(
@@ -160,16 +161,15 @@ def test_weights_learn_at_their_share_of_the_rate() -> None:
 class Rates(TinySession):
     """Looks at the learning rate that every step leaves behind."""
 
-    def train(self, network, epochs, **hooks):  # type: ignore[no-untyped-def]
+    def train_with(self, network: nn.Module, epochs: int, hooks: Hooks) -> None:
         self.seen: list[float] = []
-        after_step = hooks.pop("after_step")
 
         def look(step: Step) -> bool | None:
-            ends: bool | None = after_step(step)
+            ends = hooks.after_step(step) if hooks.after_step else None
             self.seen.append(step.optimizer.param_groups[0]["lr"])
             return ends
 
-        super().train(network, epochs, after_step=look, **hooks)
+        super().train_with(network, epochs, replace(hooks, after_step=look))
 
 
 def test_the_recipe_gets_its_learning_rate_back() -> None:

@@ -1,7 +1,7 @@
 """Training one network by a recipe: optimizer, learning rate, precision, and where hooks run."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
-from methods.base import EpochHook, Step, StepHook
+from methods.hooks import Hooks, Step
 from methods.state import State, Stateful, load_optimizer_state, optimizer_state
 from workers.errors import WorkerError
 from workers.networks.checkpoints import fit
@@ -33,16 +33,6 @@ class DivergedError(WorkerError, ArithmeticError):
             f"rate {self.learning_rate:g}. Lower learning_rate or add warmup_epochs; with "
             "precision bfloat16, try float32."
         )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Hooks:
-    """Where a method reaches into training."""
-
-    after_backward: StepHook | None = None  #: Gradients are there, no step taken yet.
-    after_step: StepHook | None = None  #: True ends the call early.
-    after_epoch: EpochHook | None = None  #: Given the epoch of the call, from 0.
-    loss_term: Callable[[nn.Module], Tensor] | None = None  #: Scalar added to the loss, in float32.
 
 
 def learning_rate(recipe: Recipe, epoch: float) -> float:

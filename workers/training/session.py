@@ -12,8 +12,9 @@ from dataclasses import asdict
 import torch
 from torch import Tensor, nn
 
-from methods import NO_STATE, CostTarget, Layout, Schedule, State, Stateful
-from methods.base import EpochHook, PruningSchedule, StepHook
+from methods import NO_STATE, CostTarget, Layout, Schedule, State
+from methods.base import PruningSchedule
+from methods.hooks import Hooks, Trainer
 from methods.structure.latency_predictor import LatencyPredictor
 from workers.data import DataSet, Split
 from workers.errors import BudgetError, TestSplitReadError
@@ -23,7 +24,6 @@ from workers.settings import TrialSpec
 from workers.training.loop import (
     DivergedError,
     EpochPosition,
-    Hooks,
     Training,
     autocast,
     channels_last,
@@ -48,7 +48,7 @@ EVALUATION_BATCH_ELSEWHERE = 1024
 Report = Callable[[int, dict[str, float]], None]  #: Called once per epoch: step from 1, values.
 
 
-class TrainingSession:
+class TrainingSession(Trainer):
     """Trains within one trial's budget and meters it.
 
     Args:
@@ -134,17 +134,7 @@ class TrainingSession:
         images, _ = next(self._data.eval_batches(self._data.val, count))
         return images
 
-    def train(
-        self,
-        network: nn.Module,
-        epochs: float,
-        *,
-        after_backward: StepHook | None = None,
-        after_step: StepHook | None = None,
-        after_epoch: EpochHook | None = None,
-        loss_term: Callable[[nn.Module], Tensor] | None = None,
-        state: Stateful | None = None,
-    ) -> None:
+    def train_with(self, network: nn.Module, epochs: float, hooks: Hooks) -> None:
         """Train ``network`` by the trial's recipe, continuing its learning-rate curve.
 
         Every call has an optimizer of its own over the parameters that want gradients. After each
@@ -154,12 +144,8 @@ class TrainingSession:
         Args:
             network: Trained in place.
             epochs: May end within an epoch.
-            after_backward: Sees the gradients before the step.
-            after_step: May return True to end the call; only what was trained is charged.
-            after_epoch: Runs before the validation split is looked at.
-            loss_term: Scalar added to the loss.
-            state: All that the hooks remember beside the network, so that a retry of the trial
-                goes on within this call; None: it begins the call again.
+            hooks: Where they remember something, ``state`` lets a retry of the trial go on within
+                this call.
 
         Raises:
             BudgetError: More than what is left of the budget was asked for.
@@ -170,16 +156,10 @@ class TrainingSession:
         if steps > self.steps_left:
             left = self.steps_left / self.steps_per_epoch
             raise BudgetError(epochs, left, self.spec.recipe.epochs)
-        hooks = Hooks(
-            after_backward=after_backward,
-            after_step=after_step,
-            after_epoch=after_epoch,
-            loss_term=loss_term,
-        )
         torch.manual_seed(derive_seed(self.seed, f"train/{self._steps}"))
         optimizer = make_optimizer(self.spec.recipe, network)
         training = Training(
-            network=network, optimizer=optimizer, method=state or NO_STATE, device=self.device
+            network=network, optimizer=optimizer, method=hooks.state or NO_STATE, device=self.device
         )
         first_step = self._steps
         with channels_last(network, self.device) as memory_format:
@@ -210,7 +190,7 @@ class TrainingSession:
                 self._report_epoch(network, outcome.train_loss, outcome.learning_rate)
                 if outcome.ended_early:
                     return
-                if state is not None:
+                if hooks.state is not None:
                     self._keep(training, first_step, epoch)
 
     def _go_on(self, training: Training, steps: int) -> int:

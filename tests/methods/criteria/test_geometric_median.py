@@ -1,10 +1,12 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
 from methods import SettingsError, create
-from methods.base import Step
 from methods.criteria.geometric_median import GeometricMedian
+from methods.hooks import Hooks, Step
 from methods.testing import CLASSES, EXAMPLES, PruningMethodContract, TinySession
 from tests.methods.helpers import filters, same_ratio
 
@@ -59,15 +61,13 @@ class TestGeometricMedian(PruningMethodContract):
         masks: list[dict[str, list[int]]] = []
 
         class Watched(TinySession):
-            def train(self, network, epochs, **hooks):  # type: ignore[no-untyped-def]
-                after_step = hooks.pop("after_step")
-
+            def train_with(self, network: nn.Module, epochs: int, hooks: Hooks) -> None:
                 def look(step: Step) -> bool | None:
-                    ends: bool | None = after_step(step)
+                    ends = hooks.after_step(step) if hooks.after_step else None
                     masks.append({g.name: zero_filters(network, g.name) for g in layout.groups})
                     return ends
 
-                super().train(network, epochs, after_step=look, **hooks)
+                super().train_with(network, epochs, replace(hooks, after_step=look))
 
         network = EXAMPLES[name].network()
         session = Watched(layout, classes=CLASSES, epochs=5, schedule="hfp")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from methods import LayerPolicy, Step, find_layout
+from methods import Hooks, LayerPolicy, Step, find_layout
 from methods.base import Session
 from tracking.artifacts import ArtifactStore
 from workers.data import DataSet, load
@@ -117,7 +117,7 @@ class TestBudget:
         assert session.steps_left == 5
         assert session.epochs_spent("select") == pytest.approx(4 / 3)
         assert session.epochs_left == 1
-        session.train(net, session.steps_left / session.steps_per_epoch)
+        session.train_with(net, session.steps_left / session.steps_per_epoch, Hooks())
         assert session.steps_left == 0
 
     def test_measuring_is_not_charged_as_training(self, sessions: Sessions) -> None:
