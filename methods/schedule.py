@@ -44,7 +44,7 @@ class Schedule:
     name: str = "one_shot"
     selection: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0  #: Share of the trial's epochs.
     share: Literal["constant", "exponential", "cubic", "stairs"] = "constant"  #: Curve of P.
-    rounds: Annotated[int, Field(ge=1)] = 1  #: Steps of the ``stairs``.
+    rounds: Annotated[int, Field(ge=1, le=1_000_000)] = 1  #: Steps of the ``stairs``.
     knee: Annotated[float, Field(gt=0.0, lt=1.0)] = 1 / 8  #: Where ``exponential`` reaches 3/4.
     softness: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0  #: alpha at the start; decays to 0.
     softness_end: Annotated[float, Field(gt=0.0, lt=1.0)] = 1e-5  #: alpha where it is cut to 0.

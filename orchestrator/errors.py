@@ -1,9 +1,12 @@
 """What can go wrong on the way to a sweep, and while it runs."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from prunesweep import PrunesweepError
+from tracking.plain_text import one_line
+
+MOST_PROBLEMS: Final = 20  #: Lines in which the mistakes of one specification are told.
 
 
 class InputError(PrunesweepError):
@@ -21,7 +24,7 @@ class Problem(NamedTuple):
     message: str  #: What is wrong and the way out; never shows a password.
 
     def __str__(self) -> str:
-        return f"{self.place}: {self.message}"
+        return one_line(f"{self.place}: {self.message}")
 
 
 class SpecError(InputError, ValueError):
@@ -32,7 +35,9 @@ class SpecError(InputError, ValueError):
         self.problems = tuple(problems)
 
     def __str__(self) -> str:
-        return "\n".join(str(problem) for problem in self.problems)
+        lines = list(dict.fromkeys(map(str, self.problems)))
+        more = [f"and {len(lines) - MOST_PROBLEMS} more"] if len(lines) > MOST_PROBLEMS else []
+        return "\n".join([*lines[:MOST_PROBLEMS], *more])
 
 
 class SpecChangeError(InputError, ValueError):

@@ -28,7 +28,7 @@ from orchestrator.loop.driver import Driver
 from orchestrator.loop.outages import Outages
 from orchestrator.loop.progress import Progress
 from orchestrator.specification.changes import forbidden_changes
-from orchestrator.specification.loading import load_spec, locate, parse_spec
+from orchestrator.specification.loading import SpecFile, parse_spec
 from orchestrator.specification.settings import TrackingSettings, secret_variables
 from orchestrator.specification.spec import SweepSpec
 from tracking.artifacts import ArtifactStore
@@ -67,7 +67,7 @@ class Sweep:
 
     def __init__(self, spec: SweepSpec | Mapping[str, Any] | None = None, **fields: Any) -> None:
         self.spec = parse_spec(spec if spec is not None else fields)
-        self._file: tuple[str | Path, tuple[str, ...]] | None = None
+        self._file: SpecFile | None = None
 
     @classmethod
     def from_file(cls, path: str | Path, overrides: Sequence[str] = ()) -> "Sweep":
@@ -76,8 +76,9 @@ class Sweep:
         Raises:
             SpecError: With every mistake in it, each at its line.
         """
-        sweep = cls(load_spec(path, overrides))
-        sweep._file = (path, tuple(overrides))
+        file = SpecFile.read(path, overrides)
+        sweep = cls(file.spec())
+        sweep._file = file
         return sweep
 
     @classmethod
@@ -114,7 +115,7 @@ class Sweep:
         try:
             return survey(self.spec)
         except SpecError as error:
-            raise locate(error, *self._file) if self._file else error from None
+            raise self._file.located(error) if self._file else error from None
 
     def run(
         self,

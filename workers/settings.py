@@ -2,11 +2,20 @@
 
 import hashlib
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+_MANY: Final = 10**9  #: Images; more than any data set has, fewer than any counter holds.
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+CountOrNone = Annotated[int, Field(ge=0, le=1_000_000)]  #: 0: none.
+ImageCount = Annotated[int, Field(ge=1, le=_MANY)]
+Int64 = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+PerChannel = Annotated[
+    tuple[Annotated[float, Field(ge=-1e6, le=1e6)], ...], Field(min_length=1, max_length=64)
+]
 
 TrialKind = Literal["baseline", "prune", "dense", "scratch", "latency", "predictor", "proxy"]
 
@@ -48,32 +57,33 @@ class DataSettings(Settings):
     path: str | None = None
     download: bool = False  #: Let torchvision fetch a missing data set.
     image_size: Annotated[int, Field(ge=4, le=1024)] | None = None  #: Edge in pixels; None: native.
-    train_images: Annotated[int, Field(ge=1)] | None = None  #: Use a class-balanced subset.
-    test_images: Annotated[int, Field(ge=1)] | None = None  #: Use a class-balanced subset.
+    train_images: ImageCount | None = None  #: Use a class-balanced subset.
+    test_images: ImageCount | None = None  #: Use a class-balanced subset.
     validation_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1  #: Carved from training.
-    split_seed: int = 0  #: Seed of the subset and of the validation split.
-    mean: tuple[float, ...] | None = None  #: Per channel, of images in [0, 1]; None: measured.
-    std: tuple[float, ...] | None = None  #: Per channel; None: measured.
+    split_seed: Int64 = 0  #: Seed of the subset and of the validation split.
+    mean: PerChannel | None = None  #: Per channel, of images in [0, 1]; None: measured.
+    std: PerChannel | None = None  #: Per channel; None: measured.
 
 
 class Recipe(Settings):
     """How networks are trained; the same for every method of a comparison."""
 
-    epochs: Annotated[int, Field(ge=0)] = 10  #: Whole budget of a trial, selection included.
-    batch_size: Annotated[int, Field(ge=2)] = 128
+    epochs: CountOrNone = 10  #: Whole budget of a trial, selection included.
+    batch_size: Annotated[int, Field(ge=2, le=_MANY)] = 128
     optimizer: Literal["sgd", "adamw"] = "sgd"
-    learning_rate: Annotated[float, Field(gt=0.0)] = 0.01
+    learning_rate: Annotated[float, Field(gt=0.0, le=1e6)] = 0.01
     momentum: Share = 0.9
     nesterov: bool = False
-    weight_decay: Annotated[float, Field(ge=0.0)] = 5e-4
+    weight_decay: Annotated[float, Field(ge=0.0, le=1e6)] = 5e-4
     schedule: Literal["cosine", "step", "constant"] = "cosine"
-    milestones: tuple[Share, ...] = (0.5, 0.75)  #: Of ``step``, as shares of the epochs.
+    #: Of ``step``, as shares of the epochs.
+    milestones: Annotated[tuple[Share, ...], Field(max_length=1000)] = (0.5, 0.75)
     decay: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1  #: Factor at each milestone.
-    warmup_epochs: Annotated[float, Field(ge=0.0)] = 0.0
+    warmup_epochs: Annotated[float, Field(ge=0.0, le=1e6)] = 0.0
     augmentation: Literal["none", "shift", "shift_flip"] = "none"  #: By up to 1/8 of the edge.
     label_smoothing: Share = 0.0
     precision: Literal["float32", "bfloat16"] = "float32"
-    recalibration_images: Annotated[int, Field(ge=0)] = 0  #: For new BN statistics.
+    recalibration_images: Annotated[int, Field(ge=0, le=_MANY)] = 0  #: For new BN statistics.
 
     @model_validator(mode="after")
     def _warmup_fits(self) -> "Recipe":
@@ -130,9 +140,7 @@ class TrialSpec(Settings):
     plan: dict[str, Any] | None = None  #: Shape to build, kinds ``scratch`` and ``latency``.
     device: str | None = None  #: What a latency is measured on; part of its identity.
     #: Validation images that a ``proxy`` is judged on; all of them when there are fewer.
-    judge_images: Annotated[int, Field(ge=1)] | None = Field(
-        default=None, exclude_if=lambda count: count is None
-    )
+    judge_images: ImageCount | None = Field(default=None, exclude_if=lambda count: count is None)
     #: Content hash of the latency predictor that the method trains against.
     predictor: str | None = Field(default=None, exclude_if=lambda name: name is None)
     #: The test split is read, once, at the end; not by trials of a search, which choose by others.

@@ -3,9 +3,11 @@
 Mistakes a specification alone cannot show come to light here, while nothing has been written.
 """
 
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -146,3 +148,9 @@ def _at(place: str, look: Callable[[], T]) -> T:
         OSError,
     ) as error:
         raise SpecError([Problem(place, str(error))]) from error
+    except (Exception, SystemExit) as error:  # the network's own code may raise anything
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{Path(frame.filename).name}:{frame.lineno}"
+        what = f"{type(error).__name__}: {error}".removesuffix(": ")
+        message = f"cannot be used, {what} ({where}); `prunesweep --debug` shows how it came to it"
+        raise SpecError([Problem(place, message)]) from error

@@ -15,7 +15,7 @@ from typing import Final
 from orchestrator.cluster.shipping import network_code, own_code
 from orchestrator.commands.lookup import LEDGER
 from orchestrator.errors import Problem, SpecError
-from orchestrator.specification.loading import load_spec, locate
+from orchestrator.specification.loading import SpecFile
 from orchestrator.specification.settings import ELSEWHERE, variables_in
 from orchestrator.specification.spec import SweepSpec
 from tracking.mlflow_mirror.server import sqlite_file
@@ -64,10 +64,11 @@ def pack(
     Raises:
         SpecError: A mistake in the specification, or something it names stays on this machine.
     """
-    spec = load_spec(spec_file, overrides, context=ELSEWHERE)
+    file = SpecFile.read(spec_file, overrides)
+    spec = file.spec(ELSEWHERE)
     if problems := list(_left_behind(spec, shared_paths)):
-        raise locate(SpecError(problems), spec_file, overrides)
-    shutil.copyfile(spec_file, folder / spec_file.name)
+        raise file.located(SpecError(problems))
+    (folder / spec_file.name).write_text(file.text, encoding="utf-8")
     sent = [*overrides]
     if spec.checkpoint is not None and _is_sent(spec.checkpoint, shared_paths):
         name = Path(spec.checkpoint).name

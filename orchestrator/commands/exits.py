@@ -12,6 +12,7 @@ from orchestrator.errors import InputError, LedgerLostError, SweepError
 from prunesweep import PrunesweepError
 from search_spaces.errors import SearchSpaceError
 from tracking.errors import FencedError, TrackingError, redact_text
+from tracking.plain_text import visible_lines
 from workers.errors import WorkerError
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
@@ -43,7 +44,7 @@ class ErrorsAsMessages(TyperGroup):
             code = exit_code(error)
             if code is None or ctx.params.get("debug"):
                 raise
-            typer.echo(redact_text(str(error)), err=True)
+            typer.echo(visible_lines(redact_text(str(error))), err=True)
             raise typer.Exit(code) from None
 
 

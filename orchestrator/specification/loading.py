@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -13,37 +12,79 @@ from orchestrator.specification.arms import SHORTHANDS
 from orchestrator.specification.messages import explain
 from orchestrator.specification.settings import CHECK
 from orchestrator.specification.spec import SweepSpec
+from orchestrator.specification.text_file import read_text
 from orchestrator.specification.yaml_reader import Path, read_yaml
+from tracking.plain_text import one_line
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SpecFile:
+    """A specification file as it was read, once, with the command line's overrides."""
+
+    text: str  #: Of the file.
+    tree: dict[str, Any]  #: What it says, overridden.
+    places: "_Places"
+    problems: tuple[Problem, ...]  #: What was wrong in the text and the overrides.
+
+    @classmethod
+    def read(cls, path: str | FilePath, overrides: Iterable[str] = ()) -> "SpecFile":
+        """Read a file, or a pipe to its end, and override parts of it; nothing is written.
+
+        Args:
+            path: YAML file.
+            overrides: ``key.path=VALUE`` each, the value in YAML; later ones win.
+
+        Raises:
+            SpecError: There is nothing that could be checked.
+        """
+        source = str(path)
+        text = read_text(FilePath(path))
+        document = read_yaml(text, source)
+        if document.value is None and not document.problems:
+            raise SpecError([Problem(source, "is empty; it needs name, model and arms")])
+        if not isinstance(document.value, dict):
+            raise SpecError([Problem(source, "is not a mapping; write key: value at the top")])
+        places = _Places(source=source, lines=document.lines, overrides=set())
+        problems = [
+            Problem(f"{source}:{line}: {_dotted(at)}".removesuffix(": "), message)
+            for at, line, message in document.problems
+        ]
+        for override in overrides:
+            problems += _override(document.value, override, places.overrides)
+        return cls(text=text, tree=document.value, places=places, problems=tuple(problems))
+
+    def spec(self, context: Mapping[str, bool] = CHECK) -> SweepSpec:
+        """Check what was read.
+
+        Args:
+            context: Whether the sweep will run on this machine.
+
+        Raises:
+            SpecError: With every mistake that could be found, each at its place.
+        """
+        return _validated(self.tree, self.places, list(self.problems), context)
+
+    def located(self, error: SpecError) -> SpecError:
+        """Say where in the file, or on the command line, the keys stand that ``error`` is about.
+
+        For problems found later, when the network and the data are looked at.
+        """
+        found = []
+        for place, message in error.problems:
+            keys = tuple(int(key) if key.isdecimal() else key for key in place.split("."))
+            found.append(Problem(self.places.of(keys), message))
+        return SpecError(found)
 
 
 def load_spec(
     path: str | FilePath, overrides: Iterable[str] = (), context: Mapping[str, bool] = CHECK
 ) -> SweepSpec:
-    """Read, override and check a specification; nothing is written.
-
-    Args:
-        path: YAML file.
-        overrides: ``key.path=VALUE`` each, the value in YAML; later ones win.
-        context: Whether the sweep will run on this machine.
+    """Read, override and check a specification; see :class:`SpecFile`.
 
     Raises:
         SpecError: With every mistake that could be found, each at its place.
     """
-    tree, places, problems = _read(FilePath(path), overrides)
-    return _validated(tree, places, problems, context)
-
-
-def locate(error: SpecError, path: str | FilePath, overrides: Iterable[str] = ()) -> SpecError:
-    """Say where in the file, or on the command line, the keys stand that ``error`` is about.
-
-    For problems found later, when the network and the data are looked at.
-    """
-    _, places, _ = _read(FilePath(path), overrides)
-    found = []
-    for place, message in error.problems:
-        keys = tuple(int(key) if key.isdecimal() else key for key in place.split("."))
-        found.append(Problem(places.of(keys), message))
-    return SpecError(found)
+    return SpecFile.read(path, overrides).spec(context)
 
 
 def parse_spec(data: Mapping[str, Any] | SweepSpec) -> SweepSpec:
@@ -54,26 +95,6 @@ def parse_spec(data: Mapping[str, Any] | SweepSpec) -> SweepSpec:
     """
     tree = data.model_dump() if isinstance(data, SweepSpec) else dict(data)
     return _validated(tree, _Places(source="", lines={}, overrides=set()), [])
-
-
-def _read(
-    path: FilePath, overrides: Iterable[str]
-) -> tuple[dict[str, Any], "_Places", list[Problem]]:
-    """Return the overridden tree, where its parts come from, and what is wrong so far."""
-    source = str(path)
-    document = read_yaml(_read_text(path), source)
-    if document.value is None and not document.problems:
-        raise SpecError([Problem(source, "is empty; it needs name, model and arms")])
-    if not isinstance(document.value, dict):
-        raise SpecError([Problem(source, "is not a mapping; write key: value at the top")])
-    places = _Places(source=source, lines=document.lines, overrides=set())
-    problems = [
-        Problem(f"{source}:{line}: {_dotted(at)}".removesuffix(": "), message)
-        for at, line, message in document.problems
-    ]
-    for text in overrides:
-        problems += _override(document.value, text, places.overrides)
-    return document.value, places, problems
 
 
 def _validated(
@@ -169,33 +190,8 @@ def _opened(value: Any, path: Path) -> Any:
     return value
 
 
-def _read_text(path: FilePath) -> str:
-    source = str(path)
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        hint = _nearest_file(path)
-        message = f"there is no such file{hint}"
-    except IsADirectoryError:
-        message = "is a folder; name a specification file"
-    except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        source, message = f"{source}:{line}", "is not UTF-8 text; save it as UTF-8"
-    except (OSError, ValueError) as error:
-        message = f"cannot be read: {getattr(error, 'strerror', None) or error}"
-    raise SpecError([Problem(source, message)])
-
-
-def _nearest_file(path: FilePath) -> str:
-    if not path.parent.is_dir():
-        return f"; the folder {str(path.parent)!r} does not exist either"
-    near = [file.name for file in path.parent.iterdir() if file.suffix in {".yaml", ".yml"}]
-    close = get_close_matches(path.name, near, n=1)
-    return f"; did you mean {str(path.with_name(close[0]))!r}?" if close else ""
-
-
 def _dotted(path: Path) -> str:
-    return ".".join(str(key) for key in path)
+    return ".".join(one_line(str(key), 60) for key in path[:20])
 
 
 def _texts(value: Any, path: Path) -> list[tuple[Path, str]]:

@@ -3,12 +3,14 @@
 import json
 from collections.abc import Mapping
 from difflib import get_close_matches
+from itertools import islice
 from typing import Any, Final, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from methods.errors import SettingsError
+from orchestrator.specification.settings import PlaceError
 from orchestrator.specification.spec import SweepSpec
 from orchestrator.specification.yaml_reader import Path
 from workers.settings import Recipe
@@ -28,14 +30,19 @@ _RULES: Final = {
     "dict_type": "must be a mapping of keys to values",
     "model_type": "must be a mapping of keys to values",
     "tuple_type": "must be a list",
+    "string_unicode": "must be text without lone surrogates",
     "finite_number": "must be a finite number",
     "greater_than": "must be above {gt}",
     "greater_than_equal": "must be at least {ge}",
     "less_than": "must be below {lt}",
     "less_than_equal": "must be at most {le}",
-    "too_long": "must have {max_length} values",
+    "too_long": "must have {max_length} values at most",
+    "too_short": "must have {min_length} value at least",
 }
 _HIDDEN: Final = "tracking"  #: Section whose values may be secret.
+_MOST_SHOWN: Final = 60  #: Characters of a value in a message.
+_MOST_ITEMS: Final = 20
+_DEEPEST_SHOWN: Final = 3
 
 
 def explain(error: ValidationError, prefix: Path = ()) -> list[tuple[Path, str]]:
@@ -46,7 +53,7 @@ def explain(error: ValidationError, prefix: Path = ()) -> list[tuple[Path, str]]
         cause = details.get("ctx", {}).get("error")
         if isinstance(cause, ValidationError):
             found += explain(cause, path)
-        elif isinstance(cause, SettingsError):
+        elif isinstance(cause, SettingsError | PlaceError):
             inside = () if cause.setting == "settings" else (cause.setting,)
             found.append(((*path, *inside), cause.problem.rstrip(".")))
         else:
@@ -70,7 +77,7 @@ def _message(path: Path, details: ErrorDetails) -> str:
 def nearest_key(path: Path) -> str:
     """Say which key was probably meant by the last of ``path``, or list those of its place."""
     known = sorted(_fields_at(path[:-1]))
-    close = get_close_matches(str(path[-1]), known, n=1)
+    close = get_close_matches(str(path[-1])[:_MOST_SHOWN], known, n=1)
     return f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}"
 
 
@@ -95,11 +102,26 @@ def record_in(annotation: Any) -> type[BaseModel] | None:
 
 def _choice(value: Any, expected: str) -> str:
     names = expected.replace("'", "").replace(" or ", ", ").split(", ")
-    close = get_close_matches(str(value), names, n=1)
+    close = get_close_matches(value[:_MOST_SHOWN], names, n=1) if isinstance(value, str) else []
     hint = f"; did you mean {close[0]!r}?" if close else ""
     return f"must be {expected}{hint}"
 
 
-def _shown(value: Any, most: int = 60) -> str:
-    text = json.dumps(value, default=str, ensure_ascii=False)
-    return text if len(text) <= most else text[: most - 3] + "..."
+def _shown(value: Any) -> str:
+    text = json.dumps(_beginning(value), default=str, ensure_ascii=False)
+    return text if len(text) <= _MOST_SHOWN else text[: _MOST_SHOWN - 3] + "..."
+
+
+def _beginning(value: Any, depth: int = 0) -> Any:
+    """Return as much of a value as can be shown, since an alias may stand for very much."""
+    if isinstance(value, str):
+        return value[: _MOST_SHOWN + 1]
+    if isinstance(value, dict):
+        return {
+            str(key)[:_MOST_SHOWN]: _beginning(item, depth + 1)
+            for key, item in islice(value.items(), _MOST_ITEMS if depth < _DEEPEST_SHOWN else 0)
+        }
+    if isinstance(value, list | tuple):
+        shown = islice(value, _MOST_ITEMS if depth < _DEEPEST_SHOWN else 0)
+        return [_beginning(item, depth + 1) for item in shown]
+    return value

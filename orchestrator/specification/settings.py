@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -15,7 +16,9 @@ from pydantic import (
     model_validator,
 )
 
-from workers.settings import Settings
+from orchestrator.specification import addresses
+from tracking.database_url import named_by, sqlite_url
+from workers.settings import Count, CountOrNone, Settings
 
 #: Validation context that also checks what depends on this machine.
 CHECK: Final = {"check": True}
@@ -28,6 +31,8 @@ _SECRET: Final = re.compile(
     r"://[^:@/?#]*:(.+)@|[?&][^=&]*(?:password|secret|token|key)[^=&]*=([^&#]+)", re.IGNORECASE
 )
 _MLFLOW_OFF: Final = "off"
+_MOST_GPUS: Final = 1024  #: Of one worker.
+_LONGEST_S: Final = 1e9  #: Thirty years.
 
 
 def checking(info: ValidationInfo) -> bool:
@@ -75,31 +80,23 @@ def _gpu_share(value: Any) -> Any:
         return value
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"is {value!r}; it must be 'auto' or a number")
-    if not (0 <= value <= 1 or value % 1 == 0) or value < 0:
-        raise ValueError(f"is {value}; it must be a share from 0 to 1, or a whole number")
+    if not (0 <= value <= 1 or (value <= _MOST_GPUS and value % 1 == 0)):
+        shown = str(value)[:20]
+        rule = f"it must be a share from 0 to 1, or a whole number up to {_MOST_GPUS}"
+        raise ValueError(f"is {shown}; {rule}")
     return value
-
-
-def _cluster_address(value: str) -> str:
-    if value.startswith("ray://"):  # Ray's client cannot stream what actors report
-        raise ValueError(
-            f"is {value!r}, and a sweep cannot be driven from outside its cluster; send it there "
-            "with `prunesweep submit`, or give HOST:PORT on a machine of the cluster"
-        )
-    if value in {"auto", "local"} or re.fullmatch(r"[\w.-]+:\d{1,5}|\[[\da-f:]+\]:\d+", value):
-        return value
-    raise ValueError(f"is {value!r}; it must be 'auto', 'local' or HOST:PORT")
 
 
 class ResourceSettings(Settings):
     """What trials run on; without influence on their results."""
 
-    workers: Annotated[int, Field(ge=1)] = 2  #: Trials at a time.
-    cpus_per_worker: Annotated[float, Field(gt=0.0)] = 1.0
+    workers: Count = 2  #: Trials at a time.
+    cpus_per_worker: Annotated[float, Field(gt=0.0, le=10_000.0)] = 1.0
     #: Of each worker, as a share of a GPU or in whole ones; auto: what trials turn out to need.
     gpu_share: Annotated[float | Literal["auto"], BeforeValidator(_gpu_share)] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    address: Annotated[str, AfterValidator(_cluster_address)] | None = None  #: None: this machine.
+    #: None: this machine.
+    address: Annotated[str, AfterValidator(addresses.check_cluster)] | None = None
 
     @model_validator(mode="after")
     def _device_and_share_agree(self) -> Self:
@@ -114,12 +111,12 @@ class ResourceSettings(Settings):
 class RecoverySettings(Settings):
     """What is done about machines that die and trials that go wrong; changes no result."""
 
-    checkpoint_epochs: Annotated[int, Field(ge=0)] = 1  #: Between two checkpoints; 0: none.
+    checkpoint_epochs: CountOrNone = 1  #: Between two checkpoints; 0: none.
     #: A trial that is silent for longer is taken for hung.
-    hung_after_s: Annotated[float, Field(gt=0.0)] = 3600.0
-    failures_per_arm: Annotated[int, Field(ge=0)] = 5  #: First ones alike that end it; 0: never.
+    hung_after_s: Annotated[float, Field(gt=0.0, le=_LONGEST_S)] = 3600.0
+    failures_per_arm: CountOrNone = 5  #: First ones alike that end it; 0: never.
     #: How long a ledger on a server may be away; 0: not at all.
-    ledger_outage_s: Annotated[float, Field(ge=0.0)] = 600.0
+    ledger_outage_s: Annotated[float, Field(ge=0.0, le=_LONGEST_S)] = 600.0
 
 
 class TrackingSettings(Settings):
@@ -136,13 +133,32 @@ class TrackingSettings(Settings):
     @field_validator("ledger")
     @classmethod
     def _ledger_is_sql(cls, text: str | None, info: ValidationInfo) -> str | None:
-        return _scheme_in(text, info, "sqlite", "postgresql", "postgresql+psycopg")
+        _scheme_in(text, info, "sqlite", "postgresql", "postgresql+psycopg")
+        _in_form(text, info, addresses.check_database)
+        return text
 
     @field_validator("mlflow")
     @classmethod
     def _mlflow_is_known(cls, text: str | None, info: ValidationInfo) -> str | None:
         schemes = ("http", "https", "sqlite", "postgresql", "postgresql+psycopg")
-        return _scheme_in(text, info, *schemes, instead=_MLFLOW_OFF)
+        _scheme_in(text, info, *schemes, instead=_MLFLOW_OFF)
+        if text != _MLFLOW_OFF:
+            _in_form(text, info, _check_mlflow)
+        return text
+
+    @field_validator("store")
+    @classmethod
+    def _store_is_a_folder(cls, text: str, info: ValidationInfo) -> str:
+        _in_form(text, info, addresses.check_store)
+        return text
+
+    @field_validator("artifacts")
+    @classmethod
+    def _artifacts_can_be_written(cls, text: str | None, info: ValidationInfo) -> str | None:
+        _in_form(text, info, addresses.check_artifacts)
+        if checking_here(info):
+            _in_form(text, info, addresses.check_package)
+        return text
 
     @property
     def folder(self) -> Path:
@@ -152,12 +168,12 @@ class TrackingSettings(Settings):
     @property
     def ledger_url(self) -> str:
         """SQLAlchemy URL of the ledger; may hold a password: not to be shown or stored."""
-        return _expand(self.ledger) if self.ledger else f"sqlite:///{self.folder}/ledger.db"
+        return _expand(self.ledger) if self.ledger else sqlite_url(self.folder / "ledger.db")
 
     @property
     def mlflow_url(self) -> str | None:
         """Tracking URI of MLflow, None for no mirror; may hold a password."""
-        url = _expand(self.mlflow) if self.mlflow else f"sqlite:///{self.folder}/mlflow.db"
+        url = _expand(self.mlflow) if self.mlflow else sqlite_url(self.folder / "mlflow.db")
         return None if url == _MLFLOW_OFF else url
 
     @property
@@ -185,14 +201,67 @@ def secret_variables(tracking: TrackingSettings) -> frozenset[str]:
 
 def _scheme_in(
     text: str | None, info: ValidationInfo, *schemes: str, instead: str | None = None
-) -> str | None:
+) -> None:
     """Refuse an address of another scheme; of a variable's value, where the sweep is to run."""
     is_variable = text is not None and _VARIABLE.match(text) is not None
     if text is None or (is_variable and not checking_here(info)):
-        return text
+        return
     address = _expand(text) if is_variable else text
     if address == instead or address.partition("://")[0] in schemes:
-        return text
+        return
     rule = f"must be an address that begins with {' or '.join(schemes)} and ://"
     other = f", or {instead!r}" if instead else ""
     raise ValueError(f"{rule}{other}" + (f"; what {text} holds does not" if is_variable else ""))
+
+
+def _in_form(text: str | None, info: ValidationInfo, check: Callable[[str], None]) -> None:
+    """Check the form of an address, with its variables where the sweep is to run."""
+    if text is None or not checking(info) or (_VARIABLE.search(text) and not checking_here(info)):
+        return
+    check(_expand(text))
+
+
+def _check_mlflow(text: str) -> None:
+    if text == _MLFLOW_OFF:  # from a variable
+        return
+    is_web = text.startswith(("http://", "https://"))
+    (addresses.check_server if is_web else addresses.check_database)(text)
+
+
+class PlaceError(ValueError):
+    """Records or artifacts cannot be where they are to go."""
+
+    def __init__(self, setting: str, problem: str) -> None:
+        super().__init__(setting, problem)
+        self.setting, self.problem = setting, problem
+
+    def __str__(self) -> str:
+        return f"{self.setting}: {self.problem}"
+
+
+def check_places(tracking: TrackingSettings) -> None:
+    """See that everything can be written that a sweep writes on this machine; makes nothing.
+
+    Raises:
+        PlaceError: Something cannot, by the setting that names it.
+    """
+    ledger = _sqlite_path(tracking.ledger_url)
+    mlflow = _sqlite_path(tracking.mlflow_url)
+    artifacts = addresses.local_path(tracking.artifacts_url)
+    for setting, path, check in (
+        ("store", str(tracking.folder), addresses.check_folder_here),
+        ("ledger", ledger, addresses.check_database_here),
+        ("mlflow", mlflow, addresses.check_database_here),
+        ("artifacts", artifacts, addresses.check_folder_here),
+    ):
+        if path is not None:
+            try:
+                check(path)
+            except ValueError as error:
+                raise PlaceError(setting, str(error)) from None
+
+
+def _sqlite_path(url: str | None) -> str | None:
+    is_web = url is None or url.startswith(("http://", "https://"))
+    file = None if is_web else named_by(str(url)).file
+    return None if file is None else str(file)

@@ -25,11 +25,13 @@ from orchestrator.specification.settings import (
     RecoverySettings,
     ResourceSettings,
     TrackingSettings,
+    check_places,
     checking,
     checking_here,
     has_password,
 )
 from workers.settings import (
+    Count,
     DataSettings,
     LayerSettings,
     ModelSettings,
@@ -59,6 +61,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Reductions = Annotated[
     tuple[Annotated[float, BeforeValidator(_no_percentages), Field(gt=0.0, lt=1.0)], ...],
     BeforeValidator(_one_is_a_list),
+    Field(max_length=100),
 ]
 
 
@@ -88,25 +91,26 @@ class StoppingSettings(Settings):
     """Whether trials of a search end early, by their validation accuracy after each epoch."""
 
     rule: Literal["none", "asha", "median"] = "none"  #: None: all run to their end.
-    min_epochs: Annotated[int, Field(ge=1)] = 1  #: No trial is stopped before; ASHA's first rung.
-    reduction_factor: Annotated[int, Field(ge=2)] = 3  #: ASHA lets one in so many go on.
-    min_trials: Annotated[int, Field(ge=1)] = 5  #: Trials to complete before the median counts.
+    min_epochs: Count = 1  #: No trial is stopped before; ASHA's first rung.
+    #: ASHA lets one in so many go on.
+    reduction_factor: Annotated[int, Field(ge=2, le=1_000_000)] = 3
+    min_trials: Count = 5  #: Trials to complete before the median counts.
 
 
 class SearchSettings(Settings):
     """How pruning ratios are looked for, per arm and target."""
 
     sampler: Literal["tpe", "random", "nsga2", "cmaes", "qmc", "gp"] = "tpe"
-    trials: Annotated[int, Field(ge=1)] = 16  #: Per arm and target; 1: uniform ratios, no search.
+    trials: Count = 16  #: Per arm and target; 1: uniform ratios, no search.
     ratios_per: Literal["group", "stage"] = "group"  #: What shares one ratio.
     min_ratio: Share = 0.0  #: Smallest share of filters removed from a group.
     max_ratio: Share = 0.9  #: Largest share of filters removed from a group.
     limits: dict[str, tuple[Share, Share]] = Field(
         default={}
     )  #: Smallest and largest share, by group pattern.
-    round_to: Annotated[int, Field(ge=1)] = 1  #: Kept filters are a multiple of this.
+    round_to: Count = 1  #: Kept filters are a multiple of this.
     tolerance: Annotated[float, Field(gt=0.0, le=0.2)] = 0.01  #: Allowed distance from the target.
-    window: Annotated[int, Field(ge=1)] = 4  #: Proposals made ahead of results, at most.
+    window: Count = 4  #: Proposals made ahead of results, at most.
     seed: Seed = 0  #: Seed of the sampler and of the search trials.
     stopping: StoppingSettings = Field(
         default=StoppingSettings(), exclude_if=lambda how: how.rule == "none"
@@ -142,14 +146,16 @@ class SweepSpec(Settings):
     model: Annotated[ModelSettings, shorthand("model")]
     checkpoint: str | None = None  #: Dense weights; None: the baseline is trained once.
     data: Annotated[DataSettings, shorthand("data")] = DataSettings()
-    arms: tuple[Annotated[ArmSettings, shorthand("arms")], ...]  #: At least one.
+    #: At least one.
+    arms: Annotated[tuple[Annotated[ArmSettings, shorthand("arms")], ...], Field(max_length=1000)]
     targets: TargetSettings | None = None  #: None: search the front of accuracy and MACs.
     layers: LayerSettings = LayerSettings()
     search: SearchSettings = SearchSettings()
     recipe: Recipe = Recipe()
     #: Fields of the recipe that differ where the dense baseline is trained.
     baseline: dict[str, Any] = Field(default={})
-    seeds: tuple[Seed, ...] = (1, 2, 3)  #: Of re-runs and controls; two or more.
+    #: Of re-runs and controls; two or more.
+    seeds: Annotated[tuple[Seed, ...], Field(max_length=1000)] = (1, 2, 3)
     controls: ControlSettings = ControlSettings()
     resources: ResourceSettings = ResourceSettings()
     recovery: RecoverySettings = RecoverySettings()
@@ -200,6 +206,15 @@ class SweepSpec(Settings):
         if not data.download and not os.path.exists(path):
             raise ValueError(f"there is no path {data.path!r}, looked for from {Path.cwd()}")
         return data.model_copy(update={"path": path})
+
+    @field_validator("tracking")
+    @classmethod
+    def _places_can_be_written(
+        cls, tracking: TrackingSettings, info: ValidationInfo
+    ) -> TrackingSettings:
+        if checking_here(info):
+            check_places(tracking)
+        return tracking
 
     @field_validator("arms")
     @classmethod

@@ -15,7 +15,10 @@ from orchestrator.errors import Problem, SpecError
 
 Path = tuple[str | int, ...]  #: Keys and list positions from the top.
 
-_MOST_VALUES: Final = 100_000  #: Aliases of aliases can stand for more than memory holds.
+#: Aliases of aliases can stand for more than memory holds.
+_MOST_VALUES: Final = 10_000
+_MOST_CHARACTERS: Final = 1_000_000
+_DEEPEST: Final = 50  #: Nested values; no specification goes deeper than ten.
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,6 +92,7 @@ class _Builder:
 
     def __init__(self) -> None:
         self.lines: dict[Path, int] = {}
+        self.characters = 0
         self.problems: list[tuple[Path, int, str]] = []
 
     def build(self, node: yaml.Node, path: Path) -> Any:
@@ -125,10 +129,17 @@ class _Builder:
 
     def _note(self, node: yaml.Node, path: Path) -> int:
         line = int(node.start_mark.line) + 1
-        if len(self.lines) > _MOST_VALUES:
-            raise yaml.MarkedYAMLError(
-                problem=f"more than {_MOST_VALUES} values", problem_mark=node.start_mark
-            )
+        if isinstance(node, yaml.ScalarNode):
+            self.characters += len(node.value)
+        for what, found, most in (
+            ("values", len(self.lines), _MOST_VALUES),
+            ("characters", self.characters, _MOST_CHARACTERS),
+        ):
+            if found > most:
+                problem = f"more than {most} {what}"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+        if len(path) > _DEEPEST:
+            raise RecursionError
         self.lines.setdefault(path, line)
         return line
 

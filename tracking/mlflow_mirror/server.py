@@ -27,6 +27,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from tracking.database_url import sqlite_url
 from tracking.errors import TrackingError, redact
 
 QUIET: Mapping[str, str] = {
@@ -52,7 +53,7 @@ class MlflowServerError(TrackingError):
 
 def default_uri(folder: str | os.PathLike[str]) -> str:
     """Return the tracking URI of the MLflow store kept in a sweep's own folder."""
-    return f"sqlite:///{Path(folder).absolute() / 'mlflow.db'}"
+    return sqlite_url(Path(folder) / "mlflow.db")
 
 
 def quiet_mlflow() -> None:
@@ -99,7 +100,7 @@ def prepare_store(uri: str) -> None:
             return
         fresh = file.with_name(f"{file.name}.fresh")
         fresh.unlink(missing_ok=True)  # of a process that was killed here
-        store = import_store()(f"sqlite:///{fresh.absolute()}", "mlflow-artifacts:/")
+        store = import_store()(sqlite_url(fresh), "mlflow-artifacts:/")
         store.engine.dispose()
         os.replace(fresh, file)
 

@@ -71,13 +71,17 @@ def _from_torchvision(settings: ModelSettings, num_classes: int, in_channels: in
 
 def _from_code(settings: ModelSettings, num_classes: int, in_channels: int) -> nn.Module:
     module_name, _, attribute = settings.name.partition(":")
+    if not all(part.isidentifier() for part in (*module_name.split("."), attribute)):
+        raise ModelError(f"Model {settings.name!r} must read package.module:callable.")
     try:
-        factory = getattr(importlib.import_module(module_name), attribute)
-    except ImportError as error:
+        module = importlib.import_module(module_name)
+    except (Exception, SystemExit) as error:  # a module may raise anything
         raise ModelError(
-            f"Model {settings.name!r}: module {module_name!r} cannot be imported ({error}); "
-            "install it on every node or put it on PYTHONPATH there."
+            f"Model {settings.name!r}: module {module_name!r} cannot be imported "
+            f"({_told(error)}); install it on every node or put it on PYTHONPATH there."
         ) from error
+    try:
+        factory = getattr(module, attribute)
     except AttributeError as error:
         raise ModelError(
             f"Model {settings.name!r}: module {module_name!r} has no {attribute!r}; "
@@ -106,16 +110,26 @@ def _call(factory: Callable[..., Any], settings: ModelSettings, **given: Any) ->
         ) from error
     try:
         model = factory(**given, **settings.arguments)
-    except (TypeError, ValueError) as error:
+    except (Exception, SystemExit) as error:  # it may raise anything
         raise ModelError(
-            f"Model {settings.name!r} cannot be built with arguments {settings.arguments}: {error}"
+            f"Model {settings.name!r} cannot be built with arguments {settings.arguments}: "
+            f"{_told(error)}"
         ) from error
     if not isinstance(model, nn.Module):
         raise ModelError(
             f"Model {settings.name!r} returned a {type(model).__name__}; it must return a "
             "torch.nn.Module."
         )
+    if next(model.parameters(), None) is None:
+        raise ModelError(f"Model {settings.name!r} has no weights, so nothing can be trained.")
     return model
+
+
+def _told(error: BaseException) -> str:
+    """Say what happened; kinds that say little by themselves with their name."""
+    if isinstance(error, ImportError | TypeError | ValueError) and str(error):
+        return str(error)
+    return f"{type(error).__name__}: {error}".removesuffix(": ")
 
 
 def _signature(factory: Callable[..., Any], settings: ModelSettings) -> inspect.Signature:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from orchestrator.commands.exits import exit_code
 from orchestrator.errors import Problem, SpecChangeError, SpecError
 from orchestrator.specification.changes import differences, forbidden_changes
-from orchestrator.specification.loading import load_spec, locate, parse_spec
+from orchestrator.specification.loading import SpecFile, load_spec, parse_spec
 from orchestrator.specification.messages import record_in
 from orchestrator.specification.settings import CHECK, TrackingSettings
 from orchestrator.specification.spec import SweepSpec
@@ -259,7 +259,7 @@ class TestLoading:
         late = SpecError(
             [Problem("search.limits", "a"), Problem("arms.1", "b"), Problem("data", "c")]
         )
-        found = locate(late, quickstart, ["data=digits"])
+        found = SpecFile.read(quickstart, ["data=digits"]).located(late)
         lines = quickstart.read_text().splitlines()
         search = 1 + next(i for i, line in enumerate(lines) if line.startswith("search:"))
         arm = 1 + next(i for i, line in enumerate(lines) if "- geometric_median" in line)
@@ -322,3 +322,24 @@ def annotations(record: type[BaseModel]) -> Iterator[Any]:
             yield from annotations(inside)
         else:
             yield field.annotation
+
+
+def numbers_of(schema: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield every number in a JSON schema, by its path in there."""
+    if isinstance(schema, dict):
+        if schema.get("type") in {"integer", "number"}:
+            yield path, schema
+        for key, inside in schema.items():
+            yield from numbers_of(inside, f"{path}/{key}")
+    elif isinstance(schema, list):
+        for place, inside in enumerate(schema):
+            yield from numbers_of(inside, f"{path}/{place}")
+
+
+def test_every_number_has_both_bounds() -> None:
+    found = dict(numbers_of(SweepSpec.model_json_schema()))
+    assert len(found) > 30
+    del found["/$defs/ResourceSettings/properties/gpu_share/anyOf/0"]  # a validator of its own
+    for path, schema in found.items():
+        assert schema.keys() & {"minimum", "exclusiveMinimum", "gt"}, path
+        assert schema.keys() & {"maximum", "exclusiveMaximum", "lt"}, path
