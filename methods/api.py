@@ -34,7 +34,13 @@ from methods.stripe_wise import method as _stripe_wise  # noqa: F401
 from methods.structure.cost import Cost, CostModel, CostTarget, count_cost
 from methods.structure.layout import Group, LayerPolicy, Layout, find_layout
 from methods.structure.plan import PruningPlan, Ratios, removed_count, stated_ratio
-from methods.structure.surgery import masked, masked_difference, shrink
+from methods.structure.surgery import (
+    break_stripes,
+    masked,
+    masked_difference,
+    remove_filters,
+    shrink,
+)
 from methods.weight_gates import method as _weight_gates  # noqa: F401
 
 __all__ = [
@@ -63,6 +69,7 @@ __all__ = [
     "UnknownMethodError",
     "aliases_of",
     "available",
+    "break_stripes",
     "count_cost",
     "create",
     "find_layout",
@@ -71,6 +78,7 @@ __all__ = [
     "masked_difference",
     "prune_lowest",
     "register",
+    "remove_filters",
     "removed_count",
     "shrink",
     "stated_ratio",

@@ -17,8 +17,10 @@ from methods import (
     Hooks,
     Layout,
     PruningPlan,
+    break_stripes,
     count_cost,
     masked_difference,
+    remove_filters,
     shrink,
 )
 from methods.structure.latency_predictor import PredictorSettings
@@ -193,8 +195,9 @@ def _train(
     difference = 0.0
     before: Evaluation | None = None
     session: TrainingSession
+    layout = _layout(spec, network, data) if spec.kind in {"prune", "scratch"} else None
     if spec.kind == "prune" and (resume is None or resume.act != "recover"):
-        layout = _layout(spec, network, data)
+        assert layout
         latency = predictor_of(spec, node.artifacts, layout, data.info.num_classes, node.device)
         session = pruning = PruningSession(
             spec, data, node.device, node.files, report, layout, latency, checkpoints=checkpoints
@@ -205,15 +208,17 @@ def _train(
             spec, data, node.device, node.files, report, checkpoints=checkpoints
         )
         if spec.kind == "scratch":
+            assert layout
             plan = PruningPlan.from_json(spec.plan or {})
-            shrink_fresh(network, plan, _layout(spec, network, data))
+            shrink_fresh(network, plan, layout)
         if resume is not None:
             with restoring():
                 known = resume.parts["trial"]
                 before, difference = Evaluation(**known["before"]), known["masked_difference"]
                 if spec.kind == "prune":
+                    assert layout
                     plan = PruningPlan.from_json(known["plan"])
-                    shrink(network, plan, _layout(spec, network, data))
+                    remove_filters(network, plan, layout)
     before = before or session.validate(network)
     session.trial_state = {
         "plan": plan.to_json() if plan else None,
@@ -221,6 +226,8 @@ def _train(
         "before": asdict(before),
     }
     after = _recover(session, network) or before
+    if plan and layout:
+        break_stripes(network, plan, layout)  # held at zero until here, which trains much faster
     if not math.isfinite(after.loss):
         raise DivergedError("validation", spec.recipe.epochs, spec.recipe.learning_rate)
     test = _test(session, network)
@@ -259,6 +266,7 @@ def _judge(
     layout = _layout(spec, network, data)
     session = PruningSession(spec, data, node.device, node.files, report, layout)
     plan, difference = _prune(session, network)
+    break_stripes(network, plan, layout)
     found = session.judge(network, spec.judge_images)
     if not math.isfinite(found.loss):
         raise DivergedError("validation", 0, spec.recipe.learning_rate)
@@ -308,7 +316,10 @@ def _layout(spec: TrialSpec, network: nn.Module, data: DataSet) -> Layout:
 
 
 def _prune(session: PruningSession, network: nn.Module) -> tuple[PruningPlan, float]:
-    """Select and shrink; return the plan and how far the masked and shrunk network differ."""
+    """Select and shrink; return the plan and how far the masked and shrunk network differ.
+
+    Convolutions that lost stripes are not broken yet.
+    """
     spec, layout = session.spec, session.layout
     method = methods.create(spec.method or "", spec.method_settings)
     method.accept(network, layout)
@@ -319,7 +330,7 @@ def _prune(session: PruningSession, network: nn.Module) -> tuple[PruningPlan, fl
     if not difference <= TOLERANCE:  # a NaN too
         raise MaskedDifferenceError(difference, TOLERANCE)
     with session.meter.act("select"):
-        shrink(network, plan, layout)
+        remove_filters(network, plan, layout)
     if spec.recipe.recalibration_images:
         with session.meter.act("recover"):
             batches = session.batches(spec.recipe.recalibration_images, spec.recipe.batch_size)

@@ -8,7 +8,7 @@ follows it, a batch norm for one, still emits a constant there.
 from collections.abc import Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from methods.structure.groups import Group
 from methods.structure.stripe_conv import StripeConv
@@ -53,6 +53,26 @@ def zero_stripes(network: nn.Module, group: Group, stripes: Sequence[int]) -> No
     weight.masked_fill_(gone.reshape(-1, 1, *weight.shape[2:]).to(weight.device), 0.0)
 
 
+def hold_stripes(network: nn.Module, group: Group, kept: Sequence[int]) -> None:
+    """Set the stripes of a convolution that do not stay to zero, and let no gradient reach them.
+
+    Weight decay and momentum leave a zero that never had a gradient where it is.
+
+    Args:
+        network: Changed in place; filters that could be removed are.
+        group: Stripes of the convolution.
+        kept: Stripes of the dense convolution that stay, ascending.
+    """
+    conv = _convolution(network, group)
+    gone = ~_kept_mask(conv, group, kept).unsqueeze(1)  # [N, 1, K, K]
+    with torch.no_grad():
+        conv.weight.masked_fill_(gone, 0.0)
+    if conv.weight.requires_grad and gone.any():
+        conv.weight.register_hook(  # type: ignore[no-untyped-call]
+            lambda gradient: gradient.masked_fill(gone, 0.0)
+        )
+
+
 def break_convolution(network: nn.Module, group: Group, kept: Sequence[int]) -> None:
     """Replace a convolution by what ``kept`` leaves of it.
 
@@ -63,15 +83,26 @@ def break_convolution(network: nn.Module, group: Group, kept: Sequence[int]) -> 
         group: Stripes of the convolution.
         kept: Stripes of the dense convolution that stay, ascending.
     """
+    conv = _convolution(network, group)
+    mask = _kept_mask(conv, group, kept)
+    if mask.all():
+        return
+    broken = StripeConv(conv, mask)
+    broken.training = conv.training
+    network.set_submodule(group.name, broken)
+
+
+def _convolution(network: nn.Module, group: Group) -> nn.Conv2d:
     conv = network.get_submodule(group.name)
     assert isinstance(conv, nn.Conv2d)
+    return conv
+
+
+def _kept_mask(conv: nn.Conv2d, group: Group, kept: Sequence[int]) -> Tensor:
+    """Return which stripes of the filters that are left stay, ``[N, K, K]``."""
     mask = torch.zeros(group.width, dtype=torch.bool)
     mask[list(kept)] = True
     mask = mask.reshape(group.filters, *conv.kernel_size)
     if group.outputs:
         mask = mask[mask.flatten(1).any(dim=1)]
-    if mask.all():
-        return
-    broken = StripeConv(conv, mask.to(conv.weight.device))
-    broken.training = conv.training
-    network.set_submodule(group.name, broken)
+    return mask.to(conv.weight.device)

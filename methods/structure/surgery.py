@@ -11,7 +11,7 @@ from methods.errors import PlanError
 from methods.structure.layout import Group, Layout, trace
 from methods.structure.plan import PruningPlan
 from methods.structure.scatter import narrow_and_scatter
-from methods.structure.stripes import break_convolution, zero_stripes
+from methods.structure.stripes import break_convolution, hold_stripes, zero_stripes
 
 
 def filter_parameters(network: nn.Module, group: Group) -> list[tuple[nn.Parameter, Tensor]]:
@@ -64,6 +64,19 @@ def shrink(network: nn.Module, plan: PruningPlan, layout: Layout) -> None:
     Raises:
         PlanError: The plan was made for other groups or widths.
     """
+    remove_filters(network, plan, layout)
+    break_stripes(network, plan, layout)
+
+
+def remove_filters(network: nn.Module, plan: PruningPlan, layout: Layout) -> None:
+    """Do what :func:`shrink` does, but for convolutions that lose stripes: they stay dense.
+
+    Their stripes that go are zeros that training leaves zeros, so that the network computes and
+    learns what the shrunk one does, in a fraction of the time; :func:`break_stripes` does the rest.
+
+    Raises:
+        PlanError: The plan was made for other groups or widths.
+    """
     _check_fit(plan, layout)
     graph = trace(network, layout.input_shape)
     smaller = [group for group in layout.groups if plan.dropped(group.name)]
@@ -78,6 +91,14 @@ def shrink(network: nn.Module, plan: PruningPlan, layout: Layout) -> None:
             kept = plan.kept[group.name]
             narrow_and_scatter(network, group.name, group.norms[0], readers, kept)
         elif group.taps > 1:
+            hold_stripes(network, group, plan.kept[group.name])
+    network.zero_grad(set_to_none=True)
+
+
+def break_stripes(network: nn.Module, plan: PruningPlan, layout: Layout) -> None:
+    """Replace convolutions that lost stripes by what is left of them, after ``remove_filters``."""
+    for group in layout.groups:
+        if group.taps > 1 and plan.dropped(group.name):
             break_convolution(network, group, plan.kept[group.name])
     network.zero_grad(set_to_none=True)
 

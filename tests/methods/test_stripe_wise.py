@@ -1,5 +1,5 @@
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from itertools import pairwise
 
@@ -14,8 +14,10 @@ from methods import (
     LayoutError,
     MethodError,
     PruningPlan,
+    break_stripes,
     count_cost,
     find_layout,
+    remove_filters,
     shrink,
 )
 from methods.criteria.filter_norm import FilterNorm
@@ -28,6 +30,7 @@ from methods.structure.stripe_conv import StripeConv
 from methods.structure.stripes import by_stripe
 from methods.testing import CLASSES, EXAMPLES, Example, PruningMethodContract, TinySession
 from search_spaces import RatioSpace, SpaceSettings, project
+from tests.methods.helpers import logits
 
 #: The contract's networks under the layer policy of stripes; streams are no special case there.
 STRIPED = {
@@ -139,6 +142,71 @@ class TestDeadFilters:
         assert emitted.abs().sum(dim=(0, 2, 3)).nonzero().flatten().tolist() == [
             i for i in range(12) if i not in {0, 7}
         ]
+
+
+def halved(example: Example) -> PruningPlan:
+    """Drop half the stripes of every layer, whole filters among them."""
+    layout = example.layout()
+    kept = {}
+    for group in layout.groups:
+        drawn = torch.randperm(group.width, generator=torch.Generator().manual_seed(1))
+        gone = {*drawn[: group.width // 2].tolist(), *range(2 * group.taps)}
+        kept[group.name] = tuple(i for i in range(group.width) if i not in gone)
+    return PruningPlan(policy="stripes", widths=layout.widths, kept=kept)
+
+
+OPTIMIZERS: dict[str, Callable[[nn.Module], optim.Optimizer]] = {
+    "sgd": lambda network: optim.SGD(
+        network.parameters(), lr=0.05, momentum=0.9, nesterov=True, weight_decay=1e-2
+    ),
+    "adamw": lambda network: optim.AdamW(network.parameters(), lr=1e-3, weight_decay=1e-2),
+}
+
+
+@pytest.mark.parametrize("optimizer", list(OPTIMIZERS))
+@pytest.mark.parametrize("name", ["plain", "residual_projection", "bottleneck"])
+class TestTrainingBeforeTheyAreBroken:
+    """A network whose stripes are held at zero against the one that lost them."""
+
+    def trained(self, name: str, optimizer: str) -> tuple[nn.Module, nn.Module]:
+        example, layout = STRIPED[name], STRIPED[name].layout()
+        plan, session = halved(example), session_of(example)
+        broken, held = example.network(), example.network()
+        shrink(broken, plan, layout)
+        remove_filters(held, plan, layout)
+        for network in (broken.double(), held.double()):
+            network.train()
+            steps = OPTIMIZERS[optimizer](network)
+            for images, labels in session.batches(64, 16):
+                steps.zero_grad()
+                loss = nn.functional.cross_entropy(network(images.double()), labels)
+                loss.backward()  # type: ignore[no-untyped-call]
+                steps.step()
+        return broken, held
+
+    def test_it_learns_the_same(self, name: str, optimizer: str) -> None:
+        broken, held = self.trained(name, optimizer)
+        example = STRIPED[name]
+        images = session_of(example).images.double()
+        before = logits(held, images)
+        torch.testing.assert_close(before, logits(broken, images), rtol=1e-9, atol=1e-9)
+        break_stripes(held, halved(example), example.layout())
+        torch.testing.assert_close(logits(held, images), before, rtol=1e-9, atol=1e-9)
+        expected = broken.state_dict()
+        assert held.state_dict().keys() == expected.keys()
+        for key, value in held.state_dict().items():
+            torch.testing.assert_close(value, expected[key], rtol=1e-9, atol=1e-9)
+
+    def test_what_went_is_still_exactly_zero(self, name: str, optimizer: str) -> None:
+        _, held = self.trained(name, optimizer)
+        plan = halved(STRIPED[name])
+        for group in STRIPED[name].layout().groups:
+            if group.taps == 1:
+                continue
+            weight = held.get_parameter(f"{group.name}.weight").detach()
+            stripes = (weight != 0.0).any(dim=1)
+            assert int(stripes.sum()) == len(plan.kept[group.name])
+            assert len(weight) == group.filters - (2 if group.outputs else 0)
 
 
 class TestTarget:

@@ -5,8 +5,7 @@ import math
 import torch
 from torch import nn
 
-from methods import LayerPolicy, Layout, PruningPlan, find_layout, shrink
-from methods.structure.stripe_conv import StripeConv
+from methods import LayerPolicy, Layout, PruningPlan, find_layout, remove_filters
 from workers.settings import LayerSettings, Unit
 
 
@@ -40,7 +39,8 @@ def shrink_fresh(network: nn.Module, plan: PruningPlan, layout: Layout) -> None:
     """Give a freshly initialised network the shape of ``plan``, fit to be trained from scratch.
 
     Which filters stay does not matter, for none has learned anything. Layers that read fewer
-    channels are scaled up as an initialisation for that many would have been.
+    channels are scaled up as an initialisation for that many would have been. Convolutions that
+    lose stripes are not broken yet.
 
     Raises:
         PlanError: The plan was made for other groups or widths.
@@ -51,9 +51,16 @@ def shrink_fresh(network: nn.Module, plan: PruningPlan, layout: Layout) -> None:
         if isinstance(module, nn.Conv2d | nn.Linear)
     }
     fan_in = {name: layer.weight[0].numel() for name, layer in layers.items()}
-    shrink(network, plan, layout)
+    remove_filters(network, plan, layout)
+    striped = {group.name for group in layout.groups if group.taps > 1}
     for name, layer in layers.items():
-        layer.weight.mul_(math.sqrt(fan_in[name] / layer.weight[0].numel()))
-    for name, module in network.named_modules():
-        if isinstance(module, StripeConv):
-            module.weight.mul_(math.sqrt(fan_in[name] / module.fan_in))
+        left = _fan_in_of_stripes(layer) if name in striped else layer.weight[0].numel()
+        layer.weight.mul_(math.sqrt(fan_in[name] / left))
+
+
+def _fan_in_of_stripes(layer: nn.Module) -> float:
+    """Return the weights that a filter has on average, of those that have any."""
+    assert isinstance(layer, nn.Conv2d)
+    stripes = (layer.weight != 0.0).any(dim=1)  # [N, K, K]
+    filters = int(stripes.flatten(1).any(dim=1).sum())
+    return int(stripes.sum()) * layer.weight.shape[1] / filters
