@@ -6,7 +6,7 @@ python examples/driver.py [KEY=VALUE ...]
 import sys
 from pathlib import Path
 
-from orchestrator import Sweep
+from prunesweep import Sweep
 
 
 def main(overrides: list[str]) -> None:

@@ -1,5 +1,5 @@
 """``python -m orchestrator``: the command line from a plain checkout."""
 
-from orchestrator.commands.cli import main
+from prunesweep import main
 
 main()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import prunesweep
 from tests.checkout import ROOT
 
 #: What each package may import of the others.
@@ -62,11 +63,12 @@ def test_imports_flow_one_way(package: str) -> None:
 
 
 @pytest.mark.parametrize("package", MAY_IMPORT)
-def test_rooms_take_nothing_of_the_root_module_but_the_root_error(package: str) -> None:
+def test_rooms_take_no_public_name_from_the_root_module_but_the_root_error(package: str) -> None:
     for file in modules(package):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom) and node.module == "prunesweep":
-                assert {alias.name for alias in node.names} == {"PrunesweepError"}, file
+                taken = {alias.name for alias in node.names} & set(prunesweep.__all__)
+                assert taken <= {"PrunesweepError"}, file
 
 
 @pytest.mark.parametrize("system", HOMES)
@@ -75,6 +77,14 @@ def test_each_outside_system_has_one_home(system: str) -> None:
         for file in modules(package):
             tops = {name.partition(".")[0] for name in imports_of(file)}
             assert system not in tops or package in HOMES[system], file
+
+
+def test_the_root_module_imports_no_package_before_it_is_asked() -> None:
+    tree = ast.parse((ROOT / "prunesweep.py").read_text(encoding="utf-8"))
+    at_once = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    names = {getattr(node, "module", None) or node.names[0].name for node in at_once}
+    assert {name.partition(".")[0] for name in names} <= sys.stdlib_module_names
+    assert set(prunesweep.PACKAGES) == MAY_IMPORT.keys()
 
 
 def test_workers_take_nothing_of_tracking_but_the_artifact_store() -> None:

@@ -28,6 +28,7 @@ NOW: Final = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def modules() -> Iterator[str]:
+    yield "prunesweep"
     for room in ROOMS:
         yield room
         for found in pkgutil.walk_packages([str(ROOT / room)], f"{room}."):
@@ -36,7 +37,7 @@ def modules() -> Iterator[str]:
 
 
 def raised_here() -> set[type[BaseException]]:
-    """All exceptions the rooms define, private ones included."""
+    """All exceptions the rooms and the root module define, private ones included."""
     return {
         thing
         for name in modules()
@@ -46,7 +47,8 @@ def raised_here() -> set[type[BaseException]]:
 
 
 ALL: Final = sorted(
-    (e for e in raised_here() if issubclass(e, PrunesweepError)), key=lambda e: e.__name__
+    (e for e in raised_here() if issubclass(e, PrunesweepError) and e is not PrunesweepError),
+    key=lambda e: e.__name__,
 )
 
 

@@ -1,4 +1,7 @@
-"""One real sweep from the command line: through Ray into the ledger, MLflow and a comparison."""
+"""One real sweep from the command line: through Ray into the ledger, MLflow and a comparison.
+
+Its network lies in the working folder, beside packages that have the names of prunesweep's own.
+"""
 
 from pathlib import Path
 
@@ -18,10 +21,24 @@ pytestmark = [
 ]
 
 
+#: A network of the user's, which needs prunesweep's packages.
+NETWORK = """
+from workers.models import build_model
+from workers.settings import ModelSettings
+
+def net(num_classes, in_channels):
+    return build_model(ModelSettings(name="digits_net"), num_classes, in_channels)
+"""
+
+
 def test_a_sweep_runs_and_is_compared_and_shown_by_mlflow(tmp_path: Path) -> None:
     from mlflow import MlflowClient
 
-    code, out, err = ended(tmp_path, "run", write_spec(tmp_path))
+    (tmp_path / "mine.py").write_text(NETWORK)
+    for name in ("tracking", "workers"):  # which Ray puts before ours on the path of workers
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").touch()
+    code, out, err = ended(tmp_path, "run", write_spec(tmp_path, model="mine:net"))
     assert code == 0, err
     assert out.startswith("tiny (completed)")
     store = tmp_path / "prunesweep-data"

@@ -2,10 +2,14 @@
 
 from typing import TYPE_CHECKING, Any
 
+import prunesweep
+
 if TYPE_CHECKING:
     from workers.rebuild import load_pruned
 
 __all__ = ["load_pruned"]
+
+prunesweep.require_own_packages()  # also where a node of a cluster has others
 
 
 def __getattr__(name: str) -> Any:

@@ -20,6 +20,8 @@ from orchestrator.specification.settings import ResourceSettings
 
 _JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  #: Set by Ray for the driver of a job.
 _HIDE_GPUS = "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"  #: 1: a worker that asks for 0 GPUs sees none.
+#: Called by each worker before Ray puts the driver's working folder in front of its path.
+_FIRST_IN_A_WORKER = "prunesweep.claim_packages"
 #: What libpq and MLflow log in with; only the driver and its publisher do.
 _DRIVERS_OWN = ("PGPASSWORD", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
 
@@ -110,7 +112,10 @@ def _start_here(resources: ResourceSettings) -> None:
             num_cpus=cpus,
             include_dashboard=False,
             log_to_driver=False,
-            runtime_env={"env_vars": {"PYTHONPATH": _code_path()}},
+            runtime_env={
+                "env_vars": {"PYTHONPATH": _code_path()},
+                "worker_process_setup_hook": _FIRST_IN_A_WORKER,
+            },
             logging_level=logging.ERROR,
             configure_logging=True,
         )
@@ -123,7 +128,10 @@ def _join(address: str, model: str) -> None:
         _check_token(address)
     with tempfile.TemporaryDirectory(prefix="prunesweep-") as folder:
         code = [] if _is_job() else [*own_code(Path(folder)), *network_code(model, Path(folder))]
-        environment: dict[str, Any] = {"env_vars": {_HIDE_GPUS: "1"}}
+        environment: dict[str, Any] = {
+            "env_vars": {_HIDE_GPUS: "1"},
+            "worker_process_setup_hook": _FIRST_IN_A_WORKER,
+        }
         environment |= {"py_modules": list(map(str, code))} if code else {}
         try:
             ray.init(

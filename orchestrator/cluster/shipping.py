@@ -5,7 +5,8 @@ import shutil
 import sysconfig
 from pathlib import Path
 
-PACKAGES = ("methods", "orchestrator", "search_spaces", "tracking", "workers")
+from prunesweep import PACKAGES
+
 MODULES = ("prunesweep.py",)
 
 _NO_CODE = shutil.ignore_patterns("__pycache__", "*.pyc")

@@ -9,7 +9,7 @@ from typer.core import TyperGroup
 
 from methods.errors import MethodError
 from orchestrator.errors import InputError, LedgerLostError, SweepError
-from prunesweep import PrunesweepError
+from prunesweep import PackageInTheWayError, PrunesweepError
 from search_spaces.errors import SearchSpaceError
 from tracking.errors import FencedError, TrackingError, redact_text
 from tracking.plain_text import visible_lines
@@ -26,6 +26,7 @@ EXIT_CODES: Final[Mapping[type[PrunesweepError], int]] = {
     FencedError: FAILED,  # another driver goes on with the sweep
     WorkerError: BAD_INPUT,
     SweepError: FAILED,
+    PackageInTheWayError: BAD_INPUT,
     LedgerLostError: os.EX_TEMPFAIL,  # 75: the same command may succeed later
 }
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import ray
 
-from orchestrator.cluster.shipping import MODULES, PACKAGES
+from orchestrator.cluster.shipping import MODULES
+from prunesweep import PACKAGES
 from tests.checkout import ROOT
 from tests.deploy.files import (
     DEPLOY,

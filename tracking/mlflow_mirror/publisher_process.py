@@ -48,8 +48,9 @@ def start_publisher(
         weights_artifacts: Copy pruned weights into MLflow.
         grace_s: How long it may go on after SIGTERM, or after the caller's end.
     """
-    command = [sys.executable, "-m", "tracking.mlflow_mirror.publisher_process", "--sweep", sweep]
-    command += ["--parent-pid", str(os.getpid()), "--grace-s", str(grace_s)]
+    # -P: not from the working folder, where another `tracking` may lie
+    command = [sys.executable, "-P", "-m", "tracking.mlflow_mirror.publisher_process"]
+    command += ["--sweep", sweep, "--parent-pid", str(os.getpid()), "--grace-s", str(grace_s)]
     command += ["--weights-artifacts"] if weights_artifacts else []
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     urls = {LEDGER: ledger_url, MLFLOW: tracking_uri, ARTIFACTS: artifacts_url}

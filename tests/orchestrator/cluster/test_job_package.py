@@ -10,8 +10,9 @@ import pytest
 
 from orchestrator.cluster import job_package as parcel
 from orchestrator.cluster.job_package import Parcel, pack
-from orchestrator.cluster.shipping import MODULES, PACKAGES, network_code
+from orchestrator.cluster.shipping import MODULES, network_code
 from orchestrator.errors import SpecError
+from prunesweep import PACKAGES
 from tests.orchestrator.command_line import write_spec
 
 SERVICES = {
@@ -159,7 +160,7 @@ def test_prunesweep_travels_when_told_to_and_runs_from_there(tmp_path: Path) -> 
     found, folder = packed(tmp_path, with_code=True)
     assert set(found.files) == {*PACKAGES, *MODULES, "sweep.yaml"}
     assert found.entrypoint.startswith("python -m orchestrator run sweep.yaml")
-    code = "import orchestrator, workers.data; print(orchestrator.__file__, workers.data.__file__)"
+    code = "import prunesweep, orchestrator.errors as e; print(prunesweep.__file__, e.__file__)"
     run = subprocess.run(
         [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True
     )
