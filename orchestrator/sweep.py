@@ -19,7 +19,7 @@ from orchestrator.agenda.agenda import Agenda
 from orchestrator.agenda.sizing import say_if_idle
 from orchestrator.agenda.stopper import Stopper
 from orchestrator.agenda.survey import Ground, survey
-from orchestrator.agenda.trial_matrix import census
+from orchestrator.agenda.trial_matrix import trial_matrix
 from orchestrator.cluster.connection import REACH_S, ClusterUnreachableError, connect
 from orchestrator.cluster.ray_backend import RayBackend
 from orchestrator.commands.lookup import spec_of
@@ -241,7 +241,7 @@ class Sweep:
         try:
             device = f"{backend.device_of_first_worker()}, torch {torch.__version__}"
             agenda = Agenda(spec, ground, device)
-            total = sum(line.trials for line in census(spec))
+            total = trial_matrix(spec).trials
             done = _places_done(ledger, writer.sweep_id)
             with Progress(console, total, spec.name, done) as progress:
                 stopper = Stopper(spec)

@@ -133,10 +133,3 @@ class SearchOrderError(SearchSpaceError, ValueError):
 
     def __str__(self) -> str:
         return f"Proposal {self.number} {self.problem}"
-
-
-class NoResultsError(SearchSpaceError, ValueError):
-    """The best of nothing was asked for."""
-
-    def __str__(self) -> str:
-        return "There is no completed trial to choose the best from. Run or retry some first."

@@ -18,7 +18,7 @@ from benchmarks.chaos.checks import (
 )
 from benchmarks.chaos.saboteur import Sabotage, Saboteur, Strike, Victim
 from benchmarks.chaos.world import LEDGER, Exit, Supervisor, World, publish
-from orchestrator.agenda.trial_matrix import census
+from orchestrator.agenda.trial_matrix import trial_matrix
 from orchestrator.specification.loading import parse_spec
 from tracking.artifacts import ArtifactStore
 from tracking.errors import LedgerError
@@ -50,7 +50,7 @@ FIELDS: Mapping[str, Any] = {
 def fields_for(trials: int) -> dict[str, Any]:
     """Return the specification whose searches are long enough for ``trials`` trials in all."""
     fields = {**FIELDS}
-    while sum(line.trials for line in census(parse_spec(fields))) < trials:
+    while trial_matrix(parse_spec(fields)).trials < trials:
         search = fields["search"]
         fields["search"] = {**search, "trials": search["trials"] + 1}
     return fields

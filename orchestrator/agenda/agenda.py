@@ -16,26 +16,27 @@ from methods.structure.latency_predictor import PredictorSettings
 from orchestrator.agenda.predictors import Predictors
 from orchestrator.agenda.study import Choice, Study
 from orchestrator.agenda.survey import Ground
+from orchestrator.agenda.trial_matrix import trial_matrix
 from orchestrator.specification.arms import ArmSettings
 from orchestrator.specification.spec import SweepSpec
 from search_spaces import Proposal
 from tracking.comparison.given_up import Breaker
+from tracking.matrix import FRONT_CONTROLS
 from tracking.places import (
     DENSE,
     RANDOM,
     UNIFORM_L1,
     Place,
     Role,
-    is_front,
     scratch_control,
     searched_label,
     target_label,
 )
 from tracking.records import EntryRecord, TrialRecord, TrialState
+from tracking.winners import best_arm
 from workers.settings import Recipe, Target, TrialSpec
 
-#: Targets the controls are run at when the sweep searches a front.
-FRONT_CONTROLS = tuple(Target(axis="macs", reduction=share) for share in (0.25, 0.5, 0.75))
+_METHODS = {RANDOM: "random", UNIFORM_L1: "l1"}  # of the controls that prune
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,13 +72,16 @@ class Agenda:
     def __init__(self, spec: SweepSpec, ground: Ground, device: str) -> None:
         self._spec, self._ground, self._device = spec, ground, device
         self._weights = ground.weights_hash
+        self._matrix = trial_matrix(spec)
+        targets = spec.cost_targets or [Target(reduction=share) for share in FRONT_CONTROLS]
+        self._targets = {target_label(at.axis, at.reduction): at for at in targets}
         self._due: deque[Wanted] = deque()
         self._last: deque[Wanted] = deque()  # latency, once all else has ended
         self._known: dict[Place, str] = {}  # places the ledger has, with the trial's uid: still out
         self._open: dict[Place, str] = {}  # places handed out or due, with the trial's uid
         self._confirmed: dict[Place, Mapping[str, Any] | None] = {}
         self._awaited: dict[str, set[Place]] = {}  # re-runs still out, by target
-        self._crowned: set[str] = set()  # targets whose winner is known
+        self._followed_up: set[str] = set()  # targets whose winner is known
         self._studies = {
             (arm.name, study.label): study
             for target in (spec.cost_targets or (None,))
@@ -107,7 +111,9 @@ class Agenda:
             mine = [(e, t) for e, t in past if e.place.words == (Role.SEARCH, *key)]
             study.restore(mine)
             self._open.update({e.place: t.uid for e, t in mine if not t.state.is_final})
-        self._add(Place(Role.BASELINE, "", "", self._spec.search.seed), self._baseline())
+        for cell in self._matrix.of(Role.BASELINE):
+            for place in cell.places():
+                self._add(place, self._baseline())
         if self._weights is not None:
             self._unlock()
         ended = {entry.place: trial for entry, trial in past if trial.state.is_final}
@@ -172,7 +178,7 @@ class Agenda:
         elif place.role is Role.CONFIRM:
             self._confirmed[place] = done
             self._awaited[place.target].discard(place)
-            self._crown_if_complete(place.target)
+            self._follow_up_if_complete(place.target)
 
     def _propose(self, limit: int) -> list[Wanted]:
         """Ask each study that can for one more proposal, those behind first.
@@ -210,31 +216,28 @@ class Agenda:
             if name == arm:
                 self._confirm_if_over(name, label)
         for awaited in list(self._awaited):
-            self._crown_if_complete(awaited)
+            self._follow_up_if_complete(awaited)
 
     def _unlock(self) -> None:
         """The starting weights are known: controls are due, and searches may begin."""
-        for arm_name, settings in self._predictors.wanted.items():
-            self._add(Place(Role.PREDICTOR, arm_name, "", 0), self._predictor(settings))
+        for cell in self._matrix.of(Role.PREDICTOR):
+            for place in cell.places():
+                self._add(place, self._predictor(self._predictors.wanted[place.arm]))
         for arm_name, label in self._studies:
             self._confirm_if_over(arm_name, label)
-        controls, seeds = self._spec.controls, self._spec.seeds
-        if controls.dense:
-            for seed in seeds:
-                self._add(Place(Role.CONTROL, DENSE, "", seed), self._trial("dense", seed))
-        for name, method, wanted in (
-            (RANDOM, "random", controls.random),
-            (UNIFORM_L1, "l1", controls.uniform_l1),
-        ):
-            if wanted:
-                arm = ArmSettings(method=method, name=name)
-                for target in self._spec.cost_targets or FRONT_CONTROLS:
-                    ratios = self._ground.uniform(target, self._spec.search.tolerance)
-                    choice = Choice(arm=arm, ratios=ratios)
-                    label = target_label(target.axis, target.reduction)
-                    for seed in seeds:
-                        place = Place(Role.CONTROL, name, label, seed)
-                        self._add(place, self._prune(choice, target, seed))
+        for cell in self._matrix.of(Role.CONTROL):
+            if not cell.is_scratch:
+                for place in cell.places():
+                    self._add(place, self._control(place))
+
+    def _control(self, place: Place) -> TrialSpec:
+        """Return the trial of a control that needs no winner."""
+        if place.arm == DENSE:
+            return self._trial("dense", place.index)
+        arm = ArmSettings(method=_METHODS[place.arm], name=place.arm)
+        target = self._targets[place.target]
+        ratios = self._ground.uniform(target, self._spec.search.tolerance)
+        return self._prune(Choice(arm=arm, ratios=ratios), target, place.index)
 
     def _confirm_if_over(self, arm_name: str, label: str) -> None:
         """Re-run the winners of a study whose search has ended, with fresh seeds."""
@@ -245,42 +248,44 @@ class Agenda:
             return
         self._over.add((arm_name, label))
         for at, choice in [] if missed else study.winners():
-            for seed in self._spec.seeds:
-                place = Place(Role.CONFIRM, arm_name, at, seed)
+            for place in self._places(Role.CONFIRM, arm_name, at):
                 self._awaited.setdefault(at, set()).add(place)
                 predictor = self._predictors.of(arm_name)
-                self._add(place, self._prune(choice, study.target, seed, predictor))
+                self._add(place, self._prune(choice, study.target, place.index, predictor))
         for awaited in list(self._awaited):
-            self._crown_if_complete(awaited)
+            self._follow_up_if_complete(awaited)
 
-    def _crown_if_complete(self, label: str) -> None:
+    def _follow_up_if_complete(self, label: str) -> None:
         """Once all re-runs of a target are in: its winning shape from scratch, and latencies."""
         searched = searched_label(label)
         waiting = any(
             study == searched and (arm, study) not in self._over for arm, study in self._studies
         )
-        if label in self._crowned or waiting or self._awaited[label]:
+        if label in self._followed_up or waiting or self._awaited[label]:
             return
-        self._crowned.add(label)
+        self._followed_up.add(label)
         runs = self._confirmed_runs(label)
         if not runs:
             return
         for arm, results in runs.items():
-            place = Place(Role.LATENCY, arm, label, self._spec.search.seed)
-            self._add(place, self._latency(self._shape(arm, results[0])), last=True)
-        winner = max(
-            runs, key=lambda arm: sum(r["val_accuracy"] for r in runs[arm]) / len(runs[arm])
-        )
-        if self._spec.controls.scratch and not is_front(label):
-            for seed in self._spec.seeds:
-                trial = self._scratch(self._shape(winner, runs[winner][0]), seed)
-                self._add(Place(Role.CONTROL, scratch_control(winner), label, seed), trial)
+            for place in self._places(Role.LATENCY, arm, label):
+                self._add(place, self._latency(self._shape(arm, results[0])), last=True)
+        winner = best_arm({arm: [r["val_accuracy"] for r in runs[arm]] for arm in runs})
+        if winner is not None:
+            for place in self._places(Role.CONTROL, scratch_control(winner), label):
+                shape = self._shape(winner, runs[winner][0])
+                self._add(place, self._scratch(shape, place.index))
+
+    def _places(self, role: Role, arm: str, label: str) -> list[Place]:
+        """Return the places of an arm that is re-run, or of a winner; none: none are asked for."""
+        cell = self._matrix.cell(role, arm, label)
+        return [] if cell is None else list(cell.places(arm=arm, target=label))
 
     def _confirmed_runs(self, label: str) -> dict[str, list[Mapping[str, Any]]]:
         """Return the re-runs that came back, by arm; in an order that is the same on every run."""
         found: dict[str, list[Mapping[str, Any]]] = {}
         for arm in self._spec.arms:
-            places = [Place(Role.CONFIRM, arm.name, label, seed) for seed in self._spec.seeds]
+            places = self._places(Role.CONFIRM, arm.name, label)
             results = [r for place in places if (r := self._confirmed.get(place)) is not None]
             if results:
                 found[arm.name] = results

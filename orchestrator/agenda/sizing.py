@@ -2,7 +2,7 @@
 
 from math import ceil
 
-from orchestrator.agenda.trial_matrix import census
+from orchestrator.agenda.trial_matrix import trial_matrix
 from orchestrator.specification.spec import SweepSpec
 from search_spaces.samplers import BLIND
 from tracking.places import Role
@@ -14,10 +14,7 @@ AHEAD = 3
 
 def say_if_idle(spec: SweepSpec) -> str | None:
     """Return what to tell a person whose workers are sure to idle while ratios are searched."""
-    searches, window = (
-        [line for line in census(spec) if line.role is Role.SEARCH],
-        spec.search.window,
-    )
+    searches, window = trial_matrix(spec).of(Role.SEARCH), spec.search.window
     workers, under_way = spec.resources.workers, window * len(searches)
     if (
         spec.search.sampler in BLIND

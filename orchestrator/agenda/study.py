@@ -19,12 +19,11 @@ from search_spaces import (
     free_ratios,
     project,
 )
-from search_spaces.front import best, front
+from tracking.matrix import spread
 from tracking.places import FRONT, front_point, target_label
 from tracking.records import EntryRecord, TrialRecord, TrialState
+from tracking.winners import best, front
 from workers.settings import Target, content_hash
-
-FRONT_WINNERS = 5  #: Trials of a front that are re-run, spread over its costs.
 
 _OUTCOMES: dict[TrialState, Outcome] = {
     TrialState.COMPLETED: "completed",
@@ -151,9 +150,9 @@ class Study:
         if not self._values:
             return []
         if self.target is not None:
-            number = best((n, accuracy) for n, (accuracy, _) in self._values.items())
+            number = best({n: accuracy for n, (accuracy, _) in self._values.items()})
             return [(self.label, self._choices[number])]
-        numbers = _spread(front(self._values.items()), FRONT_WINNERS)
+        numbers = spread(front(sorted(self._values), lambda number: self._values[number]))
         return [(front_point(number), self._choices[number]) for number in numbers]
 
     def _note(self, number: int, state: TrialState, result: Mapping[str, Any] | None) -> None:
@@ -164,13 +163,6 @@ class Study:
     def _told(self, number: int) -> tuple[float, ...] | None:
         values = self._values.get(number)
         return None if values is None else values[: 1 if self.target else 2]
-
-
-def _spread(numbers: list[int], count: int) -> list[int]:
-    """Pick ``count`` of ``numbers`` evenly, the ends included."""
-    if len(numbers) <= count:
-        return numbers
-    return [numbers[round(i * (len(numbers) - 1) / (count - 1))] for i in range(count)]
 
 
 def _defaults(arm: ArmSettings) -> dict[str, float]:

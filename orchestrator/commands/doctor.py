@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from methods import PruningPlan, masked_difference
 from orchestrator.agenda.predictors import predictor_settings
 from orchestrator.agenda.survey import Ground, Terrain
-from orchestrator.agenda.trial_matrix import census
+from orchestrator.agenda.trial_matrix import trial_matrix
 from orchestrator.cluster.machines import inspect_machines, verdict_of
 from orchestrator.errors import InputError
 from orchestrator.specification.arms import ArmSettings
@@ -229,7 +229,7 @@ def _rehearse(spec: SweepSpec) -> str:
 
 
 def _epochs(spec: SweepSpec) -> int:
-    return sum(line.all_epochs for line in census(spec))
+    return trial_matrix(spec).all_epochs
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.agenda.trial_matrix import Line, census
+from orchestrator.agenda.trial_matrix import trial_matrix
 from orchestrator.commands.lookup import NoLedgerError, open_existing, spec_of
 from orchestrator.errors import SpecChangeError, SpecError
 from orchestrator.specification.changes import forbidden_changes
@@ -22,7 +22,7 @@ from orchestrator.specification.spec import SweepSpec
 from orchestrator.sweep import Sweep
 from tracking.errors import UnknownSweepError
 from tracking.ledger.ledger import Ledger
-from tracking.places import Role, kind_of_control, searched_label
+from tracking.matrix import Cell
 from tracking.records import EntryRecord, TrialRecord, TrialState
 
 
@@ -45,9 +45,8 @@ def forecast(sweep: Sweep) -> dict[str, Any]:
     spec = sweep.spec
     images = _train_images(sweep)
     with _ledger_of(spec) as ledger:
-        lines = [
-            _line(line, held) for line, held in zip(census(spec), _held(spec, ledger), strict=True)
-        ]
+        held = _held(spec, ledger)
+        lines = [_line(cell, held[cell]) for cell in trial_matrix(spec).cells]
         pace = _pace(spec, ledger) if ledger is not None else None
         url = None if ledger is None else ledger.url
     epochs = sum(line["to_run"] * line["epochs"] for line in lines)
@@ -135,8 +134,8 @@ def _ledger_of(spec: SweepSpec) -> Iterator[Ledger | None]:
         yield ledger
 
 
-def _held(spec: SweepSpec, ledger: Ledger | None) -> list[Counter[TrialState]]:
-    """Count what the ledger holds of each line of the census, by state."""
+def _held(spec: SweepSpec, ledger: Ledger | None) -> Mapping[Cell, Counter[TrialState]]:
+    """Count what the ledger holds of each cell of the matrix, by state."""
     entries: list[EntryRecord] = []
     states: dict[int, TrialState] = {}
     if ledger is not None:
@@ -149,33 +148,28 @@ def _held(spec: SweepSpec, ledger: Ledger | None) -> list[Counter[TrialState]]:
                 raise SpecChangeError(spec.name, changes)
             entries = ledger.entries(record.id)
             states = {trial.id: trial.state for trial in ledger.trials(record.id)}
-    return [
-        Counter(states[entry.trial_id] for entry in entries if _belongs(entry, line))
-        for line in census(spec)
-    ]
+    matrix = trial_matrix(spec)
+    held: dict[Cell, Counter[TrialState]] = {cell: Counter() for cell in matrix.cells}
+    for entry in entries:
+        cell = matrix.cell_of(entry.place)
+        if cell is not None:
+            held[cell][states[entry.trial_id]] += 1
+    return held
 
 
-def _belongs(entry: EntryRecord, line: Line) -> bool:
-    """Say whether an entry is one of a line's: ``front-7`` is of ``front``, for one."""
-    place = entry.place
-    arm = line.role is Role.LATENCY or line.arm in {place.arm, kind_of_control(place.arm)}
-    target = line.target in {place.target, searched_label(place.target)}
-    return place.role is line.role and arm and target
-
-
-def _line(line: Line, held: Counter[TrialState]) -> dict[str, Any]:
+def _line(cell: Cell, held: Counter[TrialState]) -> dict[str, Any]:
     pending = held[TrialState.PENDING] + held[TrialState.RUNNING]
     over = held.total() - pending
     return {
-        "role": line.role,
-        "arm": line.arm,
-        "target": line.target,
-        "trials": line.trials,
-        "epochs": line.epochs,
+        "role": cell.role,
+        "arm": cell.arm,
+        "target": cell.target,
+        "trials": cell.trials,
+        "epochs": cell.epochs,
         "completed": held[TrialState.COMPLETED] + held[TrialState.STOPPED],
         "pending": pending,
         "failed": held[TrialState.FAILED] + held[TrialState.CANCELLED],
-        "to_run": max(pending, line.trials - over),
+        "to_run": max(pending, cell.trials - over),
     }
 
 

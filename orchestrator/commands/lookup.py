@@ -15,15 +15,12 @@ from orchestrator.specification.spec import SweepSpec
 from tracking.errors import MissingLedgerError, redact
 from tracking.ledger.ledger import Ledger
 from tracking.mlflow_mirror.server import sqlite_file
-from tracking.places import Role
-from tracking.records import SweepRecord, TrialRecord, TrialState
+from tracking.records import SweepRecord, TrialRecord
+from tracking.winners import best_trial
 
 STORE, LEDGER = "PRUNESWEEP_STORE", "PRUNESWEEP_LEDGER"  #: Environment variables.
 
 _OPTIONS: Final = {"tracking.store": "--store", "tracking.ledger": "--ledger"}
-
-#: Which trials "best:ARM:TARGET" looks at; the first kind that has a result decides.
-_BEST_OF: Final[tuple[Role, ...]] = (Role.CONFIRM, Role.CONTROL, Role.SEARCH)
 
 
 class NoLedgerError(InputError, LookupError):
@@ -213,21 +210,19 @@ def find_trial(found: Found, text: str) -> TrialRecord:
 def _best(
     found: Found, text: str, arm: str, target: str, trials: dict[int, TrialRecord]
 ) -> TrialRecord:
-    """Return the best by validation accuracy of the re-runs, or of the search without any."""
+    """Return the best by validation accuracy of the re-runs, or of the search before there are."""
     entries = found.ledger.entries(found.record.id)
-    for role in _BEST_OF:
-        done = [
-            trial
-            for entry in entries
-            if entry.place.words == (role, arm, target)
-            and (trial := trials[entry.trial_id]).state is TrialState.COMPLETED
-        ]
-        if done:
-            return max(done, key=lambda t: ((t.result or {})["val_accuracy"], -t.id))
+    best = best_trial(
+        (entry.place, trials[entry.trial_id])
+        for entry in entries
+        if (entry.place.arm, entry.place.target) == (arm, target)
+    )
+    if best is not None:
+        return best[1]
     there = {
         f"{e.place.arm}:{e.place.target}"
         for e in entries
-        if e.place.role in _BEST_OF and trials[e.trial_id].state is TrialState.COMPLETED
+        if best_trial([(e.place, trials[e.trial_id])]) is not None
     }
     known = ", ".join(sorted(there)) or "none yet"
     raise TrialChoiceError(found.record.name, text, f"no trial has completed; there are: {known}.")

@@ -13,7 +13,9 @@ from rich.text import Text
 from orchestrator.commands.lookup import Found, command
 from tracking.ledger.ledger import Ledger
 from tracking.ledger.outbox import Outbox
+from tracking.places import Place
 from tracking.records import EntryRecord, SweepRecord, SweepState, TrialRecord, TrialState
+from tracking.winners import best_trial
 
 SHOWN_FAILURES = 20
 
@@ -107,34 +109,38 @@ def _by_state(ledger: Ledger, record: SweepRecord) -> dict[str, int]:
 
 
 def _best(runs: Sequence[tuple[EntryRecord, TrialRecord]]) -> list[dict[str, Any]]:
-    """Return the best search or re-run by validation accuracy, per target and arm."""
-    found: dict[tuple[str, str], dict[str, Any]] = {}
+    """Return the best trial of each arm at each target, as ``export best:ARM:TARGET`` takes it."""
+    found: dict[tuple[str, str], list[tuple[Place, TrialRecord]]] = {}
     for entry, trial in runs:
-        place = entry.place
-        if not place.role.speaks_of_arm or trial.state is not TrialState.COMPLETED:
-            continue
-        result = trial.result or {}
-        row = found.setdefault((place.target, place.arm), {"completed": 0, "val_accuracy": None})
-        row["completed"] += 1
-        if row["val_accuracy"] is None or result["val_accuracy"] > row["val_accuracy"]:
-            row |= {
-                "target": place.target,
-                "arm": place.arm,
-                "role": place.role,
-                "trial": trial.id,
-                "uid": trial.uid,
-                "val_accuracy": result["val_accuracy"],
-                "macs_reduction": result["macs_reduction"],
-                "params_reduction": result["params_reduction"],
-            }
-    return [found[key] for key in sorted(found)]
+        if entry.place.role.speaks_of_arm and trial.state is TrialState.COMPLETED:
+            key = (entry.place.target, entry.place.arm)
+            found.setdefault(key, []).append((entry.place, trial))
+    rows = []
+    for (target, arm), done in sorted(found.items()):
+        if (best := best_trial(done)) is not None:
+            place, trial = best
+            result = trial.result or {}
+            rows.append(
+                {
+                    "completed": len(done),
+                    "val_accuracy": result["val_accuracy"],
+                    "target": target,
+                    "arm": arm,
+                    "role": place.role,
+                    "trial": trial.id,
+                    "uid": trial.uid,
+                    "macs_reduction": result["macs_reduction"],
+                    "params_reduction": result["params_reduction"],
+                }
+            )
+    return rows
 
 
 def _best_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for column in ("Target", "Arm"):
         table.add_column(column)
-    for column in ("Completed", "Best validation, %", "MACs less", "Params less", "Trial"):
+    for column in ("Completed", "Best validation, %", "MACs less", "Params less", "Trial", "Of"):
         table.add_column(column, justify="right")
     for row in rows:
         table.add_row(
@@ -145,6 +151,7 @@ def _best_table(rows: Sequence[Mapping[str, Any]]) -> Table:
             f"{row['macs_reduction']:.1%}",
             f"{row['params_reduction']:.1%}",
             str(row["trial"]),
+            "re-runs" if row["role"].is_reported else "search",
         )
     return table
 

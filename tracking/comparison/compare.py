@@ -8,12 +8,11 @@ from tracking.comparison.fronts import flattened, fronts_of
 from tracking.comparison.identities import differing, fits, identities, shared
 from tracking.comparison.missing import missing_from
 from tracking.comparison.predictors import predictors_of
-from tracking.comparison.rows import Desk, Point
+from tracking.comparison.rows import rows_of
 from tracking.comparison.runs import Run, failure_of, usable
-from tracking.places import FRONT, Role, target_label
+from tracking.matrix import CostPoint, cost_points, matrix_of
+from tracking.places import Role
 from tracking.records import EntryRecord, SweepRecord, TrialRecord
-
-TOLERANCE = 0.01  #: Where the specification names none: a share of the dense cost.
 
 
 class Records(Protocol):
@@ -69,22 +68,16 @@ def _all_tables(
     spec: Mapping[str, Any], runs: Sequence[Run], baselines: Sequence[Run]
 ) -> tuple[Table, ...]:
     """Build the tables of every target, or the one of the fronts."""
-    tolerance = float((spec.get("search") or {}).get("tolerance", TOLERANCE))
-    if not spec.get("targets"):
-        point = Point(label=FRONT, axis=None, reduction=None, tolerance=tolerance)
-        tables = _tables(point, (), flattened(runs), baselines)
+    points = cost_points(spec)
+    if points[0].is_front:
+        tables = _tables(points[0], (), flattened(runs), baselines)
         return tuple(table for table in tables if table.rows)
-    arms = [arm["name"] for arm in spec.get("arms", ())]
-    points = [
-        Point(label=target_label(axis, share), axis=axis, reduction=share, tolerance=tolerance)
-        for axis in ("macs", "params")
-        for share in spec["targets"].get(f"{axis}_reduction", ())
-    ]
+    arms = matrix_of(spec).arms
     return tuple(table for point in points for table in _tables(point, arms, runs, baselines))
 
 
 def _tables(
-    point: Point, arms: Sequence[str], runs: Sequence[Run], baselines: Sequence[Run]
+    point: CostPoint, arms: Sequence[str], runs: Sequence[Run], baselines: Sequence[Run]
 ) -> list[Table]:
     """Build one table, or one per identity where runs that must not be compared have met."""
     here = [
@@ -103,7 +96,6 @@ def _tables(
             run for run in judged if (fits(shared(run), identity) if run.result else place == 0)
         ]
         dense = _dense(baselines, identity[0])
-        desk = Desk(arms=arms, runs=[*others, *part], point=point, dense=dense)
         warnings = []
         if len(found) > 1:
             warnings.append(
@@ -128,7 +120,7 @@ def _tables(
                     policy=identity[3],
                 ),
                 dense=dense,
-                rows=desk.rows(),
+                rows=rows_of(point, arms, [*others, *part], dense),
                 warnings=tuple(warnings),
             )
         )

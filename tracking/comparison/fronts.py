@@ -6,6 +6,7 @@ from dataclasses import replace
 from tracking.comparison.comparison import Front, FrontPoint
 from tracking.comparison.runs import Run, search_cost, summary_of, usable
 from tracking.places import FRONT, Role, front_number, front_point, is_front
+from tracking.winners import front
 
 
 def flattened(runs: Sequence[Run]) -> list[Run]:
@@ -61,12 +62,8 @@ def _front(arm: str, runs: Sequence[Run]) -> Front:
 
 def undominated(search: Sequence[Run]) -> list[Run]:
     """Keep the runs no other beats in accuracy and MACs; by descending MACs, one per MACs."""
-    best: list[Run] = []
     back = [run for run in usable(search) if run.number("macs") is not None]
-    for run in sorted(back, key=lambda run: (run.number("macs"), -_accuracy(run))):
-        if not best or _accuracy(run) > _accuracy(best[-1]):
-            best.append(run)
-    return best[::-1]
+    return front(back, lambda run: (_accuracy(run), run.result["macs"]))[::-1]
 
 
 def _accuracy(run: Run) -> float:

@@ -1,120 +1,194 @@
-"""What a sweep asked for and does not have yet, in words."""
+"""What a sweep asks for and does not have yet: its trial matrix less what the ledger holds."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Final
 
+from tracking.comparison.fronts import undominated
 from tracking.comparison.given_up import Breaker
 from tracking.comparison.runs import Run
-from tracking.places import DENSE, FRONT, SCRATCH, Role, scratched_arm, target_label
+from tracking.matrix import Cell, Matrix, matrix_of, spread
+from tracking.places import FRONT, Role, front_point, scratch_control
+from tracking.winners import best_arm
+
+_WORDS: Final[Mapping[Role, str]] = {
+    Role.BASELINE: "dense baseline",
+    Role.PREDICTOR: "latency predictor of {arm}",
+    Role.SEARCH: "search of {arm}",
+    Role.CONFIRM: "fresh-seed runs of {arm}",
+    Role.CONTROL: "control {arm}",
+    Role.LATENCY: "latency of {arm}",
+}
+#: The order they are told in.
+_TOLD: Final = (
+    Role.BASELINE,
+    Role.CONTROL,
+    Role.PREDICTOR,
+    Role.SEARCH,
+    Role.CONFIRM,
+    None,  # controls that train the winning shape from scratch
+    Role.LATENCY,
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StillToCome:
+    """A cell of the matrix that is not complete."""
+
+    cell: Cell
+    begun: int  #: Places that are in the ledger.
+    done: int  #: Those whose trials have ended, whatever became of them.
+    wanted: int  #: In all, as far as is known by now; more is never wanted.
+
+    @property
+    def left(self) -> int:
+        """Trials that have not ended."""
+        return self.wanted - self.done
+
+    def __str__(self) -> str:
+        what = _WORDS[self.cell.role].format(arm=self.cell.arm)
+        if self.cell.is_scratch:
+            what = "winning shape from scratch"
+        what += f" at {self.cell.target}" if self.cell.target else ""
+        if self.cell.role is Role.BASELINE:
+            return f"{what}: not evaluated yet"
+        if not self.begun:
+            return f"{what}: not begun"
+        return f"{what}: {self.done} of {self.wanted} in" if self.wanted > 1 else f"{what}: waiting"
 
 
 def missing_from(spec: Mapping[str, Any], runs: Sequence[Run]) -> tuple[str, ...]:
-    """List what is still to come, in the order it will be run; failed runs are not to come."""
-    arms = [arm["name"] for arm in spec.get("arms", ())]
-    targets = _labels(spec)
-    seeds = len(spec.get("seeds", ()))
-    trials = int((spec.get("search") or {}).get("trials", 0))
-    trials = trials if trials > 1 else 0  # one trial is uniform ratios: nothing is searched
-    on = [name for name, wanted in (spec.get("controls") or {}).items() if wanted]
-    lines = [_baseline(spec, runs)]
-    for name in on:
-        if name == DENSE:
-            lines.append(_line(f"control {name}", _of(runs, Role.CONTROL, name, ""), seeds))
-        elif name != SCRATCH:
-            lines += [
-                _line(f"control {name} at {at}", _of(runs, Role.CONTROL, name, at), seeds)
-                for at in (targets if targets != [FRONT] else _seen(runs, Role.CONTROL, name))
-            ]
-    predictors = [run for run in runs if run.place.role is Role.PREDICTOR]
-    lines += [f"latency predictor of {p.place.arm}: waiting" for p in predictors if not _is_in(p)]
-    given_up = _given_up(spec, runs)
-    lines += [
+    """List what is still to come, and the arms that are not gone on with, in words."""
+    predicted = {run.place.arm for run in runs if run.place.role is Role.PREDICTOR}
+    ledger = _Ledger(spec, matrix_of(spec, predicted), runs)
+    given_up = [
         f"arm {arm}: given up, as its first trials all failed of {cause}"
-        for arm, cause in given_up.items()
+        for arm, cause in ledger.given_up.items()
     ]
-    stuck = {p.place.arm for p in predictors if _is_in(p) and not p.is_usable} | given_up.keys()
-    arms = [arm for arm in arms if arm not in stuck]  # nothing to train against: none will run
-    pairs = [(arm, at) for at in targets for arm in arms]
-    alone = {arm["name"] for arm in spec.get("arms", ()) if not _is_searched(arm)}
-    lines += [
-        _line(f"search of {a} at {t}", _of(runs, Role.SEARCH, a, t), trials)
-        for a, t in pairs
-        if a not in alone
-    ]
-    if targets == [FRONT]:
-        pairs = [(arm, at) for arm in arms for at in _seen(runs, Role.CONFIRM, arm)]
-    lines += [
-        _line(f"fresh-seed runs of {a} at {t}", _of(runs, Role.CONFIRM, a, t), seeds)
-        for a, t in pairs
-    ]
-    if SCRATCH in on and targets != [FRONT]:
-        lines += [
-            _line(f"winning shape from scratch at {t}", _scratch(runs, t), seeds) for t in targets
-        ]
-    waiting = [run for run in runs if run.place.role is Role.LATENCY and not _is_in(run)]
-    lines += [f"latency of {run.place.arm} at {run.place.target}: waiting" for run in waiting]
-    return tuple(line for line in lines if line)
+    found = sorted(ledger.still_to_come(), key=lambda open_: _order(open_.cell))
+    before = [str(open_) for open_ in found if _order(open_.cell) < _TOLD.index(Role.SEARCH)]
+    after = [str(open_) for open_ in found if _order(open_.cell) >= _TOLD.index(Role.SEARCH)]
+    return (*before, *given_up, *after)
 
 
-def _given_up(spec: Mapping[str, Any], runs: Iterable[Run]) -> Mapping[str, str]:
-    """Return the arms that the sweep does not go on with, and the cause of their failures."""
-    breaker = Breaker(int((spec.get("recovery") or {}).get("failures_per_arm", 0)))
-    breaker.replay((run.entry, run.trial) for run in runs)
-    return breaker.given_up
+def still_to_come(
+    spec: Mapping[str, Any], matrix: Matrix, runs: Sequence[Run]
+) -> tuple[StillToCome, ...]:
+    """Return the cells that are not complete, in the order of the matrix.
+
+    Failed trials are not to come; nor is what an arm that was given up, or a search that found
+    nothing, leaves without a trial to run.
+    """
+    return _Ledger(spec, matrix, runs).still_to_come()
 
 
-def _is_searched(arm: Mapping[str, Any]) -> bool:
-    """Say whether a search has ratios or settings to choose for an arm."""
-    settings = (*(arm.get("settings") or {}).values(), *(arm.get("schedule") or {}).values())
-    return arm.get("allocation") != "method" or any(isinstance(v, dict) for v in settings)
+def _order(cell: Cell) -> int:
+    return _TOLD.index(None if cell.is_scratch else cell.role)
 
 
-def _labels(spec: Mapping[str, Any]) -> list[str]:
-    asked = spec.get("targets")
-    if not asked:
-        return [FRONT]
-    return [
-        target_label(axis, share)
-        for axis in ("macs", "params")
-        for share in asked.get(f"{axis}_reduction", ())
-    ]
+class _Ledger:
+    """What has become of the cells of one sweep's matrix."""
+
+    def __init__(self, spec: Mapping[str, Any], matrix: Matrix, runs: Sequence[Run]) -> None:
+        self._matrix = matrix
+        self._runs: dict[Cell, list[Run]] = {cell: [] for cell in matrix.cells}
+        for run in runs:
+            cell = matrix.cell_of(run.place)
+            if cell is not None:
+                self._runs[cell].append(run)
+        breaker = Breaker(int((spec.get("recovery") or {}).get("failures_per_arm", 0)))
+        breaker.replay((run.entry, run.trial) for run in runs)
+        self.given_up: Mapping[str, str] = breaker.given_up
+
+    def still_to_come(self) -> tuple[StillToCome, ...]:
+        """Hold every cell against what is wanted of it."""
+        states = [self._state(cell) for cell in self._matrix.cells]
+        return tuple(state for state in states if state.left > 0)
+
+    def _state(self, cell: Cell) -> StillToCome:
+        runs = self._counted(cell)
+        done = sum(_has_ended(run) for run in runs)
+        wanted = len(runs) if self._is_stuck(cell) else max(self._wanted(cell), len(runs))
+        return StillToCome(cell=cell, begun=len(runs), done=done, wanted=wanted)
+
+    def _is_over(self, cell: Cell) -> bool:
+        return self._state(cell).left <= 0
+
+    def _is_stuck(self, cell: Cell) -> bool:
+        """Say whether nothing is begun any more, though what runs may end."""
+        if cell.role.speaks_of_arm and cell.arm in self._out:
+            return True
+        if cell.role is Role.BASELINE or self._matrix.is_given:
+            return False
+        return any(self._has_failed(baseline) for baseline in self._matrix.of(Role.BASELINE))
+
+    def _has_failed(self, cell: Cell) -> bool:
+        runs = self._runs[cell]
+        return bool(runs) and all(_has_ended(run) and not run.is_completed for run in runs)
+
+    @cached_property
+    def _out(self) -> frozenset[str]:
+        """Arms that have nothing to train against, or were given up: none of their trials run."""
+        predictors = self._matrix.of(Role.PREDICTOR)
+        return frozenset({c.arm for c in predictors if self._has_failed(c)} | self.given_up.keys())
+
+    def _wanted(self, cell: Cell) -> int:
+        """Return how many trials there will be, at most, as far as their needs have ended."""
+        before = [need for need in self._matrix.needs(cell) if need.role.speaks_of_arm]
+        is_open = not all(self._is_over(need) for need in before)
+        if cell.role is Role.CONFIRM:
+            return cell.trials if is_open else len(self._winners(cell)) * len(cell.indices)
+        if cell.is_scratch:
+            return cell.trials if is_open or self._scratched(cell) else 0
+        if cell.role is Role.LATENCY:
+            return self._shapes(cell) * len(cell.indices)
+        return cell.trials
+
+    def _shapes(self, cell: Cell) -> int:
+        """Count the winners of an arm whose latency is measured: those with a re-run to show."""
+        reruns = self._matrix.cell(Role.CONFIRM, cell.arm, cell.target)
+        if reruns is None:
+            return 0
+        state = self._state(reruns)
+        if state.left > 0:
+            return min(cell.points, -(-state.wanted // len(reruns.indices)))
+        return len({run.place.target for run in self._of(reruns) if run.is_completed})
+
+    def _counted(self, cell: Cell) -> list[Run]:
+        """Return the runs of a cell, less those of winners that have been succeeded by others."""
+        runs = self._of(cell)
+        if cell.is_scratch and (winner := self._scratched(cell)) is not None:
+            return [run for run in runs if run.place.arm == winner or not _has_ended(run)]
+        return runs
+
+    def _winners(self, cell: Cell) -> list[str]:
+        """Return the labels that a search's winners are re-run at."""
+        search = self._matrix.cell(Role.SEARCH, cell.arm, cell.target)
+        if search is None:
+            return [cell.target]  # uniform ratios, or the method's own
+        done = [run for run in self._of(search) if run.is_completed]
+        if cell.target != FRONT:
+            return [cell.target] if done else []
+        return [front_point(number) for number in spread(_cheapest_first(done))]
+
+    def _scratched(self, cell: Cell) -> str | None:
+        """Name the control of the arm that won at a target; None: no arm has a result there."""
+        found = {
+            arm: [run.result["val_accuracy"] for run in runs if run.is_completed]
+            for arm in self._matrix.arms
+            for runs in [self._of(self._matrix.cell(Role.CONFIRM, arm, cell.target))]
+        }
+        winner = best_arm(found)
+        return winner and scratch_control(winner)
+
+    def _of(self, cell: Cell | None) -> list[Run]:
+        return [] if cell is None else self._runs[cell]
 
 
-def _of(runs: Iterable[Run], role: Role, arm: str, target: str) -> list[Run]:
-    wanted = (role, arm, target)
-    return [run for run in runs if (run.place.role, run.place.arm, run.place.target) == wanted]
+def _cheapest_first(runs: Iterable[Run]) -> list[int]:
+    return [run.place.index for run in reversed(undominated(list(runs)))]
 
 
-def _seen(runs: Iterable[Run], role: Role, arm: str) -> list[str]:
-    """List the targets at which entries ask for this arm."""
-    mine = (run.place.target for run in runs if (run.place.role, run.place.arm) == (role, arm))
-    return list(dict.fromkeys(mine))
-
-
-def _scratch(runs: Iterable[Run], target: str) -> list[Run]:
-    return [
-        run
-        for run in runs
-        if run.place.role is Role.CONTROL
-        and scratched_arm(run.place.arm) is not None
-        and run.place.target == target
-    ]
-
-
-def _is_in(run: Run) -> bool:
+def _has_ended(run: Run) -> bool:
     return run.trial.state.is_final
-
-
-def _baseline(spec: Mapping[str, Any], runs: Iterable[Run]) -> str:
-    found = [run for run in runs if run.place.role is Role.BASELINE]
-    if any(_is_in(run) for run in found) or (spec.get("checkpoint") and not found):
-        return ""
-    return "dense baseline: not evaluated yet"
-
-
-def _line(what: str, runs: Sequence[Run], wanted: int) -> str:
-    done = sum(_is_in(run) for run in runs)
-    wanted = max(wanted, len(runs))
-    if done >= wanted:
-        return ""
-    return f"{what}: {done} of {wanted} in" if runs else f"{what}: not begun"

@@ -20,32 +20,32 @@ from tracking.comparison.runs import (
     usable,
     widths_of,
 )
-from tracking.places import CONTROLS, DENSE, FRONT, Role, kind_of_control, scratched_arm
+from tracking.matrix import CostPoint
+from tracking.places import CONTROLS, DENSE, Role, kind_of_control, scratched_arm
 from tracking.records import TrialState
 
 
+def rows_of(
+    point: CostPoint, arms: Sequence[str], runs: Sequence[Run], dense: Dense | None
+) -> tuple[Row, ...]:
+    """Return the rows of one table: arms by descending accuracy, then controls, tested and judged.
+
+    Args:
+        point: The cost that the rows have in common.
+        arms: Names that get a row even without a run.
+        runs: Of this table.
+        dense: The baseline the runs started from.
+    """
+    return _Table(arms=arms, runs=runs, point=point, dense=dense).rows()
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Point:
-    """What the rows of a table have in common."""
-
-    label: str
-    axis: str | None  #: ``macs`` or ``params``; None where costs differ by design.
-    reduction: float | None
-    tolerance: float
-
-    @property
-    def is_front(self) -> bool:
-        """Rows are points of fronts, each at its own cost."""
-        return self.label == FRONT
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Desk:
+class _Table:
     """Everything one table is made from."""
 
     arms: Sequence[str]  #: Names that get a row even without a run.
     runs: Sequence[Run]
-    point: Point
+    point: CostPoint
     dense: Dense | None
 
     def rows(self) -> tuple[Row, ...]:

@@ -40,6 +40,11 @@ class Run:
             return {}
         return self.trial.result or {}
 
+    @property
+    def is_completed(self) -> bool:
+        """The trial brought a result back, whatever is in it."""
+        return self.trial.state is TrialState.COMPLETED
+
     def number(self, key: str) -> float | None:
         """Return a finite number of the result, or None."""
         value = self.result.get(key)

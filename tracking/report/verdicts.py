@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from tracking.comparison.comparison import (
     Comparison,
     Front,
-    FrontPoint,
     Row,
     Table,
     Verdict,
@@ -13,6 +12,7 @@ from tracking.comparison.comparison import (
 from tracking.comparison.statistics import SIGNIFICANCE
 from tracking.places import DENSE, RANDOM, UNIFORM_L1, scratched_arm
 from tracking.report.wording import equals, listed, percent, points, share, target
+from tracking.winners import front
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -184,11 +184,9 @@ def _left_out(table: Table) -> list[str]:
 
 def front_story(fronts: tuple[Front, ...]) -> Story:
     """Tell how the fronts of the arms lie to one another."""
-    owned = [(point, front.arm) for front in fronts for point in front.points]
-    joint = [
-        (point, arm) for point, arm in owned if not any(_dominates(o, point) for o, _ in owned)
-    ]
-    arms = [front.arm for front in fronts]
+    owned = [(point, each.arm) for each in fronts for point in each.points]
+    joint = front(owned, lambda one: (one[0].val_accuracy, one[0].macs), with_equals=True)
+    arms = [each.arm for each in fronts]
     shares = [
         f"{sum(owner == arm for _, owner in joint)} of {arm}"
         for arm in arms
@@ -208,11 +206,6 @@ def front_story(fronts: tuple[Front, ...]) -> Story:
             "Points are single runs judged on the validation split; no test of significance.",
         ]
     return Story(title="Without a target", headline=headline, details=tuple(details))
-
-
-def _dominates(one: FrontPoint, other: FrontPoint) -> bool:
-    at_least = one.macs <= other.macs and one.val_accuracy >= other.val_accuracy
-    return at_least and (one.macs, one.val_accuracy) != (other.macs, other.val_accuracy)
 
 
 def _mean(row: Row) -> float:

@@ -11,7 +11,7 @@ from torch import Tensor
 from methods import PruningPlan
 from orchestrator.agenda.agenda import Agenda, Wanted
 from orchestrator.agenda.survey import Ground
-from orchestrator.agenda.trial_matrix import census
+from orchestrator.agenda.trial_matrix import trial_matrix
 from orchestrator.specification.spec import SweepSpec
 from tests.orchestrator.simulation import simulate
 from tests.orchestrator.sweeps import DEVICE, OFF, ground, specification
@@ -175,19 +175,19 @@ class TestCounts:
             {"arms": ["l1"], "controls": {**OFF, "scratch": True}},
         ],
     )
-    def test_the_agenda_wants_what_the_census_says(self, changes: dict[str, Any]) -> None:
+    def test_the_agenda_wants_what_the_matrix_says(self, changes: dict[str, Any]) -> None:
         spec = specification(**changes)
         wanted = Counter[str](w.place.role for w in Play.of(spec).through())
         expected = Counter[str]()
-        for line in census(spec):
+        for line in trial_matrix(spec).cells:
             expected[line.role] += line.trials
         assert wanted == expected
 
-    def test_a_front_stays_within_the_census(self) -> None:
+    def test_a_front_stays_within_the_matrix(self) -> None:
         spec = specification(targets=None, search={"trials": 6})
         wanted = Counter[str](w.place.role for w in Play.of(spec).through())
         bound = Counter[str]()
-        for line in census(spec):
+        for line in trial_matrix(spec).cells:
             bound[line.role] += line.trials
         assert all(wanted[role] <= bound[role] for role in bound)
         assert wanted["search"] == 12

@@ -11,7 +11,7 @@ from methods.criteria.filter_norm import FilterNorm
 from methods.testing import CLASSES, EXAMPLES, TinySession
 from orchestrator.agenda.agenda import Agenda, Wanted
 from orchestrator.agenda.survey import Ground
-from orchestrator.agenda.trial_matrix import census
+from orchestrator.agenda.trial_matrix import trial_matrix
 from orchestrator.specification.spec import SweepSpec
 from search_spaces import RatioSpace, SpaceSettings
 from tracking.comparison.missing import missing_from
@@ -107,8 +107,11 @@ class TestSweep:
         assert all(w.trial.ratios.keys() == ground.layout.widths.keys() for w in searched)
 
     def test_it_is_counted_without_a_search(self) -> None:
-        lines = [line for line in census(specification()) if line.arm == "provable-allocated"]
-        assert [(line.role, line.trials) for line in lines] == [("confirm", 2)] * 2
+        cells = [c for c in trial_matrix(specification()).cells if c.arm == "provable-allocated"]
+        assert {(c.role, c.trials, c.target) for c in cells if c.target == "macs-50%"} == {
+            ("confirm", 2, "macs-50%"),
+            ("latency", 1, "macs-50%"),
+        }
 
     def test_its_search_is_not_missed(self) -> None:
         lines = missing_from(specification().model_dump(mode="json"), [])

@@ -7,7 +7,7 @@ import pytest
 
 from orchestrator.agenda.agenda import Wanted
 from orchestrator.agenda.predictors import predictor_settings
-from orchestrator.agenda.trial_matrix import census
+from orchestrator.agenda.trial_matrix import trial_matrix
 from orchestrator.specification.arms import ArmSettings
 from orchestrator.specification.spec import SweepSpec
 from tests.orchestrator.agenda.test_agenda import Play, fails, of_role, silent
@@ -93,7 +93,7 @@ class TestAgenda:
         assert play.places("latency") == [Place(Role.LATENCY, "l1", "macs-50%", 0)]
 
     def test_it_is_counted(self) -> None:
-        lines = [line for line in census(sweep()) if line.role == "predictor"]
+        lines = [line for line in trial_matrix(sweep()).cells if line.role == "predictor"]
         assert [(line.arm, line.trials, line.epochs) for line in lines] == [("gates", 1, 0)]
 
     def test_it_is_wanted_when_a_search_may_come_to_latency(self) -> None:

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from orchestrator.cluster.connection import ClusterUnreachableError
 from orchestrator.commands.cli import app
 from orchestrator.commands.exits import exit_code
-from orchestrator.commands.lookup import RecordsAt, command
+from orchestrator.commands.lookup import RecordsAt, command, find_sweep, find_trial
 from orchestrator.errors import SpecError, SweepFailedError
 from orchestrator.specification.settings import TrackingSettings
 from search_spaces import TargetInfeasibleError
@@ -56,11 +56,29 @@ class TestStatus:
         assert "1 pending, 5 completed, 1 failed" in text
         assert "no trials yet" in text
 
-    def test_the_best_is_chosen_on_validation(self, sweep: HandMadeSweep, tmp_path: Path) -> None:
+    def test_the_best_is_that_of_the_re_runs_and_the_trial_that_is_exported(
+        self, sweep: HandMadeSweep, tmp_path: Path
+    ) -> None:
         (best,) = facts("status", "by-hand", "--store", tmp_path)["best"]
-        assert (best["arm"], best["target"], best["role"]) == ("l1", HALF, "search")
-        assert (best["val_accuracy"], best["completed"], best["trial"]) == (95.0, 4, 2)
-        assert "95.00" in call("status", "by-hand", "--store", tmp_path).stdout
+        assert (best["arm"], best["target"], best["role"]) == ("l1", HALF, "confirm")
+        assert (best["val_accuracy"], best["completed"], best["trial"]) == (92.5, 4, 5)
+        text = call("status", "by-hand", "--store", tmp_path).stdout
+        assert "92.50" in text
+        assert "re-runs" in text
+        with find_sweep("by-hand", RecordsAt(store=str(tmp_path))) as found:
+            assert find_trial(found, f"best:l1:{HALF}").id == best["trial"]
+
+    def test_before_the_re_runs_are_in_the_best_is_that_of_the_search(self, tmp_path: Path) -> None:
+        made = HandMadeSweep(tmp_path, specification("l1"))
+        made.add("search", "l1", index=0, test=None, val=93.0)
+        made.add("search", "l1", index=1, test=None, val=95.0)
+        made.add("confirm", "l1", index=1, state=TrialState.PENDING)
+        made.ledger.close()
+        (best,) = facts("status", "by-hand", "--store", tmp_path)["best"]
+        assert (best["role"], best["trial"]) == ("search", 2)
+        assert "search" in call("status", "by-hand", "--store", tmp_path).stdout
+        with find_sweep("by-hand", RecordsAt(store=str(tmp_path))) as found:
+            assert find_trial(found, f"best:l1:{HALF}").id == best["trial"]
 
     def test_a_running_trial_is_shown_with_its_last_report(
         self, sweep: HandMadeSweep, tmp_path: Path

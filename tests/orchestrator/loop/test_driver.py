@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.agenda.trial_matrix import census
+from orchestrator.agenda.trial_matrix import trial_matrix
 from orchestrator.loop.backend import Event, Reported, Slot, Task
 from orchestrator.specification.spec import SweepSpec
 from tests.orchestrator.backends import Report, Runner, SeededBackend
@@ -61,10 +61,10 @@ def best_when_uniform(spec: TrialSpec, report: Report) -> dict[str, Any]:
 
 
 class TestASweep:
-    def test_it_runs_everything_the_census_says_and_nothing_else(self, bench: Bench) -> None:
+    def test_it_runs_everything_the_matrix_says_and_nothing_else(self, bench: Bench) -> None:
         backend = SeededBackend()
         assert bench.drive(specification(), backend).over
-        assert len(bench.entries()) == sum(line.trials for line in census(specification()))
+        assert len(bench.entries()) == trial_matrix(specification()).trials
         assert Counter(spec.uid for spec in backend.started) == {t.uid: 1 for t in bench.trials()}
         assert {trial.state for trial in bench.trials()} == {TrialState.COMPLETED}
         assert bench.table()["missing"] == []

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import methods
 from orchestrator.agenda.agenda import Agenda
-from orchestrator.agenda.trial_matrix import census
+from orchestrator.agenda.trial_matrix import trial_matrix
 from orchestrator.errors import SpecError
 from orchestrator.specification.arms import ArmSettings
 from orchestrator.specification.knobs import MIDDLE, Choices, Range
@@ -124,7 +124,7 @@ class TestSweep:
             "settings": {"images": {"low": 16, "high": 64}},
         }
         spec = specification(arms=[arm], search={"trials": 4})
-        assert [(line.role, line.trials) for line in census(spec) if line.arm][:1] == [
+        assert [(line.role, line.trials) for line in trial_matrix(spec).cells if line.arm][:1] == [
             ("search", 4)
         ]
         agenda = Agenda(spec, ground(), DEVICE)

@@ -422,6 +422,7 @@ class TestPartialSweeps:
             "search of l1 at macs-50%: not begun",
             "fresh-seed runs of l1 at macs-50%: not begun",
             "winning shape from scratch at macs-50%: not begun",
+            "latency of l1 at macs-50%: not begun",
         )
         assert verdicts(comparison) == {"l1": Verdict.MISSING}
         assert comparison.dense is None
@@ -453,6 +454,7 @@ class TestPartialSweeps:
         sweep.seeds("control", "dense", [92.0] * 3, target="")
         for name in ("random", "uniform_l1", "scratch:l1"):
             sweep.seeds("control", name, [90.0] * 3)
+        sweep.add("latency", "l1", test=90.0)
         comparison = sweep.compare()
         assert comparison.missing == ()
         assert comparison.seeds == (1, 2, 3)
@@ -462,7 +464,9 @@ class TestPartialSweeps:
     ) -> None:
         spec = specification("l1", controls={}, trials=1) | {"checkpoint": "resnet.th"}
         sweep = HandMadeSweep(tmp_path, spec)
+        sweep.baseline()
         sweep.seeds("confirm", "l1", [90.0, 91.0, 92.0])
+        sweep.add("latency", "l1", test=90.0)
         assert sweep.compare().missing == ()
 
     def test_the_order_records_come_in_changes_nothing(self, tmp_path: Path) -> None:
@@ -541,5 +545,6 @@ class TestFronts:
         sweep.add("confirm", "l1", "front-3", 2, state=PENDING)
         assert sweep.compare(SweepState.RUNNING).missing == (
             "dense baseline: not evaluated yet",
-            "fresh-seed runs of l1 at front-3: 1 of 3 in",
+            "fresh-seed runs of l1 at front: 1 of 9 in",
+            "latency of l1 at front: not begun",
         )

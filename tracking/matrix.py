@@ -1,0 +1,223 @@
+"""The trial matrix: all that a sweep asks for, as data, read from the specification it has stored.
+
+Agenda, dry-run, progress, status and tables are loops over it. A cell is an upper bound until what
+it depends on has ended: content that repeats runs once, and a search may find nothing.
+"""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Final
+
+from tracking.places import (
+    DENSE,
+    FRONT,
+    RANDOM,
+    SCRATCH,
+    UNIFORM_L1,
+    Place,
+    Role,
+    scratched_arm,
+    searched_label,
+    target_label,
+)
+
+#: Costs the controls are run at where a sweep searches a front, shares of the MACs removed.
+FRONT_CONTROLS: Final = (0.25, 0.5, 0.75)
+FRONT_WINNERS: Final = 5  #: Proposals on a front that are re-run, spread over its costs.
+TOLERANCE: Final = 0.01  #: Where the specification names none: a share of the dense cost.
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CostPoint:
+    """A cost that arms must meet, and how near is near enough."""
+
+    label: str  #: As places name it.
+    axis: str | None  #: ``macs`` or ``params``; None on a front, where costs differ by design.
+    reduction: float | None  #: Share removed from the dense network.
+    tolerance: float  #: Largest distance from ``reduction``, a share of the dense cost.
+
+    @property
+    def is_front(self) -> bool:
+        """There is no cost to meet: accuracy and cost are searched at once."""
+        return self.axis is None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cell:
+    """Trials of one kind that a sweep asks for."""
+
+    role: Role
+    arm: str = ""  #: Name of the arm or control; `SCRATCH` for whichever arm wins.
+    target: str = ""  #: Label of the target; `FRONT` for any point on it.
+    indices: tuple[int, ...]  #: Numbers within the search, or seeds.
+    points: int = 1  #: Places for each index, at most: the points of a front that are re-run.
+    epochs: int = 0  #: Of each trial, at most.
+
+    @property
+    def trials(self) -> int:
+        """How many trials, at most."""
+        return len(self.indices) * self.points
+
+    @property
+    def all_epochs(self) -> int:
+        """Epochs of all its trials."""
+        return self.trials * self.epochs
+
+    @property
+    def is_scratch(self) -> bool:
+        """It trains the shape of the winner from scratch, whichever arm that is."""
+        return self.role is Role.CONTROL and self.arm == SCRATCH
+
+    def places(self, *, arm: str | None = None, target: str | None = None) -> Iterator[Place]:
+        """Yield its places in order, for the arm that won, and the point that is re-run."""
+        for index in self.indices:
+            yield Place(self.role, arm or self.arm, target or self.target, index)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Matrix:
+    """All cells of a sweep, in the order of its phases."""
+
+    arms: tuple[str, ...]
+    points: tuple[CostPoint, ...]  #: MACs first; one of them, without an axis, on a front.
+    cells: tuple[Cell, ...]
+    is_given: bool  #: The dense weights are: nothing waits for the baseline.
+
+    @property
+    def trials(self) -> int:
+        """How many trials in all, at most."""
+        return sum(cell.trials for cell in self.cells)
+
+    @property
+    def all_epochs(self) -> int:
+        """Epochs of all trials."""
+        return sum(cell.all_epochs for cell in self.cells)
+
+    def of(self, role: Role) -> list[Cell]:
+        """Return the cells of one role."""
+        return [cell for cell in self.cells if cell.role is role]
+
+    def cell(self, role: Role, arm: str, target: str = "") -> Cell | None:
+        """Return the cell of such places; None: the sweep asks for none."""
+        return self.cell_of(Place(role, arm, target))
+
+    def cell_of(self, place: Place) -> Cell | None:
+        """Return the cell a place is of, as ``front-7`` is of ``front``; None: of none."""
+        is_scratch = place.role is Role.CONTROL and scratched_arm(place.arm) is not None
+        arm = SCRATCH if is_scratch else place.arm
+        return self._by_words.get((place.role, arm, searched_label(place.target)))
+
+    @cached_property
+    def _by_words(self) -> Mapping[tuple[str, str, str], Cell]:
+        return {(cell.role, cell.arm, cell.target): cell for cell in self.cells}
+
+    def needs(self, cell: Cell) -> list[Cell]:
+        """Return the cells all of whose trials end before the first of ``cell`` is wanted."""
+        baseline = [] if self.is_given or cell.role is Role.BASELINE else self.of(Role.BASELINE)
+        if cell.role is Role.LATENCY:  # alone, and last: times are what is measured
+            return [other for other in self.cells if other.role is not Role.LATENCY]
+        needed: tuple[Role, ...] = ()
+        if cell.role is Role.SEARCH:
+            needed = (Role.PREDICTOR,)
+        elif cell.role is Role.CONFIRM:
+            needed = (Role.PREDICTOR, Role.SEARCH)
+        own = [
+            other
+            for other in self.cells
+            if other.role in needed and other.arm == cell.arm and other.target in {"", cell.target}
+        ]
+        if cell.is_scratch:  # the winner is known once every arm was re-run
+            own = [other for other in self.of(Role.CONFIRM) if other.target == cell.target]
+        return [*baseline, *own]
+
+
+def matrix_of(spec: Mapping[str, Any], predicted: Collection[str] = ()) -> Matrix:
+    """Read what a stored specification asks for.
+
+    Args:
+        spec: As `SweepRecord.spec` holds it; what a version before did not know may be absent.
+        predicted: Arms that train against a latency predictor, which their methods decide.
+    """
+    arms: Sequence[Mapping[str, Any]] = spec.get("arms", ())
+    names = tuple(str(arm["name"]) for arm in arms)
+    search, controls = spec.get("search") or {}, spec.get("controls") or {}
+    recipe = spec.get("recipe") or {}
+    epochs = int(recipe.get("epochs", 0))
+    dense_epochs = int({**recipe, **(spec.get("baseline") or {})}.get("epochs", 0))
+    seeds = tuple(int(seed) for seed in spec.get("seeds", ()))
+    own_seed, is_given = (int(search.get("seed", 0)),), bool(spec.get("checkpoint"))
+    points = cost_points(spec)
+    is_front = points[0].is_front
+    winners = FRONT_WINNERS if is_front else 1
+    budget = int(search.get("trials", 0))
+    budget = budget if budget > 1 else 0  # one trial is uniform ratios: nothing is searched
+    cells = [
+        Cell(role=Role.BASELINE, indices=own_seed, epochs=0 if is_given else dense_epochs),
+        *(Cell(role=Role.PREDICTOR, arm=n, indices=(0,)) for n in names if n in predicted),
+    ]
+    for label in [point.label for point in points]:
+        for name, arm in zip(names, arms, strict=True):
+            numbers = tuple(range(budget)) if is_searched(arm) else ()
+            at: dict[str, Any] = {"arm": name, "target": label, "epochs": epochs}
+            cells += [
+                Cell(role=Role.SEARCH, indices=numbers, **at),
+                Cell(role=Role.CONFIRM, indices=seeds, points=winners, **at),
+            ]
+    if controls.get(DENSE):
+        cells.append(Cell(role=Role.CONTROL, arm=DENSE, indices=seeds, epochs=epochs))
+    for label in control_labels(points):
+        cells += [
+            Cell(role=Role.CONTROL, arm=name, target=label, indices=seeds, epochs=epochs)
+            for name in (RANDOM, UNIFORM_L1)
+            if controls.get(name)
+        ]
+    scratch_epochs = dense_epochs if is_given else dense_epochs + epochs
+    for label in [point.label for point in points]:
+        if controls.get(SCRATCH) and not is_front:
+            wins: dict[str, Any] = {"arm": SCRATCH, "target": label, "epochs": scratch_epochs}
+            cells.append(Cell(role=Role.CONTROL, indices=seeds, **wins))
+        cells += [
+            Cell(role=Role.LATENCY, arm=n, target=label, indices=own_seed, points=winners)
+            for n in names
+        ]
+    wanted = tuple(cell for cell in cells if cell.trials)
+    return Matrix(arms=names, points=points, cells=wanted, is_given=is_given)
+
+
+def cost_points(spec: Mapping[str, Any]) -> tuple[CostPoint, ...]:
+    """Return the costs a sweep's arms must meet, MACs first; `FRONT` where there are none."""
+    tolerance = float((spec.get("search") or {}).get("tolerance", TOLERANCE))
+    asked = spec.get("targets")
+    if not asked:
+        return (CostPoint(label=FRONT, axis=None, reduction=None, tolerance=tolerance),)
+    return tuple(
+        CostPoint(label=target_label(axis, share), axis=axis, reduction=share, tolerance=tolerance)
+        for axis in ("macs", "params")
+        for share in asked.get(f"{axis}_reduction", ())
+    )
+
+
+def control_labels(points: Sequence[CostPoint]) -> list[str]:
+    """Return the labels that controls with ratios are run at."""
+    if points[0].is_front:
+        return [target_label("macs", share) for share in FRONT_CONTROLS]
+    return [point.label for point in points]
+
+
+def is_searched(arm: Mapping[str, Any]) -> bool:
+    """Say whether a search has ratios or settings to choose for an arm, as it is stored."""
+    values = (*(arm.get("settings") or {}).values(), *(arm.get("schedule") or {}).values())
+    return arm.get("allocation") != "method" or any(is_knob(value) for value in values)
+
+
+def is_knob(value: Any) -> bool:
+    """Say whether a setting's value is left to the search."""
+    return isinstance(value, Mapping) and not {"low", "high", "choices"}.isdisjoint(value)
+
+
+def spread(numbers: Sequence[int], count: int = FRONT_WINNERS) -> list[int]:
+    """Pick ``count`` of the proposals on a front evenly, the ends included."""
+    if len(numbers) <= count:
+        return list(numbers)
+    return [numbers[round(i * (len(numbers) - 1) / (count - 1))] for i in range(count)]
