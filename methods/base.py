@@ -15,7 +15,7 @@ from methods.hooks import Trainer
 from methods.structure.cost import CostTarget
 from methods.structure.groups import Group, Layout, Unit
 from methods.structure.latency_predictor import LatencyPredictor, PredictorSettings
-from methods.structure.plan import PruningPlan, Ratios, removed_count
+from methods.structure.plan import PruningPlan, Ratios, removed_count, stated_ratio
 
 
 class Session(Trainer, Protocol):
@@ -49,6 +49,10 @@ class Session(Trainer, Protocol):
 
 class PruningSchedule(Protocol):
     """When and how hard filters go."""
+
+    @property
+    def is_gradual(self) -> bool:
+        """Whether filters of one group go at different times."""
 
     def select(
         self, method: "PruningMethod", network: nn.Module, ratios: Ratios, session: Session
@@ -163,7 +167,12 @@ class PruningMethod:
         """Return ``ratios`` or, where a trial has a target and no ratios, the method's own."""
         if ratios or session.target is None:
             return ratios
-        return self.allocate(network, session.target, session)
+        gradual, widths = session.schedule.is_gradual, session.layout.widths
+        own = self.allocate(network, session.target, session)
+        return {
+            name: stated_ratio(name, widths[name], ratio, gradual=gradual)
+            for name, ratio in own.items()
+        }
 
     def select(self, network: nn.Module, ratios: Ratios, session: Session) -> PruningPlan:
         """Choose the filters that stay; ``network`` may be trained on the way, not shrunk."""

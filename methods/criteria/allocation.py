@@ -1,12 +1,15 @@
 """From one number that says how much stays to filters per group that meet a cost target."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
+from torch import Tensor
 
 from methods.errors import MethodError
 from methods.structure.cost import CostModel, CostTarget, Counts
+from methods.structure.groups import Layout
+from methods.structure.plan import Ratios
 
 CLOSE = 0.005  #: Distance from the target, as a share of the dense cost, that needs no repair.
 
@@ -48,6 +51,39 @@ def meet_target(
     kept = _repaired(goal, _nearest_between(goal, cheap, costly, widths), widths)
     removed = (widths - kept) / widths
     return dict(zip(model.groups, removed.tolist(), strict=True))
+
+
+def across_layers(
+    layout: Layout, target: CostTarget, scores: Mapping[str, Tensor], *, relative: bool = False
+) -> Ratios:
+    """Return the ratios at which one threshold for the whole network costs what is asked for.
+
+    Equal scores go in the order of the groups; every group keeps a filter.
+
+    Args:
+        layout: Groups and cost model.
+        target: Axis and the share of the dense cost to remove.
+        scores: One per filter, by group, ``[filters]``; the lowest goes first.
+        relative: Measure the scores of a group by their mean size, for scores that grow with what a
+            layer reads.
+
+    Raises:
+        MethodError: The target removes more than one filter per group leaves.
+    """
+    found = [scores[name].double().numpy() for name in layout.cost.groups]
+    if relative:
+        found = [values / max(float(np.abs(values).mean()), 1e-300) for values in found]
+    order = np.argsort(np.concatenate(found), kind="stable")
+    places = np.empty(len(order))
+    places[order] = np.arange(1, len(order) + 1)  # the last to go has the highest
+    by_group = np.split(places, np.cumsum([len(values) for values in found])[:-1])
+
+    def counts(scale: float) -> Counts:
+        threshold = len(order) / (1.0 + scale)
+        kept = [max(1, int((group > threshold).sum())) for group in by_group]
+        return np.array(kept, dtype=np.int64)
+
+    return meet_target(layout.cost, target, counts)
 
 
 def check_reachable(model: CostModel, target: CostTarget) -> None:

@@ -12,9 +12,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from methods.base import Filters, PruningMethod, Session, register
+from methods.criteria.allocation import across_layers
 from methods.errors import MethodError
 from methods.hooks import Step
 from methods.state import NO_STATE
+from methods.structure.cost import CostTarget
 from methods.structure.layout import Layout
 from methods.structure.plan import PruningPlan, Ratios
 
@@ -25,13 +27,14 @@ class BatchNormScale(PruningMethod):
     """Score each filter by the size of the batch-norm scale behind it.
 
     With ``sparsity`` 0 the scales are taken as they are: a weaker baseline than the paper's method.
-    Departures: scales are ranked within a group, where the paper has one threshold for the whole
-    network, so that ratios mean the same as for every other method; only the scales of filters
-    that may go are driven to zero; and they start from the baseline's values, not from 0.5.
+    There is one threshold for the whole network, as published, where the method allocates; at given
+    ratios scales are ranked within a group. Departures: every group keeps a filter; only the scales
+    of filters that may go are driven to zero; they start from the baseline's values, not from 0.5.
     """
 
     name: ClassVar[str] = "bn_scale"
     source: ClassVar[str] = "Liu et al., ICCV 2017, arXiv:1708.06519"
+    allocates: ClassVar[bool] = True
     sparsity: Annotated[float, Field(ge=0.0)] = 0.0  #: Weight of the sum of scales in the loss.
     sparse_share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5  #: Epochs trained sparsely.
 
@@ -53,6 +56,10 @@ class BatchNormScale(PruningMethod):
         if filters.scale is None:
             raise MethodError(f"The method {self.name!r} scores only filters with a batch norm.")
         return filters.scale.abs()
+
+    def allocate(self, network: nn.Module, target: CostTarget, session: Session) -> Ratios:
+        """Rank the filters of all layers by their scores as they are."""
+        return across_layers(session.layout, target, self.scores(network, session))
 
     def select(self, network: nn.Module, ratios: Ratios, session: Session) -> PruningPlan:
         """Train with sparse scales if asked, then choose by the session's schedule.

@@ -10,9 +10,12 @@ from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
-from methods.base import Filters, PruningMethod, register
+from methods.base import Filters, PruningMethod, Session, register
+from methods.criteria.allocation import across_layers
+from methods.structure.cost import CostTarget
+from methods.structure.plan import Ratios
 
 
 @register(aliases={"fpgm": {}})
@@ -28,6 +31,7 @@ class GeometricMedian(PruningMethod):
 
     name: ClassVar[str] = "geometric_median"
     source: ClassVar[str] = "He et al., CVPR 2019, arXiv:1811.00250"
+    allocates: ClassVar[bool] = True
     norm_share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0  #: Share taken by L2 norm; 0: none.
 
     def score(self, filters: Filters) -> Tensor:
@@ -44,6 +48,11 @@ class GeometricMedian(PruningMethod):
         order = _mixed_order(flat.norm(dim=1), distances, self.norm_share)
         places[order] = torch.arange(len(order), dtype=places.dtype, device=places.device)
         return places.to(filters.weight.dtype)
+
+    def allocate(self, network: nn.Module, target: CostTarget, session: Session) -> Ratios:
+        """Rank the filters of all layers, each score relative to the mean of its group."""
+        scores = self.scores(network, session)
+        return across_layers(session.layout, target, scores, relative=True)
 
 
 def _mixed_order(norms: Tensor, distances: Tensor, norm_share: float) -> list[int]:

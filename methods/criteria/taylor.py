@@ -15,8 +15,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from methods.base import PruningMethod, Session, register
-from methods.structure.cost import evaluation_mode
+from methods.criteria.allocation import across_layers
+from methods.structure.cost import CostTarget, evaluation_mode
 from methods.structure.layout import Layout
+from methods.structure.plan import Ratios
 
 Gates = dict[str, Tensor]  #: One factor per filter, by group, ``[N or 1, filters, 1, 1]``.
 
@@ -29,11 +31,13 @@ class Taylor(PruningMethod):
     The gate multiplies the output of the batch norm (of the convolution, where there is none);
     a group with several producers has one gate for all, and the score is divided by their number.
     Departures: scored at once, in evaluation mode and on images as they are, where the authors
-    accumulate while they train; ranked within a group, not across the network.
+    accumulate while they train. Ranked across the network, as published, where the method
+    allocates; within a group otherwise.
     """
 
     name: ClassVar[str] = "taylor"
     source: ClassVar[str] = "Molchanov et al., CVPR 2019, arXiv:1906.10771"
+    allocates: ClassVar[bool] = True
     images: Annotated[int, Field(ge=1)] = 2048  #: Training images to score on.
     batch_size: Annotated[int, Field(ge=1)] = 32  #: Images per gradient that is squared.
     per_example: bool = False  #: Square the gradient of each image instead.
@@ -44,6 +48,10 @@ class Taylor(PruningMethod):
             network, repr(self), lambda: self._measure(network, session)
         )  # shared by all ratios
         return {name: score.float().cpu() for name, score in found.items()}
+
+    def allocate(self, network: nn.Module, target: CostTarget, session: Session) -> Ratios:
+        """Rank the filters of all layers by their scores as they are."""
+        return across_layers(session.layout, target, self.scores(network, session))
 
     def _measure(self, network: nn.Module, session: Session) -> dict[str, Tensor]:
         layout = session.layout

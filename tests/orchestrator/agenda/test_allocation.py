@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import pytest
 from torch import nn
 
-from methods import CostTarget, LayerPolicy, MethodError, PruningMethod, Ratios, Session
+from methods import CostTarget, LayerPolicy, MethodError, PruningMethod, Ratios, Session, create
 from methods.criteria.filter_norm import FilterNorm
 from methods.testing import CLASSES, EXAMPLES, TinySession
 from orchestrator.agenda.agenda import Agenda, Wanted
@@ -52,8 +52,8 @@ class TestMethod:
         assert self.kept(HalfOfAll(), {}, None) == {0.0}
 
     def test_a_method_that_has_none_says_so(self) -> None:
-        with pytest.raises(MethodError, match="'filter_norm' does not choose ratios by itself"):
-            self.kept(FilterNorm(), {}, HALF)
+        with pytest.raises(MethodError, match="'scop' does not choose ratios by itself"):
+            self.kept(create("scop"), {}, HALF)
 
 
 def specification(**changes: Any) -> SweepSpec:

@@ -220,8 +220,8 @@ CASES = {
     ),
     "own ratios of a method that has none": Bad(
         old="- l1",
-        new="- {method: l1, allocation: method}",
-        says="sweep.yaml:5: arms.0.allocation: is 'method', but filter_norm does not choose ratios "
+        new="- {method: scop, allocation: method}",
+        says="sweep.yaml:5: arms.0.allocation: is 'method', but scop does not choose ratios "
         "by itself; leave it out, or name a method that does ('prunesweep methods' tells)",
     ),
     "own ratios without a target": Bad(
