@@ -55,7 +55,7 @@ class TrialResult(ShapeResult, ResultOnTest):
 
     val_accuracy: float  #: After the last epoch, on the validation split: what search optimises.
     val_accuracy_best: float  #: Best epoch of recovery, on the validation split.
-    val_accuracy_before: float  #: Of the network that recovery starts from.
+    val_accuracy_before: float  #: Of the network recovery starts from: cut and recalibrated.
     val_loss: float
     masked_difference: float  #: Largest |masked - shrunk| logit, relative to the largest logit.
     epochs_select: float  #: Statistics included; a call that ended early counts its share.

@@ -83,7 +83,8 @@ class Recipe(Settings):
     augmentation: Literal["none", "shift", "shift_flip"] = "none"  #: By up to 1/8 of the edge.
     label_smoothing: Share = 0.0
     precision: Literal["float32", "bfloat16"] = "float32"
-    recalibration_images: Annotated[int, Field(ge=0, le=_MANY)] = 0  #: For new BN statistics.
+    #: Training images by which batch-norm statistics are estimated again after shrinking.
+    recalibration_images: Annotated[int, Field(ge=0, le=_MANY)] = 1000
 
     @model_validator(mode="after")
     def _warmup_fits(self) -> "Recipe":

@@ -211,6 +211,8 @@ def _train(
             assert layout
             plan = PruningPlan.from_json(spec.plan or {})
             shrink_fresh(network, plan, layout)
+        if spec.kind == "dense" and resume is None:
+            _recalibrate(session, network)
         if resume is not None:
             with restoring():
                 known = resume.parts["trial"]
@@ -331,13 +333,23 @@ def _prune(session: PruningSession, network: nn.Module) -> tuple[PruningPlan, fl
         raise MaskedDifferenceError(difference, TOLERANCE)
     with session.meter.act("select"):
         remove_filters(network, plan, layout)
-    if spec.recipe.recalibration_images:
-        with session.meter.act("recover"):
-            batches = session.batches(spec.recipe.recalibration_images, spec.recipe.batch_size)
-            number_type = autocast(session.device, spec.recipe)
-            with number_type, channels_last(network, session.device) as memory_format:
-                recalibrate_batch_norm(network, batches, memory_format)
+    _recalibrate(session, network)
     return plan, difference
+
+
+def _recalibrate(session: TrainingSession, network: nn.Module) -> None:
+    """Estimate batch-norm statistics again: the dense network's, or a late cut's, are stale.
+
+    The dense control gets the same, so that it starts as a network that loses nothing would.
+    """
+    recipe = session.spec.recipe
+    if not recipe.recalibration_images:
+        return
+    with session.meter.act("recover"):
+        batches = session.batches(recipe.recalibration_images, recipe.batch_size)
+        number_type = autocast(session.device, recipe)
+        with number_type, channels_last(network, session.device) as memory_format:
+            recalibrate_batch_norm(network, batches, memory_format)
 
 
 def _store(

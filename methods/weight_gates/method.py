@@ -53,7 +53,7 @@ class WeightGates(PruningMethod):
     unit; a share of each group cannot close; what tells filters apart learns by Adam, and the
     offsets of the groups in proportion to their gradients, so that the price decides where most
     goes: Adam would close all groups alike. Batch norms behind closed filters see other inputs than
-    before: recovery adapts them, after the recipe's recalibration if it has one.
+    before: recovery adapts them, after the recalibration that every arm gets.
     """
 
     name: ClassVar[str] = "weight_gates"

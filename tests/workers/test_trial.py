@@ -30,7 +30,7 @@ from workers.networks.shapes import layout_of, shrink_fresh
 from workers.node.node import DeviceError, Node, resolve_device, weights_path
 from workers.settings import DataSettings, LayerSettings, ModelSettings, Recipe, TrialSpec
 from workers.training.loop import DivergedError
-from workers.training.measure import Evaluation, evaluate_each
+from workers.training.measure import Evaluation, evaluate_each, recalibrate_batch_norm
 from workers.trial import (
     DataChangedError,
     MaskedDifferenceError,
@@ -186,7 +186,7 @@ class TestPrune:
 
     def test_all_epochs_not_spent_on_selecting_go_to_recovery(self, result: dict[str, Any]) -> None:
         assert (result["epochs_select"], result["epochs_recover"]) == (0, 2)
-        assert result["samples_seen"] == 2 * 160
+        assert result["samples_seen"] == 2 * 160 + 160  # and all images for batch norms
         assert result["seconds_select"] > 0
         assert result["seconds_total"] > result["seconds_recover"] > 0
 
@@ -236,7 +236,7 @@ class TestPrune:
         assert written == {weights_path(base["weights"]), *result["artifacts"].values()}
 
     def test_ratio_zero_without_training_is_the_baseline(self, bench: Bench) -> None:
-        result = bench.run(ratios={}, recipe={"epochs": 0})
+        result = bench.run(ratios={}, recipe={"epochs": 0, "recalibration_images": 0})
         assert result["test_accuracy"] == bench.baseline["test_accuracy"]
         assert result["macs_reduction"] == 0.0
         assert result["weights"] == bench.baseline["weights"]
@@ -250,7 +250,7 @@ class TestPrune:
     def test_recalibration_is_charged_and_changes_batch_norm_statistics_only(
         self, bench: Bench
     ) -> None:
-        plain = bench.run(recipe={"epochs": 0})
+        plain = bench.run(recipe={"epochs": 0, "recalibration_images": 0})
         recalibrated = bench.run(recipe={"epochs": 0, "recalibration_images": 100})
         assert recalibrated["samples_seen"] == plain["samples_seen"] + 100
         assert recalibrated["val_loss"] < plain["val_loss"]
@@ -261,6 +261,43 @@ class TestPrune:
         changed = {name for name in before if not torch.equal(before[name], after[name])}
         assert {name.split(".")[1] for name in changed} >= {"running_mean", "running_var"}
         assert not any(name.endswith(("weight", "bias")) for name in changed)
+
+
+class TestRecalibration:
+    """By default, whatever is shrunk and whenever, and the dense control too."""
+
+    def statistics(self, bench: Bench, found: dict[str, Any]) -> dict[str, Any]:
+        weights = from_safetensors(bench.node.artifacts.read_bytes(found["artifacts"]["weights"]))
+        return {name: value for name, value in weights.items() if ".running_" in name}
+
+    def by_hand(self, bench: Bench, found: dict[str, Any]) -> dict[str, Any]:
+        """Return the statistics that all training images give the trial's final network."""
+        network = build_model(ModelSettings(name="digits_net"), 10, 1)
+        if found["plan"]:
+            plan = PruningPlan.from_json(found["plan"])
+            shrink_fresh(network, plan, layout_of(network, (1, 8, 8), LayerSettings()))
+        weights = bench.node.artifacts.read_bytes(found["artifacts"]["weights"])
+        network.load_state_dict(from_safetensors(weights))
+        data = bench.node.data(DATA)
+        recalibrate_batch_norm(network, data.eval_batches(data.train, 160))
+        return {k: v for k, v in network.state_dict().items() if ".running_" in k}
+
+    @pytest.mark.parametrize("schedule", ["one_shot", "asfp", "ghfp", "sfp"])
+    def test_follows_a_cut_after_the_last_epoch(self, bench: Bench, schedule: str) -> None:
+        late = {"name": schedule} | ({} if schedule == "one_shot" else {"selection": 1.0})
+        recipe = {"epochs": 0 if schedule == "one_shot" else 2, "batch_size": 160}
+        found = bench.run(schedule=late, recipe=recipe)
+        assert found["epochs_recover"] == 0
+        assert found["val_accuracy_before"] == found["val_accuracy"]
+        expected = self.by_hand(bench, found)
+        for name, value in self.statistics(bench, found).items():
+            torch.testing.assert_close(value, expected[name], rtol=1e-3, atol=1e-4)
+
+    def test_the_dense_control_starts_as_a_network_that_loses_nothing(self, bench: Bench) -> None:
+        dense = bench.run(kind="dense", method=None, ratios={})
+        nothing_lost = bench.run(ratios={})
+        for key in ("val_accuracy_before", "val_accuracy", "weights", "samples_seen"):
+            assert dense[key] == nothing_lost[key]
 
 
 class TestTestSplit:
@@ -404,7 +441,7 @@ class TestRefusals:
 
     def test_a_loss_that_explodes_is_named(self, bench: Bench) -> None:
         with pytest.raises(DivergedError, match="learning rate"):
-            bench.run(recipe={"epochs": 2, "learning_rate": 1e30, "batch_size": 32})
+            bench.run(recipe={"epochs": 2, "learning_rate": 1e6, "batch_size": 32})
 
     @pytest.mark.parametrize(
         ("changes", "problem"),

@@ -73,7 +73,7 @@ def grids_of(table: Table) -> tuple[Grid, ...]:
     )
     predictor: Sequence[Column] = (("Predictor", lambda row: duration(row.predictor_seconds)),)
     effort: Sequence[Column] = (
-        ("Before recovery, %", lambda row: spread(row.val_accuracy_before)),
+        ("Cut only, %", lambda row: spread(row.val_accuracy_before)),
         ("After, %", lambda row: spread(row.val_accuracy)),
         ("Epochs", lambda row: NOTHING if row.epochs is None else f"{row.epochs:g}"),
         ("One run", lambda row: duration(row.seconds)),

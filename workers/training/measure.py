@@ -108,7 +108,8 @@ def recalibrate_batch_norm(
 ) -> int:
     """Replace the running statistics of every batch norm by averages over ``batches``.
 
-    Weights stay as they are; a network without batch norms is not run.
+    Every image weighs the same. A last batch of one image, which batch norm may not take, is left
+    out. Weights stay as they are; a network without batch norms is not run.
 
     Returns:
         Images seen.
@@ -128,12 +129,15 @@ def recalibrate_batch_norm(
     with evaluation_mode(network):
         for norm in norms:
             norm.reset_running_stats()
-            norm.momentum = None  # cumulative average: every batch weighs the same
             norm.train()
         try:
             for images, _ in batches:
-                network(images.contiguous(memory_format=memory_format))
+                if images_seen and len(images) == 1:
+                    continue
                 images_seen += len(images)
+                for norm in norms:
+                    norm.momentum = len(images) / images_seen  # a cumulative average
+                network(images.contiguous(memory_format=memory_format))
         finally:
             for norm, momentum in zip(norms, momenta, strict=True):
                 norm.momentum = momentum

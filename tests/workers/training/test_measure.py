@@ -77,6 +77,17 @@ class TestRecalibrateBatchNorm:
         parts = [part.var(dim=(0, 2, 3)) for part in torch.split(images, 16)]
         torch.testing.assert_close(norm.running_var, torch.stack(parts).mean(dim=0))
 
+    def test_a_short_last_batch_weighs_what_it_holds(self) -> None:
+        images = torch.randn(20, 3, 4, 4, generator=torch.Generator().manual_seed(0)) + 5
+        images[16:] += 9
+        norm = nn.BatchNorm2d(3)
+        assert recalibrate_batch_norm(nn.Sequential(norm), self.batches(images, 16)) == 20
+        torch.testing.assert_close(norm.running_mean, images.mean(dim=(0, 2, 3)))
+
+    def test_a_last_image_alone_is_left_out(self) -> None:
+        norm = nn.BatchNorm2d(3)
+        assert recalibrate_batch_norm(norm, self.batches(torch.randn(5, 3, 1, 1), 4)) == 4
+
     def test_momentum_and_modes_come_back(self) -> None:
         network = nn.Sequential(nn.BatchNorm2d(1, momentum=0.3), nn.Dropout()).eval()
         recalibrate_batch_norm(network, self.batches(torch.randn(4, 1, 2, 2), 2))
