@@ -38,6 +38,9 @@ class Session(Trainer, Protocol):
     def batches(self, images: int, batch_size: int = 128) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield training images as they are, ``[N, C, H, W]``, with labels, on the device."""
 
+    def charge(self, images: int) -> None:
+        """Count images that a method made itself and passed forward and back."""
+
     def statistics(
         self, network: nn.Module, key: str, compute: Callable[[], Mapping[str, Tensor]]
     ) -> Mapping[str, Tensor]:
@@ -85,8 +88,8 @@ class PruningMethod:
     allocates: ClassVar[bool] = False  #: Can turn a target into ratios by itself.
     schedulable: ClassVar[bool] = True  #: Can be combined with every schedule.
     unit: ClassVar[Unit] = "filters"  #: What it prunes; ``stripes`` needs that layer policy.
-    #: Of what its settings mean; raised when the same settings come to choose other filters, so
-    #: that results of before are not taken for results of now.
+    #: Of what its settings mean; raised when the same settings come to choose other filters or are
+    #: charged otherwise, so that results of before are not taken for results of now.
     revision: ClassVar[int] = 1
 
     @property
@@ -125,6 +128,13 @@ class PruningMethod:
         Raises:
             MethodError: What is missing, and what to do.
         """
+
+    def images_made(self, layout: Layout) -> int:
+        """Return how often an image of its own passes forward and back before it can choose.
+
+        That is beside training, and is charged through the session.
+        """
+        return 0
 
     def score(self, filters: Filters) -> Tensor:
         """Return one score per filter, ``[C_out]``; the lowest is pruned first."""

@@ -5,6 +5,7 @@ Sources: Qin et al., "Functionality-Oriented Convolutional Filter Pruning", arXi
 and there is no official code, so the details here are ours.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
@@ -32,6 +33,8 @@ from methods.structure.cost import evaluation_mode
 from methods.structure.layout import Group, Layout
 from methods.structure.plan import PruningPlan, Ratios
 
+log = logging.getLogger(__name__)
+
 Clusters = Mapping[str, Sequence[int]]  #: Cluster of each filter, by group.
 
 
@@ -53,6 +56,7 @@ class Functionality(PruningMethod):
     """
 
     name: ClassVar[str] = "functionality"
+    revision: ClassVar[int] = 2  #: 2: the images of ascents are charged.
     source: ClassVar[str] = "Qin et al., arXiv:1810.07322 and arXiv:1811.02639 (abstracts)"
     #: Images of activation maximisation; all filters' responses to them; own weights; one cluster.
     grouping: Literal["am_pixels", "am_response", "weights_kmeans", "none"] = "am_pixels"
@@ -75,6 +79,12 @@ class Functionality(PruningMethod):
         """
         if self.merge:
             check_readers(network, layout)
+
+    def images_made(self, layout: Layout) -> int:
+        """Return the image passes of all ascents: one a step, filter and producer."""
+        if self.grouping not in ("am_pixels", "am_response"):
+            return 0
+        return self.am_steps * sum(group.width * len(group.producers) for group in layout.groups)
 
     def scores(self, network: nn.Module, session: Session) -> Mapping[str, Tensor]:
         """Return the contribution of every filter, by group, ``[filters]``."""
@@ -162,14 +172,21 @@ class Functionality(PruningMethod):
         )
         return session.statistics(
             network,
-            f"functionality signatures {self.grouping} {self.images} {ascent}",
+            f"functionality signatures charged {self.grouping} {self.images} {ascent}",
             lambda: self._maximise_all(network, session, ascent),
         )
 
     def _maximise_all(
         self, network: nn.Module, session: Session, ascent: Ascent
     ) -> dict[str, Tensor]:
+        passes = self.images_made(session.layout)
+        log.info(
+            "Activation maximisation passes %d images forward and back, %d steps for each filter: "
+            "%.1f times the %d images that a contribution takes.",
+            *(passes, ascent.steps, passes / self.images, self.images),
+        )
         start = draw_start(session, ascent.noise, self.images)
+        session.charge(passes)
         return {
             group.name: _shorten(
                 torch.cat(

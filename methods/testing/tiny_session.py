@@ -58,6 +58,7 @@ class TinySession(Trainer):
         self.epochs_left = epochs
         self.notes: dict[str, float] = {}
         self.epochs_trained = 0
+        self.images_charged = 0
 
     def generator(self, purpose: str) -> torch.Generator:
         """Return a generator that depends on the seed and ``purpose`` only."""
@@ -113,6 +114,10 @@ class TinySession(Trainer):
                     return
             if hooks.after_epoch:
                 hooks.after_epoch(network, optimizer, epoch)
+
+    def charge(self, images: int) -> None:
+        """Count the images in ``images_charged``."""
+        self.images_charged += images
 
     def statistics(
         self, network: nn.Module, key: str, compute: Callable[[], Mapping[str, Tensor]]

@@ -14,10 +14,13 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+import methods
+from orchestrator.agenda.survey import Ground
 from orchestrator.agenda.trial_matrix import trial_matrix
 from orchestrator.commands.lookup import NoLedgerError, open_existing, spec_of
 from orchestrator.errors import SpecChangeError, SpecError
 from orchestrator.specification.changes import forbidden_changes
+from orchestrator.specification.knobs import without_knobs
 from orchestrator.specification.spec import SweepSpec
 from orchestrator.sweep import Sweep
 from tracking.errors import UnknownSweepError
@@ -43,7 +46,8 @@ def forecast(sweep: Sweep) -> dict[str, Any]:
         SpecChangeError: The name belongs to a sweep that would give other results.
     """
     spec = sweep.spec
-    images = _train_images(sweep)
+    ground = _ground(sweep)
+    images = None if ground is None else ground.data.train_images
     with _ledger_of(spec) as ledger:
         held = _held(spec, ledger)
         lines = [_line(cell, held[cell]) for cell in trial_matrix(spec).cells]
@@ -59,6 +63,7 @@ def forecast(sweep: Sweep) -> dict[str, Any]:
         "epochs_to_run": epochs,
         "train_images": images,
         "images_to_run": None if images is None else epochs * images,
+        "images_made": {} if ground is None else _images_made(spec, ground),
         "workers": spec.resources.workers,
         "estimate": pace and _estimate(lines, pace, spec.resources.workers),
     }
@@ -81,7 +86,15 @@ def view(facts: Mapping[str, Any]) -> RenderableType:
         work += ". The data set is not here yet; it is downloaded when the sweep runs."
     else:
         work += f" x {facts['train_images']:,} images = {facts['images_to_run']:,} images at most."
-    parts = (Text(f"{facts['sweep']}: nothing was written", style="bold"), table, Text(work))
+    parts: list[RenderableType] = [
+        Text(f"{facts['sweep']}: nothing was written", style="bold"),
+        table,
+        Text(work),
+    ]
+    parts += [
+        Text(f"{arm}: {made:,} more image passes before it can choose, once for every seed.")
+        for arm, made in facts["images_made"].items()
+    ]
     return Group(*parts, Text(_time(facts)))
 
 
@@ -109,14 +122,25 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def _train_images(sweep: Sweep) -> int | None:
+def _images_made(spec: SweepSpec, ground: Ground) -> dict[str, int]:
+    """Return the passes of images that methods make, by arm, at defaults for what is searched."""
+    made = {
+        arm.name: methods.create(arm.method, without_knobs(arm.settings)).images_made(
+            ground.of(arm.unit).layout
+        )
+        for arm in spec.arms
+    }
+    return {arm: images for arm, images in made.items() if images}
+
+
+def _ground(sweep: Sweep) -> Ground | None:
     """Check everything a sweep stands on; None while the data set is still to be downloaded."""
     spec = sweep.spec
     if not spec.data.download:
-        return sweep.survey().data.train_images
+        return sweep.survey()
     there = spec.data.model_copy(update={"download": False})
     try:
-        return Sweep(spec.model_copy(update={"data": there})).survey().data.train_images
+        return Sweep(spec.model_copy(update={"data": there})).survey()
     except SpecError as error:
         if {problem.place for problem in error.problems} <= {"data", "data.path"}:
             return None

@@ -75,6 +75,29 @@ class TestFunctionality(PruningMethodContract):
         handle.remove()
         ascents = sum(group.width * len(group.producers) for group in layout.groups)
         assert len(other) == ascents * QUICK.am_steps
+        assert session.images_charged == self.method.images_made(layout) == len(other)
+
+
+@pytest.mark.parametrize("grouping", GROUPINGS)
+def test_only_ascents_make_images_of_their_own(grouping: Any) -> None:
+    layout = EXAMPLES["plain"].layout()
+    session = TinySession(layout, classes=CLASSES)
+    method = replace(QUICK, grouping=grouping)
+    method.select(EXAMPLES["plain"].network(), same_ratio(layout, 0.5), session)
+    filters = sum(layout.widths.values())
+    assert session.images_charged == method.images_made(layout)
+    assert method.images_made(layout) == (3 * filters if grouping.startswith("am") else 0)
+
+
+def test_what_ascents_take_is_said_before_they_begin(caplog: pytest.LogCaptureFixture) -> None:
+    layout = EXAMPLES["plain"].layout()
+    with caplog.at_level("INFO", logger="methods"):
+        QUICK.select(
+            EXAMPLES["plain"].network(),
+            same_ratio(layout, 0.5),
+            TinySession(layout, classes=CLASSES),
+        )
+    assert f"passes {QUICK.images_made(layout)} images forward and back" in caplog.text
 
 
 class TestClusteredWeights(PruningMethodContract):

@@ -100,3 +100,16 @@ def test_what_a_method_notes_is_in_the_result(bench: Bench) -> None:
         kind="prune", method="functionality", method_settings=settings, ratios=UNIFORM
     )
     assert result["notes"] == {"whole_cluster_share": 1.0}  # every cluster has one filter
+
+
+def test_images_that_a_method_makes_are_charged_to_every_trial_that_uses_them(bench: Bench) -> None:
+    settings = {"am_steps": 2, "images": 24}
+    ways: list[dict[str, Any]] = [{"ratios": UNIFORM}, {"ratios": dict.fromkeys(UNIFORM, 0.25)}]
+    results = [
+        bench.run(kind="prune", method="functionality", method_settings=settings, **way)
+        for way in ways
+    ]
+    assert [result["statistics_reused"] for result in results] == [0, 2]
+    ascents = 2 * (64 + 64 + 128)
+    for result in results:  # pixels are bounded and contributions measured on 24 images each
+        assert result["samples_seen"] == 4 * 160 + 24 + 24 + ascents

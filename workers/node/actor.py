@@ -59,7 +59,8 @@ class Worker:
         threads: int | None = None,
     ) -> None:
         logging.basicConfig(format="%(asctime)s %(name)s: %(message)s")  # to Ray's log of it
-        logging.getLogger("workers").setLevel(logging.INFO)
+        for name in ("workers", "methods"):
+            logging.getLogger(name).setLevel(logging.INFO)
         if threads is not None:  # Ray leaves OMP_NUM_THREADS alone where a machine has it set
             torch.set_num_threads(threads)
         module, _, attribute = runner.partition(":")

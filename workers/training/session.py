@@ -129,6 +129,10 @@ class TrainingSession(Trainer):
             yield batch[:left], labels[:left]
             left -= len(labels)
 
+    def charge(self, images: int) -> None:
+        """Charge images that a method made itself and passed forward and back, like training's."""
+        self.meter.charge(images=images)
+
     def images(self, count: int) -> Tensor:
         """Return the first images of the validation split, ``[N, C, H, W]``: to look, not learn."""
         images, _ = next(self._data.eval_batches(self._data.val, count))

@@ -89,6 +89,14 @@ class TestDryRun:
         assert "about 15 s on 2 worker(s)" in text
         assert "Test CPU" in text
 
+    def test_says_what_a_method_computes_on_images_of_its_own(self, tmp_path: Path) -> None:
+        arms = ["l1", {"method": "functionality", "settings": {"am_steps": 5}}]
+        spec = write_spec(tmp_path, arms=arms)
+        found = facts("run", spec, "--dry-run", "--store", tmp_path / "store")
+        assert found["images_made"] == {"functionality": 5 * (64 + 64 + 128)}
+        text = call("run", spec, "--dry-run", "--store", tmp_path / "store").stdout
+        assert "functionality: 1,280 more image passes before it can choose" in text
+
     def test_another_network_says_nothing_of_this_one(self, tmp_path: Path) -> None:
         ledger, writer, stored = begin(tmp_path)
         other = {**stored, "model": {"name": "cifar_resnet20", "arguments": {}}}
