@@ -226,6 +226,17 @@ class EntryConflictError(LedgerError, ValueError):
         )
 
 
+class IncompleteResultError(LedgerError, LookupError):
+    """A stored result lacks what every result of its kind has."""
+
+    def __str__(self) -> str:
+        return (
+            "A stored result lacks a number that every trial of its kind brings back: another "
+            "version of prunesweep wrote it, or the ledger was changed by hand. Read it with the "
+            "version that wrote it, or run the sweep anew under another name."
+        )
+
+
 class UnstorableError(LedgerError, TypeError):
     """A record holds a value that JSON cannot carry, or a time without a time zone."""
 

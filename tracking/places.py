@@ -24,8 +24,8 @@ class Role(StrEnum):
     LATENCY = "latency"  #: The time of a winner's shape.
 
     @property
-    def result_key(self) -> str:
-        """Key of the result that the trial is there for."""
+    def result_field(self) -> str:
+        """Field of the result that the trial is there for."""
         if self in {Role.PREDICTOR, Role.LATENCY}:
             return str(self)
         return "val_accuracy" if self is Role.SEARCH else "test_accuracy"

@@ -4,12 +4,12 @@ One rule for everyone who asks: searches choose what is re-run, the re-runs deci
 what is called the best of an arm is the same trial wherever it is named.
 """
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from tracking.places import Place, Role
 from tracking.records import TrialRecord, TrialState
+from tracking.results import Result, finite
 
 T = TypeVar("T")
 
@@ -64,6 +64,5 @@ def best_trial(
 
 
 def _accuracy(trial: TrialRecord) -> float | None:
-    found = (trial.result or {}).get("val_accuracy")
-    is_number = isinstance(found, int | float) and math.isfinite(found)
-    return found if is_number and trial.state is TrialState.COMPLETED else None
+    is_completed = trial.state is TrialState.COMPLETED
+    return finite(Result.read(trial.result).val_accuracy) if is_completed else None

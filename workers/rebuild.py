@@ -1,7 +1,7 @@
 """A pruned network as a folder that anyone can load: settings, plan and weights, no pickle."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +12,7 @@ from torch import nn
 
 from methods import PruningPlan, shrink
 from tracking.artifacts import ArtifactStore
+from tracking.results import Result, given
 from workers.errors import WorkerError
 from workers.models import build_model
 from workers.networks.checkpoints import fit, from_safetensors, weights_hash
@@ -89,21 +90,21 @@ def load_pruned(folder: str | Path) -> nn.Module:
 
 
 def export_trial(
-    spec: TrialSpec, result: Mapping[str, Any], artifacts: ArtifactStore, folder: str | Path
+    spec: TrialSpec, stored: Mapping[str, Any], artifacts: ArtifactStore, folder: str | Path
 ) -> Path:
     """Write the network of a completed trial to ``folder``, with a model card, and return it.
 
     Args:
         spec: The trial.
-        result: Its :class:`~workers.results.TrialResult`.
+        stored: Its result.
         artifacts: Store that holds its weights.
         folder: Created if needed; must be empty.
 
     Raises:
         ExportError: The trial has no weights, or the folder is not empty.
     """
-    folder = Path(folder)
-    if "weights" not in result:
+    folder, result = Path(folder), Result.read(stored)
+    if result.weights is None:
         raise ExportError(str(folder), f"a trial of kind {spec.kind!r} leaves no network to export")
     if folder.exists() and any(folder.iterdir()):
         raise ExportError(str(folder), "the folder is not empty; name a new one")
@@ -111,47 +112,47 @@ def export_trial(
         model=spec.model,
         layers=spec.layers,
         unit=spec.unit,
-        num_classes=result["num_classes"],
-        input_shape=tuple(result["input_shape"]),
-        mean=tuple(result["mean"]),
-        std=tuple(result["std"]),
-        weights=result["weights"],
+        num_classes=given(result.num_classes),
+        input_shape=given(result.input_shape),
+        mean=given(result.mean),
+        std=given(result.std),
+        weights=result.weights,
     )
-    weights = artifacts.read_bytes(result["artifacts"]["weights"])
+    weights = artifacts.read_bytes(given(result.artifacts)["weights"])
     folder.mkdir(parents=True, exist_ok=True)
     (folder / WEIGHTS).write_bytes(weights)
-    if result["plan"] is not None:
-        (folder / PLAN).write_text(json.dumps(result["plan"], sort_keys=True) + "\n")
+    if result.plan is not None:
+        (folder / PLAN).write_text(json.dumps(result.plan, sort_keys=True) + "\n")
     (folder / MODEL).write_text(record.model_dump_json(indent=2) + "\n")
     (folder / CARD).write_text(_model_card(spec, result))
     return folder
 
 
-def _model_card(spec: TrialSpec, result: Mapping[str, Any]) -> str:
+def _model_card(spec: TrialSpec, result: Result) -> str:
     how = f"method {spec.method}" if spec.method else f"kind {spec.kind}"
-    test = result.get("test_accuracy")
+    test = result.test_accuracy
     tested = "" if test is None else f"{test:.2f} % (test), "
     return f"""# {spec.model.name}, {how}
 
 | | this network | dense | removed |
 |---|---|---|---|
-| MACs (one image, conv and linear) | {result["macs"]:,} | {result["base_macs"]:,} \
-| {result["macs_reduction"]:.1%} |
-| parameters | {result["params"]:,} | {result["base_params"]:,} \
-| {result["params_reduction"]:.1%} |
+| MACs (one image, conv and linear) | {given(result.macs):,} | {given(result.base_macs):,} \
+| {given(result.macs_reduction):.1%} |
+| parameters | {given(result.params):,} | {given(result.base_params):,} \
+| {given(result.params_reduction):.1%} |
 
-Accuracy on {spec.data.name}: {tested}{result["val_accuracy"]:.2f} % (validation); one run, \
+Accuracy on {spec.data.name}: {tested}{given(result.val_accuracy):.2f} % (validation); one run, \
 seed {spec.seed}.
 
 Load it with prunesweep installed: \
 `from workers.rebuild import load_pruned; network = load_pruned("this/folder")`
 
-Input: images in [0, 1], shape {tuple(result["input_shape"])}, minus mean \
-{_numbers(result["mean"])}, divided by {_numbers(result["std"])}.
+Input: images in [0, 1], shape {given(result.input_shape)}, minus mean \
+{_numbers(given(result.mean))}, divided by {_numbers(given(result.std))}.
 
-Trial `{spec.uid}`, weights `{result["weights"]}`, data `{result["data_hash"]}`.
+Trial `{spec.uid}`, weights `{result.weights}`, data `{result.data_hash}`.
 """
 
 
-def _numbers(values: list[float]) -> str:
+def _numbers(values: Sequence[float]) -> str:
     return "(" + ", ".join(f"{value:.6g}" for value in values) + ")"

@@ -33,6 +33,7 @@ from tracking.places import (
     target_label,
 )
 from tracking.records import EntryRecord, TrialRecord, TrialState
+from tracking.results import Result, given
 from tracking.winners import best_arm
 from workers.settings import Recipe, Target, TrialSpec
 
@@ -79,7 +80,7 @@ class Agenda:
         self._last: deque[Wanted] = deque()  # latency, once all else has ended
         self._known: dict[Place, str] = {}  # places the ledger has, with the trial's uid: still out
         self._open: dict[Place, str] = {}  # places handed out or due, with the trial's uid
-        self._confirmed: dict[Place, Mapping[str, Any] | None] = {}
+        self._confirmed: dict[Place, Result | None] = {}
         self._awaited: dict[str, set[Place]] = {}  # re-runs still out, by target
         self._followed_up: set[str] = set()  # targets whose winner is known
         self._studies = {
@@ -161,15 +162,16 @@ class Agenda:
         if self._open.get(place) != uid:
             return
         del self._open[place]
-        done = result if state is TrialState.COMPLETED else None
+        is_back = state is TrialState.COMPLETED and result is not None
+        done = Result.read(result) if is_back else None
         if place.role is Role.BASELINE and self._weights is None:
             if done is None:
                 self.problem = "The dense baseline could not be trained, and all else needs it."
                 return
-            self._weights = done["weights"]
+            self._weights = given(done.weights)
             self._unlock()
         elif place.role is Role.PREDICTOR:
-            self._predictors.came(place.arm, done["predictor"] if done else None)
+            self._predictors.came(place.arm, done.predictor if done else None)
             for arm_name, label in self._studies:
                 self._confirm_if_over(arm_name, label)
         elif place.role is Role.SEARCH:
@@ -270,7 +272,7 @@ class Agenda:
         for arm, results in runs.items():
             for place in self._places(Role.LATENCY, arm, label):
                 self._add(place, self._latency(self._shape(arm, results[0])), last=True)
-        winner = best_arm({arm: [r["val_accuracy"] for r in runs[arm]] for arm in runs})
+        winner = best_arm({arm: [given(r.val_accuracy) for r in runs[arm]] for arm in runs})
         if winner is not None:
             for place in self._places(Role.CONTROL, scratch_control(winner), label):
                 shape = self._shape(winner, runs[winner][0])
@@ -281,9 +283,9 @@ class Agenda:
         cell = self._matrix.cell(role, arm, label)
         return [] if cell is None else list(cell.places(arm=arm, target=label))
 
-    def _confirmed_runs(self, label: str) -> dict[str, list[Mapping[str, Any]]]:
+    def _confirmed_runs(self, label: str) -> dict[str, list[Result]]:
         """Return the re-runs that came back, by arm; in an order that is the same on every run."""
-        found: dict[str, list[Mapping[str, Any]]] = {}
+        found: dict[str, list[Result]] = {}
         for arm in self._spec.arms:
             places = self._places(Role.CONFIRM, arm.name, label)
             results = [r for place in places if (r := self._confirmed.get(place)) is not None]
@@ -291,16 +293,17 @@ class Agenda:
                 found[arm.name] = results
         return found
 
-    def _shape(self, arm: str, result: Mapping[str, Any]) -> PruningPlan:
+    def _shape(self, arm: str, result: Result) -> PruningPlan:
         """Return a plan of the same shape: which filters stay does not matter to most."""
         layout = self._ground.of(self._units[arm]).layout
         widths, policy = layout.widths, layout.policy
         if policy.kind in {"scatter", "stripes"}:
-            return PruningPlan.from_json(result["plan"])
+            return PruningPlan.from_json(given(result.plan))
+        kept = given(result.kept)
         return PruningPlan(
             policy=policy.kind,
             widths=widths,
-            kept={group: tuple(range(result["kept"][group])) for group in widths},
+            kept={group: tuple(range(kept[group])) for group in widths},
         )
 
     def _add(self, place: Place, trial: TrialSpec, *, last: bool = False) -> None:

@@ -22,6 +22,7 @@ from search_spaces import (
 from tracking.matrix import spread
 from tracking.places import FRONT, front_point, target_label
 from tracking.records import EntryRecord, TrialRecord, TrialState
+from tracking.results import Result, given
 from tracking.winners import best, front
 from workers.settings import Target, content_hash
 
@@ -158,7 +159,8 @@ class Study:
     def _note(self, number: int, state: TrialState, result: Mapping[str, Any] | None) -> None:
         self._ended.add(number)
         if state is TrialState.COMPLETED and result is not None:
-            self._values[number] = (result["val_accuracy"], result["macs"])
+            found = Result.read(result)
+            self._values[number] = (given(found.val_accuracy), given(found.macs))
 
     def _told(self, number: int) -> tuple[float, ...] | None:
         values = self._values.get(number)

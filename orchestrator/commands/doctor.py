@@ -35,6 +35,7 @@ from tracking.ledger.ledger import Ledger
 from tracking.mlflow_mirror.server import sqlite_file, why_silent
 from tracking.places import target_label
 from tracking.records import TrialState
+from tracking.results import Result, given
 from workers.data import describe
 from workers.models import build_model
 from workers.networks.checkpoints import fit
@@ -216,9 +217,9 @@ def _rehearse(spec: SweepSpec) -> str:
     if broken:
         causes = "\n".join(f"{t.spec['method'] or t.spec['kind']}: {t.cause}" for t in broken)
         raise _BrokenError(f"{len(broken)} of {len(trials)} trials failed:\n{causes}")
-    pruned = [trial.result or {} for trial in trials if trial.spec["kind"] == "prune"]
-    images = sum(result["samples_seen"] for result in pruned)
-    seconds = sum(result["seconds_select"] + result["seconds_recover"] for result in pruned)
+    pruned = [Result.read(trial.result) for trial in trials if trial.spec["kind"] == "prune"]
+    images = sum(given(result.samples_seen) for result in pruned)
+    seconds = sum(given(r.seconds_select) + given(r.seconds_recover) for r in pruned)
     rate = images / max(seconds, 1e-9)
     hours = _epochs(spec) * describe(spec.data).train_images / rate / 3600
     return (

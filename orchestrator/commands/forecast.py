@@ -27,6 +27,7 @@ from tracking.errors import UnknownSweepError
 from tracking.ledger.ledger import Ledger
 from tracking.matrix import Cell
 from tracking.records import EntryRecord, TrialRecord, TrialState
+from tracking.results import Result, given
 
 
 class Pace(NamedTuple):
@@ -213,7 +214,8 @@ def _pace(spec: SweepSpec, ledger: Ledger) -> Pace | None:
     if not trained:
         return None
     others = [seconds for seconds, trial in timed if not _epochs(trial)]
-    devices = {str((t.result or {}).get("environment", {}).get("device_name")) for t in done}
+    places = [Result.read(trial.result).environment for trial in done]
+    devices = {str(place and place.device_name) for place in places}
     return Pace(median(trained), median(others or [0.0]), len(trained), tuple(sorted(devices)))
 
 
@@ -225,7 +227,7 @@ def _network(settings: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
 
 
 def _seconds(trial: TrialRecord) -> float:
-    return float((trial.result or {})["seconds_total"])
+    return given(Result.read(trial.result).seconds_total)
 
 
 def _epochs(trial: TrialRecord) -> int:

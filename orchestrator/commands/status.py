@@ -15,6 +15,7 @@ from tracking.ledger.ledger import Ledger
 from tracking.ledger.outbox import Outbox
 from tracking.places import Place
 from tracking.records import EntryRecord, SweepRecord, SweepState, TrialRecord, TrialState
+from tracking.results import Result
 from tracking.winners import best_trial
 
 SHOWN_FAILURES = 20
@@ -119,18 +120,18 @@ def _best(runs: Sequence[tuple[EntryRecord, TrialRecord]]) -> list[dict[str, Any
     for (target, arm), done in sorted(found.items()):
         if (best := best_trial(done)) is not None:
             place, trial = best
-            result = trial.result or {}
+            result = Result.read(trial.result)
             rows.append(
                 {
                     "completed": len(done),
-                    "val_accuracy": result["val_accuracy"],
+                    "val_accuracy": result.val_accuracy,
                     "target": target,
                     "arm": arm,
                     "role": place.role,
                     "trial": trial.id,
                     "uid": trial.uid,
-                    "macs_reduction": result["macs_reduction"],
-                    "params_reduction": result["params_reduction"],
+                    "macs_reduction": result.macs_reduction,
+                    "params_reduction": result.params_reduction,
                 }
             )
     return rows

@@ -12,6 +12,7 @@ from rich.text import Text
 from orchestrator.loop.driver import Ended
 from tracking.places import Place
 from tracking.records import Loss, TrialState
+from tracking.results import Result
 
 LINE_EVERY_S = 15.0  #: Between plain lines.
 
@@ -56,7 +57,7 @@ class Progress:
             self._console.print(
                 Text.assemble(("failed ", "bold red"), f"{_where(trial.places)}: {trial.cause}")
             )
-        accuracy = (trial.result or {}).get("val_accuracy")
+        accuracy = Result.read(trial.result).val_accuracy
         for place in trial.places:
             if accuracy is not None and place.role.speaks_of_arm:
                 best, seen = self._best.get((place.target, place.arm), (accuracy, 0))

@@ -10,7 +10,6 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from methods.errors import SettingsError
-from orchestrator.specification.settings import PlaceError
 from orchestrator.specification.spec import SweepSpec
 from orchestrator.specification.yaml_reader import Path
 from workers.settings import Recipe
@@ -53,7 +52,7 @@ def explain(error: ValidationError, prefix: Path = ()) -> list[tuple[Path, str]]
         cause = details.get("ctx", {}).get("error")
         if isinstance(cause, ValidationError):
             found += explain(cause, path)
-        elif isinstance(cause, SettingsError | PlaceError):
+        elif isinstance(cause, SettingsError):
             inside = () if cause.setting == "settings" else (cause.setting,)
             found.append(((*path, *inside), cause.problem.rstrip(".")))
         else:

@@ -16,6 +16,7 @@ from pydantic import (
     model_validator,
 )
 
+from methods.errors import SettingsError
 from orchestrator.specification import addresses
 from tracking.database_url import named_by, sqlite_url
 from workers.settings import Count, CountOrNone, Settings
@@ -228,22 +229,11 @@ def _check_mlflow(text: str) -> None:
     (addresses.check_server if is_web else addresses.check_database)(text)
 
 
-class PlaceError(ValueError):
-    """Records or artifacts cannot be where they are to go."""
-
-    def __init__(self, setting: str, problem: str) -> None:
-        super().__init__(setting, problem)
-        self.setting, self.problem = setting, problem
-
-    def __str__(self) -> str:
-        return f"{self.setting}: {self.problem}"
-
-
 def check_places(tracking: TrackingSettings) -> None:
     """See that everything can be written that a sweep writes on this machine; makes nothing.
 
     Raises:
-        PlaceError: Something cannot, by the setting that names it.
+        SettingsError: Something cannot, by the setting that names it.
     """
     ledger = _sqlite_path(tracking.ledger_url)
     mlflow = _sqlite_path(tracking.mlflow_url)
@@ -258,7 +248,7 @@ def check_places(tracking: TrackingSettings) -> None:
             try:
                 check(path)
             except ValueError as error:
-                raise PlaceError(setting, str(error)) from None
+                raise SettingsError("tracking", setting, str(error)) from None
 
 
 def _sqlite_path(url: str | None) -> str | None:

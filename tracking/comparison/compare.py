@@ -13,6 +13,7 @@ from tracking.comparison.runs import Run, failure_of, usable
 from tracking.matrix import CostPoint, cost_points, matrix_of
 from tracking.places import Role
 from tracking.records import EntryRecord, SweepRecord, TrialRecord
+from tracking.results import Environment, finite, given
 
 
 class Records(Protocol):
@@ -44,7 +45,7 @@ def compare_records(
     reported = [run for run in runs if run.place.role.is_reported]
     ends = [run.trial.ended_at for run in runs if run.trial.ended_at is not None]
     environments = _distinct(
-        run.result["environment"] for run in runs if run.result.get("environment")
+        found for run in runs if (found := run.result.environment) and found.stored
     )
     return Comparison(
         sweep=sweep.name,
@@ -59,7 +60,7 @@ def compare_records(
         failures=tuple(failure for run in runs if (failure := failure_of(run)) is not None),
         missing=missing_from(sweep.spec, runs),
         warnings=_warnings(sweep.spec, environments),
-        environments=environments,
+        environments=tuple(environment.stored for environment in environments),
         seeds=tuple(sorted({run.place.index for run in usable(reported)})),
     )
 
@@ -93,7 +94,9 @@ def _tables(
     for place, identity in enumerate(found):
         # A run without a result has no identity to go by; it is counted once, in the first table.
         part = [
-            run for run in judged if (fits(shared(run), identity) if run.result else place == 0)
+            run
+            for run in judged
+            if (fits(shared(run), identity) if run.is_completed else place == 0)
         ]
         dense = _dense(baselines, identity[0])
         warnings = []
@@ -129,42 +132,42 @@ def _tables(
 
 def _dense(baselines: Sequence[Run], weights: str | None) -> Dense | None:
     """Find the baseline with these weights; without weights to go by, the only one there is."""
-    fitting = [run for run in baselines if weights in {None, run.result.get("weights")}]
+    fitting = [run for run in baselines if weights in {None, run.result.weights}]
     if not fitting:
         return None
     run = fitting[0]
     return Dense(
-        test_accuracy=float(run.result["test_accuracy"]),
-        val_accuracy=run.number("val_accuracy"),
-        macs=int(run.result["macs"]),
-        params=int(run.result["params"]),
-        weights=str(run.result["weights"]),
+        test_accuracy=given(run.accuracy),
+        val_accuracy=finite(run.result.val_accuracy),
+        macs=given(run.result.macs),
+        params=given(run.result.params),
+        weights=given(run.result.weights),
     )
 
 
-def _distinct(values: Iterable[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
-    found: list[Mapping[str, Any]] = []
+def _distinct(values: Iterable[Environment]) -> tuple[Environment, ...]:
+    found: list[Environment] = []
     for value in values:
         if value not in found:
             found.append(value)
     return tuple(found)
 
 
-def _warnings(
-    spec: Mapping[str, Any], environments: Sequence[Mapping[str, Any]]
-) -> tuple[str, ...]:
+def _warnings(spec: Mapping[str, Any], environments: Sequence[Environment]) -> tuple[str, ...]:
     """Say what limits the whole comparison."""
     off = [name for name, on in (spec.get("controls") or {}).items() if not on]
     warnings = []
     if off:
         warnings.append(f"Controls switched off: {', '.join(off)}.")
-    for key, what in (("device_name", "devices"), ("commit", "versions of the code")):
-        found = list(dict.fromkeys(str(environment.get(key)) for environment in environments))
+    devices = [str(environment.device_name) for environment in environments]
+    commits = [str(environment.commit) for environment in environments]
+    for names, what in ((devices, "devices"), (commits, "versions of the code")):
+        found = list(dict.fromkeys(names))
         if len(found) > 1:
             warnings.append(f"Runs came from different {what}: {', '.join(found)}.")
-    if any(environment.get("dirty") for environment in environments):
+    if any(environment.dirty for environment in environments):
         warnings.append("Some runs came from a checkout with uncommitted changes.")
-    packages = [environment.get("packages") for environment in environments]
+    packages = [environment.packages for environment in environments]
     if any(other != packages[0] for other in packages[1:]):
         warnings.append("Runs came from different package versions; the provenance lists them.")
     return tuple(warnings)

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from tracking.comparison.statistics import PairedTest, Summary
 from tracking.places import FRONT, Role
+from tracking.results import Judged
 
 
 class Verdict(StrEnum):
@@ -78,16 +79,6 @@ class SearchCost:
     trials: int  #: Distinct trials; a repeated proposal runs once.
     seconds: float
     runs: Runs
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Judged:
-    """Predictions held against networks that were measured and not learned from."""
-
-    samples: int
-    r2: float  #: Share of the variance that is predicted.
-    spearman: float
-    error: float  #: Mean absolute error, share of the measured latency.
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from tracking.comparison.comparison import Front, FrontPoint
 from tracking.comparison.runs import Run, search_cost, summary_of, usable
 from tracking.places import FRONT, Role, front_number, front_point, is_front
+from tracking.results import finite, given
 from tracking.winners import front
 
 
@@ -46,13 +47,13 @@ def _front(arm: str, runs: Sequence[Run]) -> Front:
     points = [
         FrontPoint(
             index=run.place.index,
-            macs=int(run.result["macs"]),
-            macs_reduction=1 - run.result["macs"] / run.result["base_macs"],
-            params_reduction=1 - run.result["params"] / run.result["base_params"],
-            val_accuracy=float(run.result["val_accuracy"]),
+            macs=int(given(run.result.macs)),
+            macs_reduction=given(run.result.reduction("macs")),
+            params_reduction=given(run.result.reduction("params")),
+            val_accuracy=_accuracy(run),
             accuracy=summary_of(
                 [again for again in confirm if again.place.target == front_point(run.place.index)],
-                "test_accuracy",
+                lambda result: result.test_accuracy,
             ),
         )
         for run in undominated(search)
@@ -62,9 +63,9 @@ def _front(arm: str, runs: Sequence[Run]) -> Front:
 
 def undominated(search: Sequence[Run]) -> list[Run]:
     """Keep the runs no other beats in accuracy and MACs; by descending MACs, one per MACs."""
-    back = [run for run in usable(search) if run.number("macs") is not None]
-    return front(back, lambda run: (_accuracy(run), run.result["macs"]))[::-1]
+    back = [run for run in usable(search) if finite(run.result.macs) is not None]
+    return front(back, lambda run: (_accuracy(run), given(run.result.macs)))[::-1]
 
 
 def _accuracy(run: Run) -> float:
-    return float(run.result["val_accuracy"])
+    return float(given(run.result.val_accuracy))

@@ -5,9 +5,8 @@ from collections.abc import Iterable, Sequence
 from tracking.comparison.runs import Run
 from tracking.places import scratched_arm
 
-KEYS = ("base_weights", "recipe_hash", "data_hash", "policy_hash")  #: Of a result.
 NAMES = ("baseline weights", "recipe", "data", "layer policy")
-Shared = tuple[str | None, ...]  #: Values of `KEYS`; None fits any.
+Shared = tuple[str | None, ...]  #: One value for each of `NAMES`; None fits any.
 
 
 def shared(run: Run) -> Shared:
@@ -15,10 +14,10 @@ def shared(run: Run) -> Shared:
 
     Training from scratch follows the baseline's recipe, so that recipe is not held against it.
     """
-    is_scratch = scratched_arm(run.place.arm) is not None
-    return tuple(
-        None if is_scratch and key == "recipe_hash" else run.result.get(key) or None for key in KEYS
-    )
+    found, is_scratch = run.result, scratched_arm(run.place.arm) is not None
+    recipe = None if is_scratch else found.recipe_hash
+    parts = (found.base_weights, recipe, found.data_hash, found.policy_hash)
+    return tuple(part or None for part in parts)
 
 
 def fits(one: Shared, other: Shared) -> bool:
@@ -29,7 +28,7 @@ def fits(one: Shared, other: Shared) -> bool:
 def identities(runs: Iterable[Run]) -> list[Shared]:
     """List the distinct identities; a run that does not have some part of one fits any."""
     found: list[Shared] = []
-    seen = [shared(run) for run in runs if run.result]
+    seen = [shared(run) for run in runs if run.is_completed]
     for identity in sorted(seen, key=lambda values: values.count(None)):
         for place, other in enumerate(found):
             if fits(identity, other):
@@ -38,7 +37,7 @@ def identities(runs: Iterable[Run]) -> list[Shared]:
                 break
         else:
             found.append(identity)
-    return found or [(None,) * len(KEYS)]
+    return found or [(None,) * len(NAMES)]
 
 
 def differing(identities: Sequence[Shared]) -> str:

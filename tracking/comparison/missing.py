@@ -10,6 +10,7 @@ from tracking.comparison.given_up import Breaker
 from tracking.comparison.runs import Run
 from tracking.matrix import Cell, Matrix, matrix_of, spread
 from tracking.places import FRONT, Role, front_point, scratch_control
+from tracking.results import given
 from tracking.winners import best_arm
 
 _WORDS: Final[Mapping[Role, str]] = {
@@ -175,7 +176,7 @@ class _Ledger:
     def _scratched(self, cell: Cell) -> str | None:
         """Name the control of the arm that won at a target; None: no arm has a result there."""
         found = {
-            arm: [run.result["val_accuracy"] for run in runs if run.is_completed]
+            arm: [given(run.result.val_accuracy) for run in runs if run.is_completed]
             for arm in self._matrix.arms
             for runs in [self._of(self._matrix.cell(Role.CONFIRM, arm, cell.target))]
         }

@@ -1,11 +1,11 @@
 """Latency predictors as the records tell of them."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from tracking.comparison.comparison import Judged, Predictor
+from tracking.comparison.comparison import Predictor
 from tracking.comparison.runs import Run, usable
 from tracking.places import Role
+from tracking.results import given
 
 
 def predictors_of(runs: Sequence[Run]) -> tuple[Predictor, ...]:
@@ -18,28 +18,16 @@ def predictors_of(runs: Sequence[Run]) -> tuple[Predictor, ...]:
 
 def _predictor(runs: Sequence[Run]) -> Predictor:
     result = runs[0].result
-    report: Mapping[str, Any] = result["predictor_report"]
+    report = given(result.predictor_report)
     return Predictor(
         arms=tuple(run.place.arm for run in runs),
-        samples=int(report["samples"]),
-        correlated=_judged(report["correlated"]),
-        independent=_judged(report["independent"]),
-        full_width_error=float(report["full_width_error"]),
-        uniform=tuple(
-            (float(at["share"]), float(at["measured_ms"]), float(at["predicted_ms"]))
-            for at in report["uniform"]
-        ),
-        drift=float(report["drift"]),
+        samples=report.samples,
+        correlated=report.correlated,
+        independent=report.independent,
+        full_width_error=report.full_width_error,
+        uniform=report.uniform,
+        drift=report.drift,
         seconds=runs[0].seconds,
-        key={str(name): str(value) for name, value in result["predictor_key"].items()},
-        shared_device=bool(result.get("shared_device", False)),
-    )
-
-
-def _judged(found: Mapping[str, Any]) -> Judged:
-    return Judged(
-        samples=int(found["samples"]),
-        r2=float(found["r2"]),
-        spearman=float(found["spearman"]),
-        error=float(found["error"]),
+        key=given(result.predictor_key),
+        shared_device=bool(result.shared_device),
     )

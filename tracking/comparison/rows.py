@@ -13,7 +13,6 @@ from tracking.comparison.runs import (
     cost_of,
     count,
     latencies_of,
-    reduction_of,
     search_cost,
     summary_of,
     uniform_check,
@@ -23,6 +22,7 @@ from tracking.comparison.runs import (
 from tracking.matrix import CostPoint
 from tracking.places import CONTROLS, DENSE, Role, kind_of_control, scratched_arm
 from tracking.records import TrialState
+from tracking.results import finite, given
 
 
 def rows_of(
@@ -71,8 +71,10 @@ class _Table:
         predictors = self._of(Role.PREDICTOR, arm) if role == "arm" else []
         broken = [run for run in predictors if run.trial.state is TrialState.FAILED]
         good = usable(runs)
-        accuracy = summary_of(good, "test_accuracy")
-        tuned = summary_of(usable(self._of(Role.CONTROL, DENSE)), "test_accuracy")
+        accuracy = summary_of(good, lambda result: result.test_accuracy)
+        tuned = summary_of(
+            usable(self._of(Role.CONTROL, DENSE)), lambda result: result.test_accuracy
+        )
         searched = self._of(Role.SEARCH, scratched_arm(arm) or arm)
         search = search_cost(searched) if searched else None
         seconds = average(good, lambda run: run.seconds)
@@ -84,9 +86,9 @@ class _Table:
             verdict=Verdict.CONTROL if role == "control" else Verdict.MISSING,
             leads=False,
             accuracy=accuracy,
-            by_seed={run.place.index: float(run.result["test_accuracy"]) for run in good},
-            val_accuracy=summary_of(good, "val_accuracy"),
-            val_accuracy_before=summary_of(good, "val_accuracy_before"),
+            by_seed={run.place.index: given(run.accuracy) for run in good},
+            val_accuracy=summary_of(good, lambda result: result.val_accuracy),
+            val_accuracy_before=summary_of(good, lambda result: result.val_accuracy_before),
             test_accuracy_drop=(
                 self.dense.test_accuracy - accuracy.mean if self.dense and accuracy else None
             ),
@@ -97,7 +99,7 @@ class _Table:
             on_target=self._on_target(good),
             epochs=average(good, lambda run: run.epochs),
             seconds=seconds,
-            statistics_seconds=average(good, lambda run: run.number("seconds_statistics")),
+            statistics_seconds=average(good, lambda run: run.result.seconds_statistics),
             search=search,
             predictor_seconds=predictor,
             total_seconds=(
@@ -107,7 +109,7 @@ class _Table:
             ),
             runs=count(runs or broken),
             masked_difference=max(
-                (d for run in good if (d := run.number("masked_difference")) is not None),
+                (d for run in good if (d := finite(run.result.masked_difference)) is not None),
                 default=None,
             ),
             latency=latencies_of(usable(self._of(Role.LATENCY, name))),
@@ -119,7 +121,7 @@ class _Table:
         """Whether every run met the target; None for runs that have none, as the dense control."""
         if self.point.axis is None or self.point.reduction is None:
             return None
-        found = [reduction_of(run, self.point.axis) for run in runs if run.place.target]
+        found = [run.result.reduction(self.point.axis) for run in runs if run.place.target]
         distances = [abs(share - self.point.reduction) for share in found if share is not None]
         return max(distances) <= self.point.tolerance + 1e-9 if distances else None
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 from tracking.comparison.comparison import (
@@ -17,11 +18,12 @@ from tracking.comparison.comparison import (
 from tracking.comparison.statistics import Summary, summarise
 from tracking.places import Place
 from tracking.records import EntryRecord, TrialRecord, TrialState
+from tracking.results import Result, finite
 
 DIVERGED = "DivergedError"  #: Begins the cause of a failure by a loss that is not finite.
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Run:
     """A place in the sweep and the trial that fills it."""
 
@@ -33,43 +35,39 @@ class Run:
         """Where in the sweep it is wanted."""
         return self.entry.place
 
-    @property
-    def result(self) -> Mapping[str, Any]:
-        """What the trial brought back; empty until it completed."""
-        if self.trial.state is not TrialState.COMPLETED:
-            return {}
-        return self.trial.result or {}
+    @cached_property
+    def result(self) -> Result:
+        """What the trial brought back; without any field until it completed."""
+        return Result.read(self.trial.result if self.is_completed else None)
 
     @property
     def is_completed(self) -> bool:
         """The trial brought a result back, whatever is in it."""
         return self.trial.state is TrialState.COMPLETED
 
-    def number(self, key: str) -> float | None:
-        """Return a finite number of the result, or None."""
-        value = self.result.get(key)
-        if isinstance(value, int | float) and math.isfinite(value):
-            return float(value)
-        return None
+    @property
+    def goal(self) -> Any:
+        """The field of the result that this run is there for."""
+        return getattr(self.result, self.place.role.result_field)
 
     @property
-    def judged_by(self) -> str:
-        """Key of what this run is there for."""
-        return self.place.role.result_key
+    def accuracy(self) -> float | None:
+        """The accuracy this run is there for; None where it gave none, or times something."""
+        return finite(self.goal) if self.place.role.gives_accuracy else None
 
     @property
     def is_usable(self) -> bool:
         """The run came back with a finite accuracy, or with what was timed."""
         if self.place.role.gives_accuracy:
-            return self.number(self.judged_by) is not None
-        return bool(self.result.get(self.judged_by))
+            return self.accuracy is not None
+        return bool(self.goal)
 
     @property
     def own_seconds(self) -> float:
         """Device time of the run itself; of one that broke off, its last attempt's wall time."""
-        spent = (self.trial.result or {}).get("seconds_total")
-        if isinstance(spent, int | float) and math.isfinite(spent):
-            return float(spent)
+        spent = finite(Result.read(self.trial.result).seconds_total)
+        if spent is not None:
+            return spent
         if self.trial.started_at is None or self.trial.ended_at is None:
             return 0.0
         return max(0.0, (self.trial.ended_at - self.trial.started_at).total_seconds())
@@ -77,9 +75,9 @@ class Run:
     @property
     def borrowed_seconds(self) -> float:
         """Cost of statistics the run relied on and another run had computed."""
-        if self.number("statistics_computed"):
+        if self.result.statistics_computed:
             return 0.0
-        return self.number("seconds_statistics") or 0.0
+        return finite(self.result.seconds_statistics) or 0.0
 
     @property
     def seconds(self) -> float:
@@ -96,7 +94,7 @@ class Run:
     @property
     def epochs(self) -> float | None:
         """Epochs trained, selection included."""
-        select, recover = self.number("epochs_select"), self.number("epochs_recover")
+        select, recover = finite(self.result.epochs_select), finite(self.result.epochs_recover)
         return None if select is None or recover is None else select + recover
 
     @property
@@ -108,8 +106,7 @@ class Run:
     @property
     def is_collapsed(self) -> bool:
         """Some group that had several filters was cut down to one."""
-        dense = (self.result.get("plan") or {}).get("widths", {})
-        kept: Mapping[str, int] = self.result.get("kept") or {}
+        dense, kept = self.result.dense_widths, self.result.kept or {}
         return any(n == 1 and dense.get(group, 2) > 1 for group, n in kept.items())
 
 
@@ -121,7 +118,7 @@ def usable(runs: Iterable[Run]) -> list[Run]:
 def count(runs: Sequence[Run]) -> Runs:
     """Say what became of the runs that were asked for."""
     states = [run.trial.state for run in runs]
-    back = [run for run in runs if run.result]
+    back = [run for run in runs if run.is_completed]
     return Runs(
         asked=len(runs),
         completed=len(usable(runs)),
@@ -137,24 +134,22 @@ def count(runs: Sequence[Run]) -> Runs:
 
 def average(runs: Iterable[Run], of: Callable[[Run], float | None]) -> float | None:
     """Average what the runs know; None where none knows it."""
-    known = [value for run in runs if (value := of(run)) is not None]
+    known = [value for run in runs if (value := finite(of(run))) is not None]
     return math.fsum(known) / len(known) if known else None
 
 
-def summary_of(runs: Iterable[Run], key: str) -> Summary | None:
+def summary_of(runs: Iterable[Run], of: Callable[[Result], float | None]) -> Summary | None:
     """Summarise one number of the results; None where no run has it."""
-    values = [value for run in runs if (value := run.number(key)) is not None]
+    values = [value for run in runs if (value := finite(of(run.result))) is not None]
     return summarise(values) if values else None
 
 
 def cost_of(runs: Sequence[Run]) -> Cost | None:
     """Average the size of the shrunk networks; None before a run came back."""
-    found = {
-        key: average(runs, lambda run, key=key: run.number(key))  # type: ignore[misc]
-        for key in ("macs", "params", "base_macs", "base_params")
-    }
-    macs, params = found["macs"], found["params"]
-    base_macs, base_params = found["base_macs"], found["base_params"]
+    macs = average(runs, lambda run: run.result.macs)
+    params = average(runs, lambda run: run.result.params)
+    base_macs = average(runs, lambda run: run.result.base_macs)
+    base_params = average(runs, lambda run: run.result.base_params)
     if macs is None or params is None or not base_macs or not base_params:
         return None
     return Cost(
@@ -168,17 +163,11 @@ def cost_of(runs: Sequence[Run]) -> Cost | None:
     )
 
 
-def reduction_of(run: Run, axis: str) -> float | None:
-    """Share of ``axis`` (``macs`` or ``params``) this run's network lost."""
-    size, base = run.number(axis), run.number(f"base_{axis}")
-    return None if size is None or not base else 1 - size / base
-
-
 def search_cost(runs: Sequence[Run]) -> SearchCost:
     """Add up a study, whatever became of its trials; what served twice is paid once."""
     trials = {run.trial.id: run for run in runs}
     own = math.fsum(run.own_seconds for run in trials.values())
-    computed = any(run.number("statistics_computed") for run in runs)
+    computed = any(run.result.statistics_computed for run in runs)
     borrowed = max((run.borrowed_seconds for run in runs), default=0.0)
     return SearchCost(
         proposals=len(runs),
@@ -193,7 +182,7 @@ def uniform_check(search: Sequence[Run]) -> UniformCheck | None:
     scores = {
         run.place.index: score
         for run in sorted(search, key=lambda run: run.place.index)
-        if (score := run.number("val_accuracy")) is not None
+        if (score := finite(run.result.val_accuracy)) is not None
     }
     if 0 not in scores or len(scores) < 2:
         return None
@@ -209,13 +198,13 @@ def uniform_check(search: Sequence[Run]) -> UniformCheck | None:
 
 def widths_of(runs: Sequence[Run]) -> tuple[Width, ...]:
     """Average the filters kept per group over the runs that came back."""
-    shapes = [run.result["kept"] for run in runs if run.result.get("kept")]
-    plans = [run.result["plan"]["widths"] for run in runs if run.result.get("plan")]
+    shapes = [kept for run in runs if (kept := run.result.kept)]
+    plans = [run.result.dense_widths for run in runs if run.result.plan]
     dense: Mapping[str, int] = plans[0] if plans else {}
     widths = []
     for group in shapes[0] if shapes else ():
-        kept = [shape[group] for shape in shapes if group in shape]
-        mean, width = sum(kept) / len(kept), dense.get(group)
+        counts = [shape[group] for shape in shapes if group in shape]
+        mean, width = sum(counts) / len(counts), dense.get(group)
         share = mean / width if width else None
         widths.append(Width(group=group, kept=mean, dense=width, share=share))
     return tuple(widths)
@@ -225,18 +214,18 @@ def latencies_of(runs: Sequence[Run]) -> tuple[Latency, ...]:
     """List what was measured, by batch size; the speed-up is computed here."""
     found = [
         Latency(
-            batch_size=int(record["batch_size"]),
-            median_ms=float(record["median_ms"]),
-            p90_ms=float(record["p90_ms"]),
-            base_median_ms=float(record["base_median_ms"]),
-            base_p90_ms=float(record["base_p90_ms"]),
-            speed_up=float(record["base_median_ms"]) / float(record["median_ms"]),
-            device=str(record.get("device_name") or _device(run)),
-            dtype=str(record.get("dtype") or "unknown type"),
-            shared_device=bool(run.result.get("shared_device", False)),
+            batch_size=timing.batch_size,
+            median_ms=timing.median_ms,
+            p90_ms=timing.p90_ms,
+            base_median_ms=timing.base_median_ms,
+            base_p90_ms=timing.base_p90_ms,
+            speed_up=timing.base_median_ms / timing.median_ms,
+            device=timing.device_name or _device(run),
+            dtype=timing.dtype or "unknown type",
+            shared_device=bool(run.result.shared_device),
         )
         for run in runs
-        for record in run.result.get("latency", ())
+        for timing in run.result.latency or ()
     ]
     return tuple(sorted(found, key=lambda latency: latency.batch_size))
 
@@ -247,7 +236,7 @@ def failure_of(run: Run) -> Failure | None:
     if not trial.state.is_final or run.is_usable:
         return None
     if trial.state is TrialState.COMPLETED:
-        cause, error = "not finite", f"{run.judged_by} is {run.result.get(run.judged_by)!r}"
+        cause, error = "not finite", f"{run.place.role.result_field} is {run.goal!r}"
     else:
         lines = (trial.error or "").strip().splitlines()
         cause, last = trial.cause or "", lines[-1] if lines else ""
@@ -261,5 +250,5 @@ def failure_of(run: Run) -> Failure | None:
 
 
 def _device(run: Run) -> str:
-    environment = run.result.get("environment") or {}
-    return str(environment.get("device_name") or environment.get("device") or "unknown device")
+    here = run.result.environment
+    return (here and (here.device_name or here.device)) or "unknown device"

@@ -25,6 +25,7 @@ from tracking.records import (
     TrialRecord,
     TrialState,
 )
+from tracking.results import Result
 
 Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 
@@ -142,13 +143,14 @@ def attempt_run(
     outcome = Outcome(trial.state.value) if attempt is None else attempt.outcome
     ended = trial.ended_at if attempt is None else attempt.ended_at
     started = (trial.started_at or trial.created_at) if attempt is None else attempt.started_at
-    result = (trial.result or {}) if counts else {}
+    stored = (trial.result or {}) if counts else {}
+    result = Result.read(stored)
     error = (trial.error if counts else None) or (attempt.error if attempt else None)
     reported = tuple(
         Point(key=_name(at.key), value=at.value, timestamp_ms=_ms(at.at), step=at.step)
         for at in curves
     )
-    files = dict(result.get("artifacts") or {})
+    files = dict(result.artifacts or {})
     weights = {posixpath.basename(v): v for k, v in files.items() if "weights" in k}
     tags = {
         "prunesweep.sweep": sweep.name,
@@ -172,8 +174,8 @@ def attempt_run(
         end_ms=None if ended is None else _ms(ended),
         tags=_tags(tags),
         params=_params(trial.spec),
-        points=(*reported, *_final_points(result, reported, ended or started)),
-        files={"plan.json": json.dumps(result["plan"]).encode()} if result.get("plan") else {},
+        points=(*reported, *_final_points(stored, reported, ended or started)),
+        files={"plan.json": json.dumps(result.plan).encode()} if result.plan else {},
         copies=weights if with_weights else {},
     )
 
@@ -243,14 +245,15 @@ def _numbers(result: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
         if isinstance(value, bool) or not isinstance(value, int | float):
             continue
         yield _name(key), float(value)
-        if key in {"macs", "base_macs"}:
-            yield key.replace("macs", "flops"), 2.0 * value
-    for key, value in (result.get("notes") or {}).items():
+    known = Result.read(result)
+    for key, macs in (("flops", known.macs), ("base_flops", known.base_macs)):
+        if macs is not None:
+            yield key, 2.0 * macs
+    for key, value in (known.notes or {}).items():
         yield _name(f"note.{key}"), float(value)
-    for record in result.get("latency") or ():
-        for key, value in record.items():
-            if key != "batch_size" and isinstance(value, int | float):
-                yield _name(f"latency.batch_{record.get('batch_size')}.{key}"), float(value)
+    for timing in known.latency or ():
+        for key, value in timing.numbers().items():
+            yield _name(f"latency.batch_{timing.batch_size}.{key}"), value
 
 
 def _tags(tags: Mapping[str, str | None]) -> dict[str, str]:
