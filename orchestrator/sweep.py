@@ -45,6 +45,7 @@ from tracking.ledger.ledger import Ledger
 from tracking.ledger.writer import SweepWriter
 from tracking.mlflow_mirror.publisher_process import start_publisher
 from tracking.places import Place
+from tracking.plain_text import visible
 from tracking.records import LeaseRecord, SweepState
 from tracking.report.report import to_html, to_json, to_markdown
 from workers.networks.checkpoints import to_safetensors
@@ -149,6 +150,8 @@ class Sweep:
         """
         console = console or Console(stderr=True)
         ground = self.survey()
+        told = visible(f"Data: {ground.data.told()}.")
+        console.print(told, markup=False, highlight=False, soft_wrap=True)
         self._check_free(wait_s)
         _check_reachable(self.spec.resources.address)
         if hint := say_if_idle(self.spec):

@@ -34,6 +34,7 @@ from tracking.errors import MissingLedgerError
 from tracking.ledger.ledger import Ledger
 from tracking.mlflow_mirror.server import sqlite_file, why_silent
 from tracking.places import target_label
+from tracking.plain_text import visible
 from tracking.records import TrialState
 from tracking.results import Result, given
 from workers.data import describe
@@ -102,8 +103,7 @@ def _survey(sweep: Sweep, found: list[Ground]) -> str:
     data, cost = ground.data, ground.layout.cost
     weights = f"checkpoint {ground.weights_hash}" if ground.weights_hash else "no checkpoint"
     return (
-        f"{data.train_images} training, {data.val_images} validation and {data.test_images} test "
-        f"images {data.input_shape} in {data.num_classes} classes; {cost.dense('macs'):,} MACs, "
+        f"{visible(data.told())}; {cost.dense('macs'):,} MACs, "
         f"{cost.dense('params'):,} parameters, {len(ground.layout.groups)} prunable groups; "
         f"{weights}"
     )

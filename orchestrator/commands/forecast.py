@@ -26,6 +26,7 @@ from orchestrator.sweep import Sweep
 from tracking.errors import UnknownSweepError
 from tracking.ledger.ledger import Ledger
 from tracking.matrix import Cell
+from tracking.plain_text import visible
 from tracking.records import EntryRecord, TrialRecord, TrialState
 from tracking.results import Result, given
 
@@ -62,6 +63,7 @@ def forecast(sweep: Sweep) -> dict[str, Any]:
         "trials": sum(line["trials"] for line in lines),
         "to_run": sum(line["to_run"] for line in lines),
         "epochs_to_run": epochs,
+        "data": None if ground is None else ground.data.told(),
         "train_images": images,
         "images_to_run": None if images is None else epochs * images,
         "images_made": {} if ground is None else _images_made(spec, ground),
@@ -92,6 +94,8 @@ def view(facts: Mapping[str, Any]) -> RenderableType:
         table,
         Text(work),
     ]
+    if facts["data"] is not None:
+        parts.insert(2, Text(f"Data: {visible(facts['data'])}."))
     parts += [
         Text(f"{arm}: {made:,} more image passes before it can choose, once for every seed.")
         for arm, made in facts["images_made"].items()

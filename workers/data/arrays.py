@@ -36,6 +36,11 @@ class ArraySource:
     image_size: int | None = None  #: Edge to resize to, in pixels.
 
     @property
+    def left_out(self) -> tuple[tuple[str, int], ...]:
+        """Nothing: every image of these data sets is read."""
+        return ()
+
+    @property
     def shape(self) -> tuple[int, int, int]:
         """``(C, H, W)`` of a decoded image."""
         channels, height, width = self.images.shape[1:]

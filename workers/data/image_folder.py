@@ -2,13 +2,14 @@
 
 import hashlib
 import io
-import zipfile
-import zlib
+import re
+import warnings
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
 from workers.data.archive import Archive, open_archive
 from workers.data.layout import find_classes
@@ -17,9 +18,16 @@ from workers.errors import DataError, ImageError
 
 _PROBED = 64  #: Images whose size and colour are looked at, spread evenly.
 _CHECKSUM_LIMIT = 1 << 30  #: Bytes; larger archives are named by file names and sizes.
+_QUARTER = 5  #: EXIF orientation from which on an image is turned by a quarter.
 _GREY = frozenset({"1", "L", "LA"})
 _COLOUR = frozenset({"RGB", "RGBA", "P", "CMYK", "YCbCr"})
-_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, zipfile.BadZipFile, zlib.error)
+#: What may be behind the suffixes; others, as PostScript, would run a program to be read.
+_FORMATS = (*("JPEG", "PNG", "BMP", "DIB", "WEBP", "PPM", "TIFF", "GIF", "JPEG2000", "ICO", "TGA"),)
+_MOST_PIXELS = 1 << 27  #: Of an image after resizing, before the middle is cut out.
+_TOO_MANY_PIXELS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
+
+# Pillow warns of half of what it refuses, and cannot say which file it means
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -38,6 +46,8 @@ class ImageFolder:
     train_items: Items
     test_items: Items
     image_size: int | None
+    is_turned: bool = False  #: Whether images are turned as their EXIF orientation says.
+    left_out: tuple[tuple[str, int], ...] = ()  #: Suffix and number of files that are no images.
 
     def checksum(self, items: Items) -> str:
         """Name the images by class, file name, size and CRC-32; a zip and its folder agree.
@@ -47,7 +57,7 @@ class ImageFolder:
         small = sum(self.archive.sizes.values()) <= _CHECKSUM_LIMIT
         names = [self.names[item] for item in items]
         crcs = self.archive.crcs(names) if small else [0] * len(names)
-        digest = hashlib.sha256()
+        digest = hashlib.sha256(b"turned" if self.is_turned else b"")
         for label, name, crc in zip(self.labels[items], names, crcs, strict=True):
             file = f"{self.classes[label]}/{name.rpartition('/')[2]}"
             digest.update(f"{file}:{self.archive.sizes[name]}:{crc}\n".encode())
@@ -62,20 +72,34 @@ class ImageFolder:
         return np.stack([self._decode(self.names[item]) for item in items])
 
     def _decode(self, name: str) -> Images:
-        channels, height, width = self.shape
+        channels = self.shape[0]
         image = _opened(self.archive, name)
+        try:
+            pixels = self._pixels(image, name)
+        except ImageError:
+            raise
+        except Exception as error:  # a decoder fed with damaged data may raise anything
+            raise _corrupt(self.archive, name, error) from error
+        return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
+
+    def _pixels(self, image: Image.Image, name: str) -> Images:
+        channels, height, width = self.shape
+        if self.is_turned:
+            image = ImageOps.exif_transpose(image)
         if self.image_size is None and image.size != (width, height):
             raise ImageError(
                 self.archive.where(name),
                 f"is {image.width}x{image.height} pixels, others are {width}x{height}; set "
                 "data.image_size to resize them all.",
             )
-        try:
-            image = image.convert("L" if channels == 1 else "RGB")
-        except _UNREADABLE as error:
-            raise _corrupt(self.archive, name, error) from error
-        pixels = np.asarray(_fitted(image, height) if self.image_size else image)
-        return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
+        if self.image_size is not None and _resized_pixels(image, height) > _MOST_PIXELS:
+            raise ImageError(
+                self.archive.where(name),
+                f"has {image.width}x{image.height} pixels, too long and narrow to be resized to "
+                f"{height}; cut or remove it.",
+            )
+        image = image.convert("L" if channels == 1 else "RGB")
+        return np.asarray(_fitted(image, height) if self.image_size else image)
 
 
 def open_image_folder(path: str, image_size: int | None) -> ImageFolder:
@@ -88,11 +112,14 @@ def open_image_folder(path: str, image_size: int | None) -> ImageFolder:
     found = find_classes(archive.sizes, archive.folders, path)
     files = (*found.train, *found.test)
     names = tuple(name for name, _ in files)
+    shape, is_turned = _probed(archive, names, image_size, path)
     return ImageFolder(
         archive=archive,
         names=names,
         classes=found.classes,
-        shape=_probed_shape(archive, names, image_size, path),
+        shape=shape,
+        is_turned=is_turned,
+        left_out=_left_out(archive.others, found.places),
         labels=np.array([label for _, label in files], dtype=np.int64),
         train_items=np.arange(len(found.train)),
         test_items=np.arange(len(found.train), len(files)),
@@ -100,29 +127,56 @@ def open_image_folder(path: str, image_size: int | None) -> ImageFolder:
     )
 
 
-def _probed_shape(
+def _left_out(others: Iterable[str], places: tuple[str, ...]) -> tuple[tuple[str, int], ...]:
+    """Count the files below class folders that are not read, by suffix, the most first."""
+    inside = (name.removeprefix(at) for name in others for at in places if name.startswith(at))
+    files = (name.rpartition("/")[2].lower() for name in inside if "/" in name)
+    counts = Counter("." + name.rpartition(".")[2] if "." in name else "" for name in files)
+    return tuple(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _probed(
     archive: Archive, names: Sequence[str], image_size: int | None, path: str
-) -> tuple[int, int, int]:
+) -> tuple[tuple[int, int, int], bool]:
+    """Return the shape of all images, and whether some are to be turned."""
     step = max(1, len(names) // _PROBED)
     images = [_opened(archive, name) for name in names[::step]]
     channels = 1 if all(image.mode in _GREY for image in images) else 3
+    turns = [_orientation(image) for image in images]
+    is_turned = any(turn > 1 for turn in turns)
     if image_size is not None:
-        return channels, image_size, image_size
-    sizes = {image.size for image in images}
+        return (channels, image_size, image_size), is_turned
+    sizes = {
+        image.size[::-1] if turn >= _QUARTER else image.size
+        for image, turn in zip(images, turns, strict=True)
+    }
     if len(sizes) > 1:
         raise DataError(
             f"The images of {path!r} differ in size ({_listed(sizes)}); set data.image_size, to "
             "which the shorter edge is resized before the middle is cut out."
         )
     width, height = sizes.pop()
-    return channels, height, width
+    return (channels, height, width), is_turned
+
+
+def _orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation, 1 to 8; 1 is upright, from 5 on width and height change."""
+    try:
+        found = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # damaged EXIF data, without which the image can be read
+        return 1
+    return found if found in range(1, 9) else 1
 
 
 def _opened(archive: Archive, name: str) -> Image.Image:
     """Read a file and its header; pixels are decoded later."""
     try:
-        image = Image.open(io.BytesIO(archive.read(name)))
-    except _UNREADABLE as error:
+        image = Image.open(io.BytesIO(archive.read(name)), formats=_FORMATS)
+    except _TOO_MANY_PIXELS as error:
+        raise ImageError(
+            archive.where(name), f"is too large: {error} Save it smaller, or remove it."
+        ) from error
+    except Exception as error:  # as above
         raise _corrupt(archive, name, error) from error
     if image.mode not in _GREY | _COLOUR:
         raise ImageError(
@@ -132,10 +186,15 @@ def _opened(archive: Archive, name: str) -> Image.Image:
 
 
 def _corrupt(archive: Archive, name: str, error: Exception) -> ImageError:
-    reason = str(error) or type(error).__name__
+    reason = re.sub(r" <_io.BytesIO[^>]*>", "", str(error)) or type(error).__name__
     return ImageError(
         archive.where(name), f"cannot be decoded ({reason}); replace or remove the file."
     )
+
+
+def _resized_pixels(image: Image.Image, edge: int) -> float:
+    """Return how many pixels an image has whose shorter edge has become ``edge``."""
+    return edge * edge * max(image.size) / min(image.size)
 
 
 def _fitted(image: Image.Image, edge: int) -> Image.Image:

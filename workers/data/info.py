@@ -10,6 +10,7 @@ from workers.data.splits import Splits
 from workers.errors import DataError
 from workers.settings import DataSettings
 
+_TOLD = 20  #: Classes whose images are counted in a line.
 _SAMPLED = 512  #: Training images the mean and the standard deviation are taken from.
 
 
@@ -28,6 +29,9 @@ class DataInfo:
     data_hash: str  #: Checksum of the images and of the three splits.
     mean: tuple[float, ...]  #: Per channel, of images in [0, 1].
     std: tuple[float, ...]
+    #: Training, validation and test images of each class.
+    class_images: tuple[tuple[int, int, int], ...] = ()
+    left_out: tuple[tuple[str, int], ...] = ()  #: Suffixes of files that are no images, and counts.
 
     @property
     def num_classes(self) -> int:
@@ -38,6 +42,18 @@ class DataInfo:
     def input_shape(self) -> tuple[int, int, int]:
         """Shape of one image, ``(C, H, W)``."""
         return self.channels, self.height, self.width
+
+    def told(self) -> str:
+        """Say in a line what it holds, class by class, and which files were left out."""
+        parts = zip(self.classes, self.class_images, strict=False)
+        classes = [f"{name} {'+'.join(map(str, counts))}" for name, counts in parts]
+        more = f", and {len(classes) - _TOLD} more" if len(classes) > _TOLD else ""
+        left_out = ", ".join(f"{n} {suffix or 'without suffix'}" for suffix, n in self.left_out)
+        return (
+            f"{self.train_images} training, {self.val_images} validation and {self.test_images} "
+            f"test images {self.input_shape} in {self.num_classes} classes: "
+            f"{', '.join(classes[:_TOLD])}{more}" + (f"; left out: {left_out}" if left_out else "")
+        )
 
 
 def inspect_data(settings: DataSettings, source: Source, splits: Splits) -> DataInfo:
@@ -56,7 +72,17 @@ def inspect_data(settings: DataSettings, source: Source, splits: Splits) -> Data
         data_hash=_data_hash(source, splits),
         mean=mean,
         std=std,
+        class_images=_class_images(source, splits),
+        left_out=source.left_out,
     )
+
+
+def _class_images(source: Source, splits: Splits) -> tuple[tuple[int, int, int], ...]:
+    counts = [
+        np.bincount(source.labels[items], minlength=len(source.classes)).tolist()
+        for items in (splits.train, splits.val, splits.test)
+    ]
+    return tuple(zip(*counts, strict=True))
 
 
 def _data_hash(source: Source, splits: Splits) -> str:

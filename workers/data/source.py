@@ -32,6 +32,10 @@ class Source(Protocol):
     def test_items(self) -> Items:
         """Items to test on; empty where the data set has no test split of its own."""
 
+    @property
+    def left_out(self) -> tuple[tuple[str, int], ...]:
+        """Suffixes of files that are no images of a kind that is read, and their number."""
+
     def checksum(self, items: Items) -> str:
         """Name the images by their content as stored, without decoding them."""
 

@@ -11,6 +11,7 @@ from orchestrator.commands.forecast import duration
 from orchestrator.specification.loading import load_spec
 from tests.orchestrator.command_line import call, facts, write_spec
 from tests.tracking.hand_made import result
+from tests.workers.data.test_sources import fill
 from tracking import Place, Role
 from tracking.ledger.ledger import Ledger
 from tracking.ledger.writer import SweepWriter
@@ -181,3 +182,15 @@ class TestDryRun:
 )
 def test_a_duration_is_written_as_it_is_said(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+def test_images_are_counted_by_class_and_names_never_reach_the_terminal(tmp_path: Path) -> None:
+    fill(tmp_path / "photos", classes=("cat", "dog\x1b[2J"))
+    (tmp_path / "photos" / "cat" / "old.gif").touch()
+    data = {"name": "image_folder", "path": str(tmp_path / "photos")}
+    spec = write_spec(tmp_path, data=data, model="cifar_resnet20")
+    shown = call("run", spec, "--dry-run", "--store", tmp_path / "store").stdout
+    assert "cat 7+1+2" in shown
+    assert r"dog\x1b[2J 7+1+2" in shown
+    assert "left out: 1 .gif" in shown
+    assert "\x1b" not in shown
