@@ -22,7 +22,6 @@ from orchestrator.agenda.survey import Ground, survey
 from orchestrator.agenda.trial_matrix import trial_matrix
 from orchestrator.cluster.connection import REACH_S, ClusterUnreachableError, connect
 from orchestrator.cluster.ray_backend import RayBackend
-from orchestrator.commands.lookup import spec_of
 from orchestrator.errors import SpecChangeError, SpecError, SweepFailedError
 from orchestrator.loop.driver import Driver
 from orchestrator.loop.outages import Outages
@@ -31,6 +30,7 @@ from orchestrator.specification.changes import forbidden_changes
 from orchestrator.specification.loading import SpecFile, parse_spec
 from orchestrator.specification.settings import TrackingSettings, secret_variables
 from orchestrator.specification.spec import SweepSpec
+from orchestrator.specification.stored import as_it_ran, spec_of
 from tracking.artifacts import ArtifactStore
 from tracking.comparison.compare import compare
 from tracking.comparison.comparison import Comparison
@@ -93,7 +93,7 @@ class Sweep:
         """
         with Ledger.open(tracking.ledger_url, create=False) as ledger:
             stored = ledger.sweep(name).spec
-        return cls({**stored, "tracking": tracking.model_dump()})
+        return cls({**as_it_ran(stored), "tracking": tracking.model_dump()})
 
     def extended(self, *, trials: int | None = None, seeds: Sequence[int] = ()) -> "Sweep":
         """Return the sweep with ``trials`` per search, and with ``seeds`` added to its own.

@@ -120,8 +120,10 @@ class Matrix:
         needed: tuple[Role, ...] = ()
         if cell.role is Role.SEARCH:
             needed = (Role.PREDICTOR,)
+        elif cell.role is Role.FINALIST:
+            needed = (Role.SEARCH,)
         elif cell.role is Role.CONFIRM:
-            needed = (Role.PREDICTOR, Role.SEARCH)
+            needed = (Role.PREDICTOR, Role.SEARCH, Role.FINALIST)
         own = [
             other
             for other in self.cells
@@ -132,12 +134,15 @@ class Matrix:
         return [*baseline, *own]
 
 
-def matrix_of(spec: Mapping[str, Any], predicted: Collection[str] = ()) -> Matrix:
+def matrix_of(
+    spec: Mapping[str, Any], predicted: Collection[str] = (), untrained: Collection[str] = ()
+) -> Matrix:
     """Read what a stored specification asks for.
 
     Args:
         spec: As `SweepRecord.spec` holds it; what a version before did not know may be absent.
         predicted: Arms that train against a latency predictor, which their methods decide.
+        untrained: Arms whose proposals are judged without training, which methods decide as well.
     """
     arms: Sequence[Mapping[str, Any]] = spec.get("arms", ())
     names = tuple(str(arm["name"]) for arm in arms)
@@ -152,6 +157,7 @@ def matrix_of(spec: Mapping[str, Any], predicted: Collection[str] = ()) -> Matri
     winners = FRONT_WINNERS if is_front else 1
     budget = int(search.get("trials", 0))
     budget = budget if budget > 1 else 0  # one trial is uniform ratios: nothing is searched
+    finalists = int(search.get("finalists", 0))
     cells = [
         Cell(role=Role.BASELINE, indices=own_seed, epochs=0 if is_given else dense_epochs),
         *(Cell(role=Role.PREDICTOR, arm=n, indices=(0,)) for n in names if n in predicted),
@@ -159,9 +165,13 @@ def matrix_of(spec: Mapping[str, Any], predicted: Collection[str] = ()) -> Matri
     for label in [point.label for point in points]:
         for name, arm in zip(names, arms, strict=True):
             numbers = tuple(range(budget)) if is_searched(arm) else ()
-            at: dict[str, Any] = {"arm": name, "target": label, "epochs": epochs}
+            is_judged = name in untrained and bool(numbers)
+            ranks = tuple(range(min(finalists, budget))) if is_judged and not is_front else ()
+            own: dict[str, Any] = {"arm": name, "target": label}
+            at = {**own, "epochs": epochs}
             cells += [
-                Cell(role=Role.SEARCH, indices=numbers, **at),
+                Cell(role=Role.SEARCH, indices=numbers, epochs=0 if is_judged else epochs, **own),
+                Cell(role=Role.FINALIST, indices=ranks, **at),
                 Cell(role=Role.CONFIRM, indices=seeds, points=winners, **at),
             ]
     if controls.get(DENSE):

@@ -19,6 +19,7 @@ class Role(StrEnum):
     BASELINE = "baseline"  #: The dense network everything starts from.
     PREDICTOR = "predictor"  #: Of it the trials of an arm learn what latency to expect.
     SEARCH = "search"  #: A proposal, judged on the validation split.
+    FINALIST = "finalist"  #: One of the best proposals, trained: the winner is chosen among these.
     CONFIRM = "confirm"  #: A winner of a search, re-run with a fresh seed.
     CONTROL = "control"  #: There to be beaten.
     LATENCY = "latency"  #: The time of a winner's shape.
@@ -28,7 +29,8 @@ class Role(StrEnum):
         """Field of the result that the trial is there for."""
         if self in {Role.PREDICTOR, Role.LATENCY}:
             return str(self)
-        return "val_accuracy" if self is Role.SEARCH else "test_accuracy"
+        chosen_by = {Role.SEARCH, Role.FINALIST}
+        return "val_accuracy" if self in chosen_by else "test_accuracy"
 
     @property
     def gives_accuracy(self) -> bool:
@@ -43,7 +45,7 @@ class Role(StrEnum):
     @property
     def speaks_of_arm(self) -> bool:
         """How its trials end tells what an arm is worth, and whether to go on with it."""
-        return self in {Role.SEARCH, Role.CONFIRM}
+        return self in {Role.SEARCH, Role.FINALIST, Role.CONFIRM}
 
     @property
     def may_end_early(self) -> bool:
@@ -57,8 +59,8 @@ class Role(StrEnum):
 
     @property
     def is_numbered(self) -> bool:
-        """The index of a place is a number within a search; otherwise it is a seed."""
-        return self is Role.SEARCH
+        """The index of a place is a number, or a rank, within a search; otherwise it is a seed."""
+        return self in {Role.SEARCH, Role.FINALIST}
 
     @property
     def serves_every_target(self) -> bool:

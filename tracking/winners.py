@@ -51,16 +51,16 @@ def best_trial(
 ) -> tuple[Place, TrialRecord] | None:
     """Return the best trial of one arm or control at one target, by validation accuracy.
 
-    Re-runs with fresh seeds decide as soon as one has completed; before, the search's best, which
-    its place tells. Of equal trials the earliest is returned; None: none has completed.
+    Re-runs with fresh seeds decide as soon as one has completed; before, the best of the finalists
+    that were trained, then the search's best, which its place tells. Of equal trials the earliest
+    is returned; None: none has completed.
     """
-    done = [
-        (place, trial)
-        for place, trial in candidates
-        if (place.role.is_reported or place.role is Role.SEARCH) and _accuracy(trial) is not None
-    ]
-    fresh = [(place, trial) for place, trial in done if place.role.is_reported]
-    return max(fresh or done, key=lambda one: (_accuracy(one[1]), -one[1].id), default=None)
+    done = [(place, trial) for place, trial in candidates if _accuracy(trial) is not None]
+    fresh = [one for one in done if one[0].role.is_reported]
+    finalists = [one for one in done if one[0].role is Role.FINALIST]
+    searched = [one for one in done if one[0].role is Role.SEARCH]
+    asked = fresh or finalists or searched
+    return max(asked, key=lambda one: (_accuracy(one[1]), -one[1].id), default=None)
 
 
 def _accuracy(trial: TrialRecord) -> float | None:

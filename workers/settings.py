@@ -21,6 +21,8 @@ TrialKind = Literal["baseline", "prune", "dense", "scratch", "latency", "predict
 
 Unit = Literal["filters", "stripes"]
 
+RECALIBRATION_IMAGES = 1000  #: For new batch-norm statistics, where nobody says how many.
+
 #: Left out of what is stored where it is ``filters``, so that the identity of such trials stays.
 PRUNED_UNIT: Any = Field(default="filters", exclude_if=lambda unit: unit == "filters")
 

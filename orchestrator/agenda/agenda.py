@@ -35,7 +35,7 @@ from tracking.places import (
 from tracking.records import EntryRecord, TrialRecord, TrialState
 from tracking.results import Result, given
 from tracking.winners import best_arm
-from workers.settings import Recipe, Target, TrialSpec
+from workers.settings import RECALIBRATION_IMAGES, Recipe, Target, TrialSpec
 
 _METHODS = {RANDOM: "random", UNIFORM_L1: "l1"}  # of the controls that prune
 
@@ -177,6 +177,9 @@ class Agenda:
         elif place.role is Role.SEARCH:
             self._studies[place.arm, place.target].tell(place.index, state, result)
             self._confirm_if_over(place.arm, place.target)
+        elif place.role is Role.FINALIST:
+            self._studies[place.arm, place.target].tell_finalist(place.index, done)
+            self._confirm_if_over(place.arm, place.target)
         elif place.role is Role.CONFIRM:
             self._confirmed[place] = done
             self._awaited[place.target].discard(place)
@@ -195,6 +198,7 @@ class Agenda:
                 predictor = self._predictors.of(study.arm.name)
                 trial = self._prune(choice, study.target, self._spec.search.seed, predictor)
                 trial = trial.model_copy(update={"reads_test": False})
+                trial = _proxy(trial, self._spec.search.judge_images) if study.by_proxy else trial
                 self._open[place] = trial.uid
                 found.append(Wanted(place=place, trial=trial, proposal=proposal))
         return found
@@ -241,12 +245,23 @@ class Agenda:
         ratios = self._ground.uniform(target, self._spec.search.tolerance)
         return self._prune(Choice(arm=arm, ratios=ratios), target, place.index)
 
+    def _train_finalists(self, study: Study) -> None:
+        """Train the best proposals of a search that judged them without training."""
+        for rank, (number, choice) in enumerate(study.finalists()):
+            place = Place(Role.FINALIST, study.arm.name, study.label, rank)
+            if place not in self._open and not study.is_trained(number):
+                trial = self._prune(choice, study.target, self._spec.search.seed)
+                self._add(place, trial.model_copy(update={"reads_test": False}))
+
     def _confirm_if_over(self, arm_name: str, label: str) -> None:
         """Re-run the winners of a study whose search has ended, with fresh seeds."""
         study = self._studies[arm_name, label]
         missed = self._is_out(arm_name)
         waits = self._weights is None or self._predictors.is_awaited(arm_name)
         if waits or (arm_name, label) in self._over or not (study.is_over or missed):
+            return
+        if not (missed or study.is_decided):
+            self._train_finalists(study)
             return
         self._over.add((arm_name, label))
         for at, choice in [] if missed else study.winners():
@@ -381,6 +396,21 @@ class Agenda:
             weights=self._weights if kind in {"baseline", "prune", "dense"} else None,
             **fields,
         )
+
+
+def _proxy(trial: TrialSpec, images: int) -> TrialSpec:
+    """Return the trial that judges a proposal without training, for one that would train it.
+
+    Of the recipe it has what matters to it, so that another one finds the same trials.
+    """
+    recipe = Recipe(
+        epochs=0,
+        batch_size=trial.recipe.batch_size,
+        precision=trial.recipe.precision,
+        recalibration_images=trial.recipe.recalibration_images or RECALIBRATION_IMAGES,
+    )
+    changes = {"kind": "proxy", "recipe": recipe, "judge_images": images}
+    return trial.model_copy(update=changes)
 
 
 def _of_plan(plan: PruningPlan) -> dict[str, Any]:

@@ -26,6 +26,8 @@ from tracking.results import Result, given
 from tracking.winners import best, front
 from workers.settings import Target, content_hash
 
+UNIFORM = 0  #: Number of the proposal that stands for uniform ratios.
+
 _OUTCOMES: dict[TrialState, Outcome] = {
     TrialState.COMPLETED: "completed",
     TrialState.STOPPED: "stopped",
@@ -78,6 +80,10 @@ class Study:
             window=settings.window,
             first=_defaults(arm),
         )
+        #: Proposals are judged without training; the best are trained before one wins.
+        self.by_proxy = settings.proxy and self.trials > 0 and not arm.trains_to_choose
+        self._finalists = settings.finalists
+        self._trained: dict[int, float | None] = {}  # finalists by validation accuracy, if any
         self._choices: dict[int, Choice] = {}
         self._values: dict[int, tuple[float, float]] = {}  # validation accuracy, MACs
         self._ended: set[int] = set()
@@ -139,11 +145,41 @@ class Study:
             self._note(number, state, result)
             self._search.tell(number, self._told(number), _OUTCOMES[state])
 
+    def finalists(self) -> list[tuple[int, Choice]]:
+        """Return the proposals to train before one wins: uniform ratios, then the best first.
+
+        None where proposals are trained anyway, and on a front, whose points are all re-run.
+        """
+        if not self.by_proxy or self.target is None:
+            return []
+        ranked = sorted(self._values, key=lambda number: (-self._values[number][0], number))
+        ranked.sort(key=lambda number: number != UNIFORM)
+        chosen: dict[int, Choice] = {}
+        for number in ranked:  # of proposals that stand for the same ratios, the earliest
+            if len(chosen) < self._finalists and self._choices[number] not in chosen.values():
+                chosen[number] = self._choices[number]
+        return list(chosen.items())
+
+    def tell_finalist(self, rank: int, result: Result | None) -> None:
+        """Take in what a finalist is worth when trained; None: its trial failed."""
+        number, _ = self.finalists()[rank]
+        self._trained[number] = None if result is None else given(result.val_accuracy)
+
+    def is_trained(self, number: int) -> bool:
+        """Say whether the trial of finalist ``number`` has ended."""
+        return number in self._trained
+
+    @property
+    def is_decided(self) -> bool:
+        """The search has ended, and its finalists are trained."""
+        return self.is_over and all(number in self._trained for number, _ in self.finalists())
+
     def winners(self) -> list[tuple[str, Choice]]:
         """Return target labels and choices of the trials to re-run with fresh seeds.
 
-        One at a target: the best by validation accuracy, the earliest of equals; uniform ratios
-        where nothing is searched. Several on a front. None when every trial failed.
+        One at a target: the best by validation accuracy, among the finalists where there are any,
+        the earliest of equals; uniform ratios where nothing is searched. Several on a front. None
+        when every trial failed.
         """
         if self.trials == 0:
             uniform = dict.fromkeys(self._space.dimensions, 1.0)
@@ -151,7 +187,13 @@ class Study:
         if not self._values:
             return []
         if self.target is not None:
-            number = best({n: accuracy for n, (accuracy, _) in self._values.items()})
+            judged = {number: accuracy for number, (accuracy, _) in self._values.items()}
+            if finalists := self.finalists():
+                known = ((number, self._trained.get(number)) for number, _ in finalists)
+                judged = {number: accuracy for number, accuracy in known if accuracy is not None}
+            if not judged:
+                return []
+            number = best(judged)
             return [(self.label, self._choices[number])]
         numbers = spread(front(sorted(self._values), lambda number: self._values[number]))
         return [(front_point(number), self._choices[number]) for number in numbers]

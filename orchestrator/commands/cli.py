@@ -289,6 +289,12 @@ def export(
         if chosen.result is None:
             problem = f"it is {chosen.state} and has no network."
             raise TrialChoiceError(name, trial, problem)
+        if "weights" not in chosen.result:
+            problem = (
+                f"it is of kind {chosen.spec['kind']!r}, which keeps no weights. Name a trial that "
+                "was trained, or best:ARM:TARGET."
+            )
+            raise TrialChoiceError(name, trial, problem)
         artifacts = ArtifactStore(require_variables(found.tracking).artifacts_url)
     folder = export_trial(TrialSpec.model_validate(chosen.spec), chosen.result, artifacts, to)
     files = sorted(file.name for file in folder.iterdir())

@@ -17,11 +17,12 @@ from rich.text import Text
 import methods
 from orchestrator.agenda.survey import Ground
 from orchestrator.agenda.trial_matrix import trial_matrix
-from orchestrator.commands.lookup import NoLedgerError, open_existing, spec_of
+from orchestrator.commands.lookup import NoLedgerError, open_existing
 from orchestrator.errors import SpecChangeError, SpecError
 from orchestrator.specification.changes import forbidden_changes
 from orchestrator.specification.knobs import without_knobs
 from orchestrator.specification.spec import SweepSpec
+from orchestrator.specification.stored import spec_of
 from orchestrator.sweep import Sweep
 from tracking.errors import UnknownSweepError
 from tracking.ledger.ledger import Ledger

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from orchestrator.errors import InputError, Problem, SpecError
 from orchestrator.specification.settings import CHECK, TrackingSettings
-from orchestrator.specification.spec import SweepSpec
+from orchestrator.specification.stored import mistakes
 from tracking.errors import MissingLedgerError, redact
 from tracking.ledger.ledger import Ledger
 from tracking.mlflow_mirror.server import sqlite_file
@@ -108,17 +108,8 @@ def _checked(settings: dict[str, Any], *, here: bool = False) -> TrackingSetting
     try:
         return TrackingSettings.model_validate(settings, context=CHECK if here else None)
     except ValidationError as error:
-        found = _mistakes(error, "tracking")
+        found = mistakes(error, "tracking")
         raise SpecError([Problem(_OPTIONS.get(key, key), why) for key, why in found]) from None
-
-
-def _mistakes(error: ValidationError, *prefix: str) -> list[tuple[str, str]]:
-    """Return key and message of every mistake."""
-    from orchestrator.specification.messages import (
-        explain,  # takes seconds to import, for it knows the methods
-    )
-
-    return [(".".join(map(str, path)), message) for path, message in explain(error, prefix)]
 
 
 def require_variables(tracking: TrackingSettings) -> TrackingSettings:
@@ -171,19 +162,6 @@ def find_sweep(name: str, at: RecordsAt) -> Iterator[Found]:
         record = ledger.sweep(name)
         stored = _checked(record.spec.get("tracking", {}))
         yield Found(ledger=ledger, record=record, tracking=at.tracking(stored))
-
-
-def spec_of(record: SweepRecord) -> SweepSpec:
-    """Return the specification a sweep has stored.
-
-    Raises:
-        SpecError: It was written by a version of prunesweep with other keys.
-    """
-    try:
-        return SweepSpec.model_validate(record.spec)
-    except ValidationError as error:
-        where = f"stored specification of {record.name}: "
-        raise SpecError([Problem(where + key, why) for key, why in _mistakes(error)]) from None
 
 
 def find_trial(found: Found, text: str) -> TrialRecord:

@@ -112,6 +112,15 @@ class ArmSettings(Settings):
         return methods.kind_of(self.method).unit
 
     @property
+    def trains_to_choose(self) -> bool:
+        """A choice of filters costs epochs, with one of the values its knobs can have at least."""
+        import methods
+
+        ways = (methods.create(self.method, values) for values in extremes(self.settings))
+        schedules = (methods.Schedule.create(values) for values in extremes(self.schedule))
+        return any(way.trains for way in ways) or any(when.trains for when in schedules)
+
+    @property
     def knobs(self) -> dict[str, Knob]:
         """What the search chooses beside the ratios, as ``settings.alpha`` or ``schedule.knee``."""
         return {

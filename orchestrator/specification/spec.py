@@ -112,6 +112,11 @@ class SearchSettings(Settings):
     tolerance: Annotated[float, Field(gt=0.0, le=0.2)] = 0.01  #: Allowed distance from the target.
     window: Count = 4  #: Proposals made ahead of results, at most.
     seed: Seed = 0  #: Seed of the sampler and of the search trials.
+    #: Judge proposals without training, where the method does not train to choose.
+    proxy: bool = True
+    #: Proposals that are trained after that, uniform ratios among them.
+    finalists: Annotated[int, Field(ge=1, le=1000)] = 4
+    judge_images: Annotated[int, Field(ge=1)] = 1000  #: Validation images, if there are as many.
     stopping: StoppingSettings = Field(
         default=StoppingSettings(), exclude_if=lambda how: how.rule == "none"
     )

@@ -25,6 +25,7 @@ from workers.results import (
     LatencyRecord,
     LatencyResult,
     PredictorResult,
+    ProxyResult,
     ResultOnTest,
     ShapeResult,
     TrialResult,
@@ -69,6 +70,9 @@ def simulate(spec: TrialSpec, report: Report, seconds: float = 0.0) -> dict[str,
         time.sleep(seconds)
         return dict(_predictor_result(spec, kept))
     accuracy = _accuracy(spec, kept)
+    if spec.kind == "proxy":
+        time.sleep(seconds / 10)
+        return dict(_proxy_result(spec, kept, accuracy / 2))
     for step in range(REPORTS):
         time.sleep(seconds / REPORTS)
         so_far = accuracy * (step + 1) / REPORTS
@@ -100,7 +104,7 @@ def _kept(spec: TrialSpec) -> Mapping[str, int]:
     widths = _layout(_text(spec.model), _text(spec.data), _text(spec.layers)).widths
     if spec.plan is not None:
         return {group: len(kept) for group, kept in spec.plan["kept"].items()}
-    if spec.kind != "prune":
+    if spec.kind not in {"prune", "proxy"}:
         return widths
     if not spec.ratios and spec.target is not None:  # the method allocates
         half = 1.0 - spec.target.reduction / 2
@@ -213,6 +217,22 @@ def _on_test(spec: TrialSpec, accuracy: float) -> ResultOnTest:
         test_loss=1 - accuracy / 100,
         test_images=images,
         test_correct=pack_answers(correct),
+    )
+
+
+def _proxy_result(spec: TrialSpec, kept: Mapping[str, int], accuracy: float) -> ProxyResult:
+    return ProxyResult(
+        **_shape_result(spec, kept),
+        val_accuracy=accuracy,
+        val_loss=1 - accuracy / 100,
+        val_images=spec.judge_images or 1,
+        masked_difference=0.0,
+        samples_seen=spec.recipe.recalibration_images,
+        seconds_select=0.1,
+        seconds_statistics=0.0,
+        statistics_computed=0,
+        statistics_reused=0,
+        notes={},
     )
 
 

@@ -39,8 +39,9 @@ DEVICE = "a machine"
 
 
 def specification(**changes: Any) -> SweepSpec:
-    """Return the small sweep with top-level keys changed."""
-    return parse_spec({**BASE, **changes})
+    """Return the small sweep with top-level keys changed; its proposals are trained by default."""
+    fields = {**BASE, **changes}
+    return parse_spec({**fields, "search": {"proxy": False, **fields["search"]}})
 
 
 @cache

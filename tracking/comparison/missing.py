@@ -17,6 +17,7 @@ _WORDS: Final[Mapping[Role, str]] = {
     Role.BASELINE: "dense baseline",
     Role.PREDICTOR: "latency predictor of {arm}",
     Role.SEARCH: "search of {arm}",
+    Role.FINALIST: "best proposals of {arm}, trained",
     Role.CONFIRM: "fresh-seed runs of {arm}",
     Role.CONTROL: "control {arm}",
     Role.LATENCY: "latency of {arm}",
@@ -27,6 +28,7 @@ _TOLD: Final = (
     Role.CONTROL,
     Role.PREDICTOR,
     Role.SEARCH,
+    Role.FINALIST,
     Role.CONFIRM,
     None,  # controls that train the winning shape from scratch
     Role.LATENCY,
@@ -62,7 +64,8 @@ class StillToCome:
 def missing_from(spec: Mapping[str, Any], runs: Sequence[Run]) -> tuple[str, ...]:
     """List what is still to come, and the arms that are not gone on with, in words."""
     predicted = {run.place.arm for run in runs if run.place.role is Role.PREDICTOR}
-    ledger = _Ledger(spec, matrix_of(spec, predicted), runs)
+    untrained = {run.place.arm for run in runs if run.is_proxy}
+    ledger = _Ledger(spec, matrix_of(spec, predicted, untrained), runs)
     given_up = [
         f"arm {arm}: given up, as its first trials all failed of {cause}"
         for arm, cause in ledger.given_up.items()
@@ -138,6 +141,8 @@ class _Ledger:
         """Return how many trials there will be, at most, as far as their needs have ended."""
         before = [need for need in self._matrix.needs(cell) if need.role.speaks_of_arm]
         is_open = not all(self._is_over(need) for need in before)
+        if cell.role is Role.FINALIST:
+            return cell.trials if is_open else min(cell.trials, self._proposals(cell))
         if cell.role is Role.CONFIRM:
             return cell.trials if is_open else len(self._winners(cell)) * len(cell.indices)
         if cell.is_scratch:
@@ -168,10 +173,16 @@ class _Ledger:
         search = self._matrix.cell(Role.SEARCH, cell.arm, cell.target)
         if search is None:
             return [cell.target]  # uniform ratios, or the method's own
-        done = [run for run in self._of(search) if run.is_completed]
+        finalists = self._matrix.cell(Role.FINALIST, cell.arm, cell.target)
+        done = [run for run in self._of(finalists or search) if run.is_completed]
         if cell.target != FRONT:
             return [cell.target] if done else []
         return [front_point(number) for number in spread(_cheapest_first(done))]
+
+    def _proposals(self, cell: Cell) -> int:
+        """Count the different proposals of a search that came back."""
+        search = self._of(self._matrix.cell(Role.SEARCH, cell.arm, cell.target))
+        return len({run.trial.id for run in search if run.is_completed})
 
     def _scratched(self, cell: Cell) -> str | None:
         """Name the control of the arm that won at a target; None: no arm has a result there."""

@@ -46,6 +46,11 @@ class Run:
         return self.trial.state is TrialState.COMPLETED
 
     @property
+    def is_proxy(self) -> bool:
+        """Its trial judges a proposal without training it."""
+        return bool(self.trial.spec.get("kind") == "proxy")
+
+    @property
     def goal(self) -> Any:
         """The field of the result that this run is there for."""
         return getattr(self.result, self.place.role.result_field)

@@ -8,6 +8,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+import methods
 from tracking.artifacts import ArtifactNotFoundError
 from workers.files import SharedFiles
 from workers.settings import TrialSpec, content_hash
@@ -35,19 +36,10 @@ def statistics_name(spec: TrialSpec, key: str, device: torch.device) -> str:
         key: Tells apart the statistics of one method.
         device: Where they are computed.
     """
-    content = spec.model_dump(
-        mode="json",
-        include={
-            "model",
-            "data_hash",
-            "weights",
-            "recipe",
-            "layers",
-            "method",
-            "method_settings",
-            "seed",
-        },
-    )
+    matters = {"model", "data_hash", "weights", "layers", "method", "method_settings", "seed"}
+    if spec.method is None or methods.create(spec.method, spec.method_settings).trains:
+        matters.add("recipe")
+    content = spec.model_dump(mode="json", include=matters)
     return content_hash({**content, "key": key, "device": device.type})
 
 

@@ -57,11 +57,12 @@ class TestDryRun:
         found = facts("run", spec, "--dry-run", "--store", tmp_path / "store")
         assert [(e["role"], e["trials"], e["epochs"]) for e in found["lines"]] == [
             ("baseline", 1, 3),
-            ("search", 5, 3),
+            ("search", 5, 0),
+            ("finalist", 4, 3),
             ("confirm", 2, 3),
             ("latency", 1, 0),
         ]
-        assert (found["trials"], found["to_run"], found["epochs_to_run"]) == (9, 9, 24)
+        assert (found["trials"], found["to_run"], found["epochs_to_run"]) == (13, 13, 21)
         assert found["images_to_run"] == 24 * 180
         assert (found["ledger"], found["estimate"]) == (None, None)
         assert contents(tmp_path) == before

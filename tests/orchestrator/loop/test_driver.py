@@ -220,6 +220,18 @@ class TestExtension:
         assert bench.content()["entries"] == expected["entries"]
         assert bench.table() == expected["table"]
 
+    def test_more_proposals_without_training_give_what_as_many_at_once_would_have(
+        self, bench: Bench, undisturbed: Callable[[SweepSpec], dict[str, Any]]
+    ) -> None:
+        fields: dict[str, Any] = {"controls": OFF, "arms": ["l1"]}
+        search = {"window": 2, "proxy": True, "finalists": 3}
+        bench.drive(specification(**fields, search={**search, "trials": 5}))
+        large = specification(**fields, search={**search, "trials": 20})
+        assert bench.drive(large, SeededBackend(slots=3)).over
+        expected = undisturbed(large)
+        assert bench.content()["entries"] == expected["entries"]
+        assert bench.table() == expected["table"]
+
     def test_seeds_can_be_added(
         self, bench: Bench, undisturbed: Callable[[SweepSpec], dict[str, Any]]
     ) -> None:
@@ -297,6 +309,11 @@ class TestKilledDrivers:
     spec = specification(
         controls={**OFF, "scratch": True}, search={"trials": 3, "window": 2}, arms=["l1", "random"]
     )
+    by_proxy = specification(
+        controls={**OFF, "scratch": True},
+        search={"trials": 6, "window": 3, "proxy": True, "finalists": 3},
+        arms=["l1", {"method": "l1", "schedule": "sfp"}],
+    )
 
     @pytest.mark.slow
     def test_killed_at_any_moment_the_sweep_comes_to_the_same_end(
@@ -315,16 +332,21 @@ class TestKilledDrivers:
             assert bench.content() == expected, f"killed at step {steps}"
         assert steps > 60
 
-    @pytest.mark.parametrize("seed", range(6))
+    @pytest.mark.parametrize("spec", [spec, by_proxy], ids=["trained", "by proxy"])
+    @pytest.mark.parametrize("seed", range(4))
     def test_killed_again_and_again_the_sweep_comes_to_the_same_end(
-        self, bench: Bench, undisturbed: Callable[[SweepSpec], dict[str, Any]], seed: int
+        self,
+        bench: Bench,
+        undisturbed: Callable[[SweepSpec], dict[str, Any]],
+        seed: int,
+        spec: SweepSpec,
     ) -> None:
         draw, kills, executed = random.Random(seed), 0, Counter[str]()
         while True:
             backend = SeededBackend(slots=draw.randint(1, 3), seed=draw.randrange(1000))
             fuse = Fuse(draw.randint(5, 30))
             try:
-                bench.drive(self.spec, backend, fuse=fuse)
+                bench.drive(spec, backend, fuse=fuse)
             except KilledError:
                 kills += 1
             else:
@@ -332,7 +354,7 @@ class TestKilledDrivers:
             finally:
                 executed.update(spec.uid for spec in backend.started)
         assert kills >= 2
-        assert bench.content() == undisturbed(self.spec)
+        assert bench.content() == undisturbed(spec)
         for trial in bench.trials():
             assert trial.attempt >= executed[trial.uid] >= 1
             assert trial.losses == 0
