@@ -33,6 +33,7 @@ from orchestrator.specification.settings import (
 from workers.settings import (
     Count,
     DataSettings,
+    ImageCount,
     LayerSettings,
     ModelSettings,
     Recipe,
@@ -116,7 +117,7 @@ class SearchSettings(Settings):
     proxy: bool = True
     #: Proposals that are trained after that, uniform ratios among them.
     finalists: Annotated[int, Field(ge=1, le=1000)] = 4
-    judge_images: Annotated[int, Field(ge=1)] = 1000  #: Validation images, if there are as many.
+    judge_images: ImageCount = 1000  #: Validation images, if there are as many.
     stopping: StoppingSettings = Field(
         default=StoppingSettings(), exclude_if=lambda how: how.rule == "none"
     )

@@ -93,9 +93,11 @@ def fails(when: Callable[[Place], bool]) -> Verdict:
 
 class TestTestSplit:
     def test_search_trials_do_not_read_it_and_all_else_that_trains_does(self) -> None:
-        given = Play.of(specification()).through()
+        by_proxy = specification(search={"trials": 3, "proxy": True})
+        given = Play.of(specification()).through() + Play.of(by_proxy).through()
         for wanted in given:
-            assert wanted.trial.reads_test == (wanted.place.role is not Role.SEARCH), wanted.place
+            chooses = wanted.place.role in {Role.SEARCH, Role.FINALIST}
+            assert wanted.trial.reads_test == (not chooses), wanted.place
         assert {w.place.role for w in given} == {*Role} - {Role.PREDICTOR}
 
 

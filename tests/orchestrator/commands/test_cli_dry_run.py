@@ -63,7 +63,7 @@ class TestDryRun:
             ("latency", 1, 0),
         ]
         assert (found["trials"], found["to_run"], found["epochs_to_run"]) == (13, 13, 21)
-        assert found["images_to_run"] == 24 * 180
+        assert found["images_to_run"] == 21 * 180
         assert (found["ledger"], found["estimate"]) == (None, None)
         assert contents(tmp_path) == before
         assert not (tmp_path / "store").exists()
