@@ -28,7 +28,9 @@ GATES = {
     "allocation": "method",
     "name": "gates",
 }
-FRONT = {"targets": None, "search": {"trials": 8, "window": 3}}
+FRONT: dict[str, Any] = {"targets": None, "search": {"trials": 8, "window": 3}}
+BY_PROXY = {"trials": 7, "window": 3, "proxy": True, "finalists": 3}
+GRADUAL = {"method": "l1", "schedule": {"name": "iterative", "rounds": 2}}
 SWEEPS: dict[str, dict[str, Any]] = {
     "one target": {},
     "two axes": {"targets": {"macs_reduction": [0.3], "params_reduction": [0.5]}, "seeds": [3, 5]},
@@ -38,6 +40,8 @@ SWEEPS: dict[str, dict[str, Any]] = {
     "scratch alone": {"controls": {**OFF, "scratch": True}},
     "a front without controls": {**FRONT, "controls": OFF},
     "a predictor": {"arms": ["l1", GATES]},
+    "judged without training": {"search": BY_PROXY, "arms": ["l1", GRADUAL]},
+    "a front judged without training": {**FRONT, "search": {**FRONT["search"], "proxy": True}},
     "a checkpoint": {"checkpoint": True},
     "a checkpoint and a front": {"checkpoint": True, **FRONT},
 }
@@ -149,6 +153,8 @@ def test_what_is_left_at_any_stop_is_what_comes_after_it(
         ("a predictor", Failing(0.2, "predictor")),
         ("one target", Failing(0.0, "baseline")),
         ("a checkpoint", Failing(0.3, "baseline")),
+        ("judged without training", Failing(0.4)),
+        ("judged without training", Failing(0.0, "proxy")),
     ],
 )
 def test_failures_leave_less_and_nothing_is_missed_once_the_agenda_is_over(
