@@ -36,6 +36,7 @@ def test_importing_it_imports_nothing_else() -> None:
 
 
 @pytest.mark.integration
+@pytest.mark.xdist_group("ray")
 def test_its_examples_run(tmp_path: Path) -> None:
     def run(*command: str) -> str:
         done = subprocess.run(

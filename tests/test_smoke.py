@@ -15,6 +15,7 @@ from tracking.records import TrialState
 pytestmark = [
     pytest.mark.integration,
     pytest.mark.smoke,
+    pytest.mark.xdist_group("ray"),
     # MLflow's own habits
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::FutureWarning"),

@@ -20,6 +20,7 @@ from workers.settings import TrialSpec
 RUNNER = "tests.orchestrator.packed:run_trial"
 TOTAL: Final = 6000  #: Bytes of the GPU.
 SIXTH = 790  #: Seed of a trial that takes so much: six fit with headroom.
+THIRD = 1580  #: Three fit.
 HALF_NEEDED = 1  #: Seed of a trial for which less than half a GPU is too little.
 TOO_LARGE = 2  #: Seed of a trial for which every GPU is too small.
 

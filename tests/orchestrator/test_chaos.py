@@ -33,6 +33,7 @@ from workers.trial import run_trial
 
 pytestmark = [
     pytest.mark.integration,
+    pytest.mark.xdist_group("ray"),
     pytest.mark.timeout(900),
     # MLflow's own habits, and Ray's
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -46,8 +47,9 @@ SMALL: Mapping[str, Any] = {
     **FIELDS,
     "arms": ["l1", {"name": "sfp", "method": "l2", "schedule": "sfp"}],
     "targets": {"macs_reduction": 0.5},
-    "search": {"trials": 6, "window": 2},
+    "search": {"trials": 3, "window": 2},
     "seeds": [1, 2],
+    "controls": {"scratch": False, "dense": False, "uniform_l1": False},
     "resources": {"workers": 2, "device": "cpu"},
 }
 LARGE: Mapping[str, Any] = {**fields_for(120), "resources": {"workers": 3, "device": "cpu"}}

@@ -11,12 +11,12 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from tests.object_store import running_object_store
-from tests.orchestrator.command_line import ended, write_spec
+from tests.orchestrator.command_line import ended, facts, write_spec
 from tracking.artifacts import ArtifactStore
 from tracking.ledger.ledger import Ledger
 from workers.networks.checkpoints import from_safetensors, weights_hash
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("ray")]
 
 
 @pytest.fixture
@@ -65,6 +65,6 @@ def test_images_come_from_it_and_artifacts_go_there(tmp_path: Path, bucket: str)
     assert len([file for file in cache.glob("fetched-*") if not file.suffix]) == 1
     assert not (tmp_path / "prunesweep-data" / "artifacts").exists()
 
-    code, _, err = ended(tmp_path, "export", "tiny", "best:taylor:macs-50%", "--to", "pruned")
-    assert code == 0, err
+    where = ("--store", tmp_path / "prunesweep-data")
+    facts("export", "tiny", "best:taylor:macs-50%", "--to", tmp_path / "pruned", *where)
     assert (tmp_path / "pruned").is_dir()

@@ -17,7 +17,7 @@ import psycopg
 import pytest
 
 from orchestrator.specification.settings import TrackingSettings, secret_variables
-from tests.orchestrator.command_line import TRIES, ended, finish, started, write_spec
+from tests.orchestrator.command_line import TRIES, call, ended, finish, started, write_spec
 from tests.tracking.postgres import PASSWORD, PostgresServer
 from tracking import redact_text
 
@@ -85,6 +85,7 @@ def aftermath(
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(VARIABLE, PASSWORD)
         patch.setenv("RAY_TMPDIR", str(ray))
+        patch.chdir(folder)
         tracking = {}
         for store in ("ledger", "mlflow"):
             postgres.execute(f"CREATE DATABASE secret_{store}")
@@ -108,8 +109,8 @@ def aftermath(
             ("db", "current", where[1]),
             ("publish", "tiny", *where),
         ):
-            _, out, err = ended(folder, *arguments)
-            said += [out, err]
+            result = call(*arguments)
+            said += [result.stdout, result.stderr]
         yield Aftermath("\n".join(said), folder, ray, watch, postgres)
     shutil.rmtree(ray, ignore_errors=True)
 
@@ -120,7 +121,9 @@ def files_with(secret: str, folder: Path) -> list[Path]:
 
 
 @pytest.mark.integration
-@pytest.mark.timeout(1200)
+@pytest.mark.xdist_group("ray")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's own habits
+@pytest.mark.filterwarnings("ignore::FutureWarning")
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks at processes in /proc")
 class TestASweepWithAPassword:
     def test_no_command_says_it(self, aftermath: Aftermath) -> None:

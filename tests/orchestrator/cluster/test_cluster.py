@@ -20,7 +20,7 @@ from tests.tracking.postgres import PostgresServer
 from tracking.ledger.ledger import Ledger
 from tracking.records import TrialState
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("ray")]
 
 #: A network that says where it, and prunesweep, were imported from; and waits where it is told to.
 NETWORK = """

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import ANY
 
 import pytest
 import ray
@@ -12,10 +13,10 @@ from orchestrator.cluster.ray_backend import RayBackend
 from orchestrator.loop.backend import Event, Failed, Finished, Lost, Reported, Slot, Task
 from orchestrator.specification.settings import ResourceSettings
 from tests.orchestrator.doomed import stand_in
-from tests.orchestrator.packed import HALF_NEEDED, RUNNER, SIXTH, TOO_LARGE
+from tests.orchestrator.packed import HALF_NEEDED, RUNNER, SIXTH, THIRD, TOO_LARGE
 from tracking.records import Loss
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("ray")]
 
 
 @pytest.fixture(scope="module")
@@ -87,24 +88,25 @@ def gpus_left() -> float:
     return float(ray.available_resources().get("GPU", 0.0))  # type: ignore[no-untyped-call]
 
 
-@pytest.mark.parametrize("bench", [{"workers": 7, "cpus_per_worker": 0.5}], indirect=True)
+@pytest.mark.parametrize("bench", [{"workers": 4, "cpus_per_worker": 0.5}], indirect=True)
 def test_the_first_trial_has_a_gpu_to_itself_and_then_as_many_share_it_as_fit(
     bench: Bench,
 ) -> None:
     (bench.folder / "busy").touch()
-    first = bench.begin(SIXTH)
+    first = bench.begin(THIRD)
     assert (bench.backend.running, bench.backend.free_slots(), gpus_left()) == (1, [], 0.0)
     (bench.folder / "busy").unlink()
     ended = bench.end()
     assert isinstance(ended, Finished)
     assert (ended.task, ended.result["share"]) == (first, 1.0)
-    bench.free(6)
+    assert ended.result["threads"] == 1  # of half a CPU
+    bench.free(3)
     assert gpus_left() < 0.001
-    assert len(bench.backend.free_slots()) == 6  # of seven workers
+    assert len(bench.backend.free_slots()) == 3  # of four workers
     (bench.folder / "busy").touch()
-    for _ in range(6):
-        bench.begin(SIXTH)
-    assert bench.backend.running == 6
+    for _ in range(3):
+        bench.begin(THIRD)
+    assert bench.backend.running == 3
     (bench.folder / "busy").unlink()
 
 
@@ -132,22 +134,15 @@ def test_a_trial_that_runs_out_of_memory_is_tried_again_with_twice_the_share(
     assert "CUDA out of memory in a share of 1" in failed.error
 
 
-@pytest.mark.parametrize("bench", [{"workers": 1, "gpu_share": 0.25}], indirect=True)
+@pytest.mark.parametrize(
+    "bench", [{"workers": 1, "gpu_share": 0.25, "cpus_per_worker": 2}], indirect=True
+)
 def test_a_share_that_was_set_is_kept_and_named_where_it_is_too_small(bench: Bench) -> None:
-    assert bench.result(SIXTH)["share"] == 0.25
+    assert bench.result(SIXTH) == {"pid": ANY, "share": 0.25, "threads": 2}  # as many as CPUs
+    assert bench.backend.device_of_first_worker().endswith(", 2 CPU threads")
     assert bench.result(SIXTH)["share"] == 0.25
     bench.begin(HALF_NEEDED)
     failed = bench.end()
     assert isinstance(failed, Failed)
     assert failed.cause.startswith("OutOfMemoryError: the trial does not fit into resources.gpu_")
     assert bench.result(SIXTH)["share"] == 0.25  # by the same worker
-
-
-@pytest.mark.parametrize(
-    ("bench", "threads"),
-    [({"workers": 1, "cpus_per_worker": 2}, 2), ({"workers": 1, "cpus_per_worker": 0.5}, 1)],
-    indirect=["bench"],
-)
-def test_a_worker_has_as_many_threads_as_cpus(bench: Bench, threads: int) -> None:
-    assert bench.result(SIXTH)["threads"] == threads
-    assert bench.backend.device_of_first_worker().endswith(f", {threads} CPU threads")

@@ -18,6 +18,7 @@ from tracking.records import Loss
 
 pytestmark = [
     pytest.mark.integration,
+    pytest.mark.xdist_group("ray"),
     pytest.mark.timeout(300),
     # of the processes that Ray's own test cluster leaves behind
     pytest.mark.filterwarnings("ignore::ResourceWarning"),

@@ -72,6 +72,7 @@ class TestVerdict:
 
 
 @pytest.mark.integration
+@pytest.mark.xdist_group("ray")
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 class TestARealCluster:
