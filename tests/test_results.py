@@ -30,6 +30,8 @@ WRITTEN: Final = (
     results.PredictorResult,
 )
 
+PARTS: Final = (results.ShapeResult, results.ResultOnTest)
+
 #: What a list, a mapping or a record of JSON is read as.
 READ_AS: Final = {
     list[int]: tuple[int, int, int],
@@ -53,7 +55,12 @@ def without_none(kind: Any) -> Any:
 
 
 def hints(kind: type) -> dict[str, Any]:
-    return {name: without_none(hint) for name, hint in get_type_hints(kind).items()}
+    """Fields and their types, those of a record's parts among them, as they are stored."""
+    found: dict[str, Any] = {}
+    for name, hint in get_type_hints(kind).items():
+        part = without_none(hint)
+        found |= hints(part) if part in PARTS else {name: part}
+    return found
 
 
 def test_every_field_that_is_written_is_read_as_its_type_and_no_other() -> None:
@@ -123,3 +130,18 @@ def test_a_number_that_is_not_finite_is_none() -> None:
 def test_a_result_that_lacks_what_its_kind_has_is_an_error() -> None:
     with pytest.raises(IncompleteResultError, match="another version"):
         given(Result.read({}).val_accuracy)
+
+
+def test_a_result_is_stored_flat_and_without_a_test_that_was_not_taken() -> None:
+    shape = results.ShapeResult(
+        **dict.fromkeys([f.name for f in fields(results.ShapeResult)], None)  # type: ignore[arg-type]
+    )
+    others = [f.name for f in fields(results.TrialResult) if f.name not in {"shape", "test"}]
+    on_test = results.ResultOnTest(
+        test_accuracy=90.0, test_loss=0.1, test_images=8, test_correct="ff"
+    )
+    searched = results.TrialResult(shape=shape, test=None, **dict.fromkeys(others, 1))  # type: ignore[arg-type]
+    tested = results.TrialResult(shape=shape, test=on_test, **dict.fromkeys(others, 1))  # type: ignore[arg-type]
+    names = {*(f.name for f in fields(shape)), *others}
+    assert searched.to_json().keys() == names
+    assert tested.to_json() == searched.to_json() | asdict(on_test)

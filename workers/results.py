@@ -1,9 +1,33 @@
-"""What a trial brings back: one flat, JSON-able record."""
+"""What a trial brings back: a record, stored as one flat object of JSON.
 
-from typing import Any, TypedDict
+`tracking.results` reads it, field for field.
+"""
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 
-class LatencyRecord(TypedDict):
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Written:
+    """Is stored flat: the fields of its parts beside its own; a part that is None leaves none."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all of it, flat, as JSON-able data."""
+        flat: dict[str, Any] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, _Written):
+                flat |= value.to_json()
+            elif field.name not in _PARTS:
+                flat[field.name] = value
+        return flat
+
+
+_PARTS = frozenset({"shape", "test"})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LatencyRecord:
     """Forward time of one network on one device, in milliseconds per batch."""
 
     batch_size: int
@@ -18,7 +42,8 @@ class LatencyRecord(TypedDict):
     threads: int  #: CPU threads torch may use.
 
 
-class ShapeResult(TypedDict):
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ShapeResult(_Written):
     """What every trial says of the network it ended with, and of what it was made from."""
 
     macs: int  #: Counted on the shrunk network: conv and linear layers, one image.
@@ -41,8 +66,9 @@ class ShapeResult(TypedDict):
     seconds_total: float  #: From start to result, loading and measuring included.
 
 
-class ResultOnTest(TypedDict, total=False):
-    """What the test split says, read once after the last epoch; nothing in trials of a search."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ResultOnTest(_Written):
+    """What the test split says, read once after the last epoch."""
 
     test_accuracy: float  #: Percent.
     test_loss: float
@@ -50,13 +76,16 @@ class ResultOnTest(TypedDict, total=False):
     test_correct: str  #: Which were got right, in test order; read by `tracking.answers`.
 
 
-class TrialResult(ShapeResult, ResultOnTest):
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrialResult(_Written):
     """Result of a trial that trains; accuracies in percent, times in seconds."""
 
+    shape: ShapeResult
     val_accuracy: float  #: After the last epoch, on the validation split: what search optimises.
     val_accuracy_best: float  #: Best epoch of recovery, on the validation split.
     val_accuracy_before: float  #: Of the network recovery starts from: cut and recalibrated.
     val_loss: float
+    test: ResultOnTest | None  #: None in trials of a search.
     masked_difference: float  #: Largest |masked - shrunk| logit, relative to the largest logit.
     epochs_select: float  #: Statistics included; a call that ended early counts its share.
     epochs_recover: float
@@ -71,9 +100,11 @@ class TrialResult(ShapeResult, ResultOnTest):
     artifacts: dict[str, str]  #: Name -> path under the artifact store.
 
 
-class ProxyResult(ShapeResult):
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProxyResult(_Written):
     """Result of a trial of kind ``proxy``: shrunk, re-calibrated and judged, never trained."""
 
+    shape: ShapeResult
     val_accuracy: float  #: On the first validation images: what search optimises.
     val_loss: float
     val_images: int
@@ -86,16 +117,24 @@ class ProxyResult(ShapeResult):
     notes: dict[str, float]  #: What the method recorded of its choice, by name.
 
 
-class LatencyResult(ShapeResult):
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LatencyResult(_Written):
     """Result of a trial of kind ``latency``: nothing is trained."""
 
+    shape: ShapeResult
     latency: list[LatencyRecord]  #: By batch size.
     shared_device: bool  #: True when something else may have run on the device meanwhile.
 
+    def to_json(self) -> dict[str, Any]:
+        """Return all of it, flat, as JSON-able data."""
+        return {**_Written.to_json(self), "latency": [asdict(record) for record in self.latency]}
 
-class PredictorResult(ShapeResult):
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PredictorResult(_Written):
     """Result of a trial of kind ``predictor``: networks are timed, and latency is learned."""
 
+    shape: ShapeResult
     predictor: str  #: Content hash, by which trials name it.
     predictor_key: dict[str, str]  #: What it holds for: network, device, batch, versions ...
     predictor_report: dict[str, Any]  #: A ``methods.structure.latency_predictor.PredictorReport``.

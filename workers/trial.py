@@ -117,7 +117,7 @@ def run_trial(spec: TrialSpec, node: Node, report: Report) -> dict[str, Any]:
 
     Returns:
         A :class:`TrialResult`, or a :class:`ProxyResult`, :class:`LatencyResult` or
-        :class:`PredictorResult` for the kind of that name; JSON-able.
+        :class:`PredictorResult` for the kind of that name, as it is stored.
 
     Raises:
         TrialSpecError: The specification lacks what its kind needs.
@@ -163,12 +163,12 @@ def _run(
         fit(network, node.weights(spec.weights))
     network.to(node.device)
     if spec.kind == "latency":
-        return dict(_time_forward(spec, node, network, data))
+        return _time_forward(spec, node, network, data).to_json()
     if spec.kind == "predictor":
-        return dict(_learn_latency(spec, node, network, data, report))
+        return _learn_latency(spec, node, network, data, report).to_json()
     if spec.kind == "proxy":
-        return dict(_judge(spec, node, network, data, report))
-    return dict(_train(spec, node, network, data, report, checkpoints))
+        return _judge(spec, node, network, data, report).to_json()
+    return _train(spec, node, network, data, report, checkpoints).to_json()
 
 
 def _check_spec(spec: TrialSpec) -> None:
@@ -236,12 +236,12 @@ def _train(
     weights, artifacts = _store(spec, node, network, plan)
     meter = session.meter
     return TrialResult(
-        **_shape_result(spec, node, network, data, base, plan),
+        shape=_shape_result(spec, node, network, data, base, plan),
         val_accuracy=after.accuracy,
         val_accuracy_best=session.best.get("recover", after.accuracy),
         val_accuracy_before=before.accuracy,
         val_loss=after.loss,
-        **test,
+        test=test,
         masked_difference=difference,
         epochs_select=session.epochs_spent("select", "statistics"),
         epochs_recover=session.epochs_spent("recover"),
@@ -273,7 +273,7 @@ def _judge(
     if not math.isfinite(found.loss):
         raise DivergedError("validation", 0, spec.recipe.learning_rate)
     return ProxyResult(
-        **_shape_result(spec, node, network, data, base, plan),
+        shape=_shape_result(spec, node, network, data, base, plan),
         val_accuracy=found.accuracy,
         val_loss=found.loss,
         val_images=found.images,
@@ -297,11 +297,11 @@ def _recover(session: TrainingSession, network: nn.Module) -> Evaluation | None:
     return session.latest
 
 
-def _test(session: TrainingSession, network: nn.Module) -> ResultOnTest:
+def _test(session: TrainingSession, network: nn.Module) -> ResultOnTest | None:
     """Read the test split, where the trial may."""
     spec = session.spec
     if not spec.reads_test:
-        return {}
+        return None
     found, correct = session.test(network)
     if not math.isfinite(found.loss):
         raise DivergedError("test", spec.recipe.epochs, spec.recipe.learning_rate)
@@ -416,7 +416,7 @@ def _time_forward(spec: TrialSpec, node: Node, network: nn.Module, data: DataSet
         dtype=spec.recipe.precision,
     )
     return LatencyResult(
-        **_shape_result(spec, node, pruned, data, base, plan),
+        shape=_shape_result(spec, node, pruned, data, base, plan),
         latency=records,
         shared_device=node.is_shared,
     )
@@ -435,7 +435,7 @@ def _learn_latency(
     )
     content, artifacts = store_predictor(node.artifacts, made, samples, latencies)
     return PredictorResult(
-        **_shape_result(spec, node, network, data, base, None),
+        shape=_shape_result(spec, node, network, data, base, None),
         predictor=content,
         predictor_key=key,
         predictor_report=asdict(made.report),

@@ -65,19 +65,19 @@ def simulate(spec: TrialSpec, report: Report, seconds: float = 0.0) -> dict[str,
     kept = _kept(spec)
     if spec.kind == "latency":
         time.sleep(seconds)
-        return dict(_latency_result(spec, kept))
+        return _latency_result(spec, kept).to_json()
     if spec.kind == "predictor":
         time.sleep(seconds)
-        return dict(_predictor_result(spec, kept))
+        return _predictor_result(spec, kept).to_json()
     accuracy = _accuracy(spec, kept)
     if spec.kind == "proxy":
         time.sleep(seconds / 10)
-        return dict(_proxy_result(spec, kept, accuracy / 2))
+        return _proxy_result(spec, kept, accuracy / 2).to_json()
     for step in range(REPORTS):
         time.sleep(seconds / REPORTS)
         so_far = accuracy * (step + 1) / REPORTS
         report(step, {"train_loss": 100.0 - so_far, "val_accuracy": so_far})
-    return dict(_trial_result(spec, kept, accuracy))
+    return _trial_result(spec, kept, accuracy).to_json()
 
 
 def note(event: str, spec: TrialSpec) -> None:
@@ -185,12 +185,12 @@ def _shape_result(spec: TrialSpec, kept: Mapping[str, int]) -> ShapeResult:
 
 def _trial_result(spec: TrialSpec, kept: Mapping[str, int], accuracy: float) -> TrialResult:
     return TrialResult(
-        **_shape_result(spec, kept),
+        shape=_shape_result(spec, kept),
         val_accuracy=accuracy,
         val_accuracy_best=accuracy,
         val_accuracy_before=accuracy / 2,
         val_loss=1 - accuracy / 100,
-        **_on_test(spec, accuracy),
+        test=_on_test(spec, accuracy),
         masked_difference=0.0,
         epochs_select=0.0,
         epochs_recover=float(spec.recipe.epochs),
@@ -206,9 +206,9 @@ def _trial_result(spec: TrialSpec, kept: Mapping[str, int], accuracy: float) -> 
     )
 
 
-def _on_test(spec: TrialSpec, accuracy: float) -> ResultOnTest:
+def _on_test(spec: TrialSpec, accuracy: float) -> ResultOnTest | None:
     if not spec.reads_test:
-        return {}
+        return None
     images = 10_000
     tested = round(accuracy - _chance("test", spec.seed), 2)
     correct = np.arange(images) < round(tested / 100 * images)
@@ -222,7 +222,7 @@ def _on_test(spec: TrialSpec, accuracy: float) -> ResultOnTest:
 
 def _proxy_result(spec: TrialSpec, kept: Mapping[str, int], accuracy: float) -> ProxyResult:
     return ProxyResult(
-        **_shape_result(spec, kept),
+        shape=_shape_result(spec, kept),
         val_accuracy=accuracy,
         val_loss=1 - accuracy / 100,
         val_images=spec.judge_images or 1,
@@ -240,7 +240,7 @@ def _predictor_result(spec: TrialSpec, kept: Mapping[str, int]) -> PredictorResu
     judged = {"samples": 10, "r2": 0.9, "spearman": 0.95, "error": 0.05}
     uniform = [{"share": 1.0, "measured_ms": 2.0, "predicted_ms": 2.1}]
     return PredictorResult(
-        **_shape_result(spec, kept),
+        shape=_shape_result(spec, kept),
         predictor=content_hash(["predictor", spec.uid]),
         predictor_key={"device": "Simulation", "batch": "32"},
         predictor_report={
@@ -262,14 +262,14 @@ def _latency_result(spec: TrialSpec, kept: Mapping[str, int]) -> LatencyResult:
     shape = _shape_result(spec, kept)
     record = LatencyRecord(
         batch_size=1,
-        median_ms=shape["macs"] / 1e6,
-        p90_ms=shape["macs"] / 0.9e6,
-        base_median_ms=shape["base_macs"] / 1e6,
-        base_p90_ms=shape["base_macs"] / 0.9e6,
-        speed_up=shape["base_macs"] / shape["macs"],
+        median_ms=shape.macs / 1e6,
+        p90_ms=shape.macs / 0.9e6,
+        base_median_ms=shape.base_macs / 1e6,
+        base_p90_ms=shape.base_macs / 0.9e6,
+        speed_up=shape.base_macs / shape.macs,
         repetitions=10,
         dtype="float32",
         device_name="Simulation",
         threads=1,
     )
-    return LatencyResult(**shape, latency=[record], shared_device=False)
+    return LatencyResult(shape=shape, latency=[record], shared_device=False)

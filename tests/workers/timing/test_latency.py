@@ -26,15 +26,15 @@ def test_each_batch_size_has_a_record_with_what_the_reader_needs() -> None:
     records = measure_latency(
         networks[0], networks[1], (3, 16, 16), CPU, batch_sizes=(1, 8), seconds=0.0
     )
-    assert [record["batch_size"] for record in records] == [1, 8]
+    assert [record.batch_size for record in records] == [1, 8]
     for record in records:
-        assert record["repetitions"] == REPETITIONS == 30
-        assert 0 < record["median_ms"] <= record["p90_ms"]
-        assert 0 < record["base_median_ms"] <= record["base_p90_ms"]
-        assert record["speed_up"] == record["base_median_ms"] / record["median_ms"]
-        assert record["dtype"] == "float32"
-        assert record["device_name"]
-        assert record["threads"] == torch.get_num_threads()
+        assert record.repetitions == REPETITIONS == 30
+        assert 0 < record.median_ms <= record.p90_ms
+        assert 0 < record.base_median_ms <= record.base_p90_ms
+        assert record.speed_up == record.base_median_ms / record.median_ms
+        assert record.dtype == "float32"
+        assert record.device_name
+        assert record.threads == torch.get_num_threads()
 
 
 def test_networks_take_turns_and_neither_always_goes_first() -> None:
@@ -57,7 +57,7 @@ def test_networks_take_turns_and_neither_always_goes_first() -> None:
 def test_a_much_smaller_network_is_faster() -> None:
     base, pruned = (nn.Sequential(nn.Conv2d(3, width, 3)) for width in (256, 4))
     (record,) = measure_latency(base, pruned, (3, 48, 48), CPU, batch_sizes=(4,), seconds=0.0)
-    assert record["speed_up"] > 1.0
+    assert record.speed_up > 1.0
 
 
 def test_networks_are_left_as_found_whatever_the_type() -> None:
@@ -65,6 +65,6 @@ def test_networks_are_left_as_found_whatever_the_type() -> None:
     (record,) = measure_latency(
         network, network, (3, 8, 8), CPU, batch_sizes=(2,), dtype="bfloat16", seconds=0.0
     )
-    assert record["dtype"] == "bfloat16"
+    assert record.dtype == "bfloat16"
     assert network.training
     assert all(p.dtype == torch.float32 for p in network.parameters())
