@@ -24,6 +24,7 @@ from orchestrator.specification.knobs import without_knobs
 from orchestrator.specification.spec import SweepSpec
 from orchestrator.specification.stored import spec_of
 from orchestrator.sweep import Sweep
+from tracking.durations import duration
 from tracking.errors import UnknownSweepError
 from tracking.ledger.ledger import Ledger
 from tracking.matrix import Cell
@@ -119,13 +120,6 @@ def _time(facts: Mapping[str, Any]) -> str:
         f"{estimate['seconds_per_epoch']:.3g} s per epoch (median) on "
         f"{', '.join(estimate['devices'])}."
     )
-
-
-def duration(seconds: float) -> str:
-    """Write a time as a person says it."""
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _images_made(spec: SweepSpec, ground: Ground) -> dict[str, int]:

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.commands.lookup import Found, command
+from tracking.durations import duration
 from tracking.ledger.ledger import Ledger
 from tracking.ledger.outbox import Outbox
 from tracking.places import Place
@@ -188,7 +189,7 @@ def _running(ledger: Ledger, entry: EntryRecord, trial: TrialRecord) -> dict[str
 
 def _running_line(trial: Mapping[str, Any]) -> str:
     seconds = (datetime.now(UTC) - datetime.fromisoformat(trial["started_at"])).total_seconds()
-    line = f"{_name(trial)} on {trial['node']} for {seconds:.0f} s"
+    line = f"{_name(trial)} on {trial['node']} for {duration(seconds)}"
     if trial["step"] is None:
         return line
     values = ", ".join(f"{key} {value:.4g}" for key, value in trial["values"].items())

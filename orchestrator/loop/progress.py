@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.loop.driver import Ended
+from tracking.durations import duration
 from tracking.places import Place
 from tracking.records import Loss, TrialState
 from tracking.results import Result
@@ -97,7 +98,7 @@ class Progress:
         parts.append(f"{rate:.1f} trials/min")
         if fresh and minutes and done < self._total:
             left = (self._total - done) / (fresh / minutes)
-            parts.append(f"about {_minutes(left)} left")
+            parts.append(f"about {duration(60 * left)} left")
         return ", ".join(parts)
 
     def _view(self) -> RenderableType:
@@ -116,9 +117,3 @@ class Progress:
 def _where(places: tuple[Place, ...]) -> str:
     place = places[0]
     return " ".join(part for part in (*place.words, f"#{place.index}") if part)
-
-
-def _minutes(minutes: float) -> str:
-    if minutes < 1:
-        return f"{max(1, round(minutes * 60))} s"
-    return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"

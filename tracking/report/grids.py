@@ -16,7 +16,6 @@ from tracking.comparison.comparison import (
 from tracking.report.wording import (
     NOTHING,
     amount,
-    duration,
     interval,
     milliseconds,
     p_value,
@@ -24,6 +23,7 @@ from tracking.report.wording import (
     points,
     share,
     spread,
+    time_spent,
 )
 
 Kind = Literal["lead", "arm", "control", "aside"]  #: ``aside``: shown, but not ranked.
@@ -71,17 +71,17 @@ def grids_of(table: Table) -> tuple[Grid, ...]:
         ("In theory", lambda row: _times(row.cost.base_macs / row.cost.macs if row.cost else None)),
         ("Measured", _speed_up),
     )
-    predictor: Sequence[Column] = (("Predictor", lambda row: duration(row.predictor_seconds)),)
+    predictor: Sequence[Column] = (("Predictor", lambda row: time_spent(row.predictor_seconds)),)
     effort: Sequence[Column] = (
         ("Cut only, %", lambda row: spread(row.val_accuracy_before)),
         ("After, %", lambda row: spread(row.val_accuracy)),
         ("Epochs", lambda row: NOTHING if row.epochs is None else f"{row.epochs:g}"),
-        ("One run", lambda row: duration(row.seconds)),
-        ("Statistics", lambda row: duration(row.statistics_seconds)),
+        ("One run", lambda row: time_spent(row.seconds)),
+        ("Statistics", lambda row: time_spent(row.statistics_seconds)),
         *(predictor if any(row.predictor_seconds for row in table.rows) else ()),
         ("Search trials", lambda row: str(row.search.trials) if row.search else NOTHING),
-        ("Search", lambda row: duration(row.search.seconds if row.search else None)),
-        ("Total", lambda row: duration(row.total_seconds)),
+        ("Search", lambda row: time_spent(row.search.seconds if row.search else None)),
+        ("Total", lambda row: time_spent(row.total_seconds)),
     )
     runs: Sequence[Column] = (
         ("Asked", lambda row: str(row.runs.asked)),
@@ -135,7 +135,7 @@ def front_grid(front: Front) -> Grid:
         columns=("Proposal", "MACs", "MACs less", "Params less", "Validation, %", "Test, %"),
         lines=tuple(lines),
         note=(
-            f"{front.search.trials} trials, {duration(front.search.seconds)} of device time, "
+            f"{front.search.trials} trials, {time_spent(front.search.seconds)} of device time, "
             f"{front.search.runs.failed} failed. Validation: one seed; test: fresh-seed runs."
         ),
     )
@@ -170,7 +170,7 @@ def predictor_grids(predictors: Sequence[Predictor]) -> tuple[Grid, ...]:
                 title=f"Latency predictor of {arms}",
                 columns=columns,
                 lines=tuple(lines),
-                note=f"{made.samples} networks timed in {duration(made.seconds)}; the dense "
+                note=f"{made.samples} networks timed in {time_spent(made.seconds)}; the dense "
                 f"network is predicted {share(made.full_width_error)} off, and its latency "
                 f"drifted by up to {share(made.drift)} meanwhile.{shared} Holds for: {key}. "
                 "Predictions guide training; reported latencies are measured.",

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from tracking.comparison.statistics import Summary
+from tracking.durations import duration
 
 NOTHING = "\N{EN DASH}"  #: Where there is no number.
 AXES = {"macs": "MACs", "params": "parameters"}
@@ -36,13 +37,9 @@ def amount(value: float | None) -> str:
     return f"{value:.0f}"
 
 
-def duration(seconds: float | None) -> str:
-    """Write a time in the unit that suits it: ``45 s``, ``12 min``, ``3.4 h``."""
-    if seconds is None:
-        return NOTHING
-    if seconds < 100:
-        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+def time_spent(seconds: float | None) -> str:
+    """Write a time, or that there is none."""
+    return NOTHING if seconds is None else duration(seconds)
 
 
 def milliseconds(value: float) -> str:

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from orchestrator.commands.forecast import duration
 from orchestrator.specification.loading import load_spec
 from tests.orchestrator.command_line import call, facts, write_spec
 from tests.tracking.hand_made import result
@@ -176,13 +175,6 @@ class TestDryRun:
     def test_what_is_printed_is_json(self, tmp_path: Path) -> None:
         result = call("run", write_spec(tmp_path), "--dry-run", "--json", "--store", tmp_path)
         assert json.loads(result.stdout)["sweep"] == "tiny"
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0.2, "1 s"), (89, "89 s"), (600, "10 min"), (7200, "2.0 h")]
-)
-def test_a_duration_is_written_as_it_is_said(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
 
 
 def test_images_are_counted_by_class_and_names_never_reach_the_terminal(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from tracking.comparison.comparison import Comparison
 from tracking.records import SweepState, TrialState
 from tracking.report.report import to_html, to_json, to_markdown, to_text
 from tracking.report.verdicts import Story, method_note, stories
-from tracking.report.wording import amount, duration, equals, listed, points, share
+from tracking.report.wording import amount, equals, listed, points, share, time_spent
 
 
 class Page(HTMLParser):
@@ -306,10 +306,10 @@ class TestVerdict:
         (points(-0.001), "0.00"),
         (points(-0.6), "\N{MINUS SIGN}0.60"),
         (points(0.6), "+0.60"),
-        (duration(4.26), "4.3 s"),
-        (duration(45), "45 s"),
-        (duration(720), "12 min"),
-        (duration(12_240), "3.4 h"),
+        (time_spent(4.26), "4.3 s"),
+        (time_spent(45), "45 s"),
+        (time_spent(720), "12 min"),
+        (time_spent(12_240), "3.4 h"),
         (equals(0.0004), "p < 0.001"),
         (equals(0.0123), "p = 0.012"),
         (equals(0.414), "p = 0.41"),
