@@ -2,9 +2,14 @@
 
 import hashlib
 import json
-from typing import Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, model_validator
+
+if TYPE_CHECKING:
+    from methods import CostTarget
+else:
+    CostTarget = Any  # reading a ledger does without torch
 
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 
@@ -98,24 +103,21 @@ class Recipe(Settings):
         return self
 
 
-class Target(Settings):
-    """The cost point a trial must meet."""
-
-    axis: Literal["macs", "params"] = "macs"
-    reduction: Annotated[float, Field(gt=0.0, lt=1.0)]  #: Share removed from the dense network.
-
-    @property
-    def label(self) -> str:
-        """Short name, as in ``macs-50%``."""
-        return f"{self.axis}-{self.reduction * 100:g}%"
-
-
 class LayerSettings(Settings):
     """Which layers may lose filters; the same for every method of a comparison."""
 
     policy: Literal["inside_blocks", "scatter", "coupled"] = "inside_blocks"
     protect: tuple[str, ...] = ()  #: Patterns of layer names that keep all filters.
     protect_stem: bool = True  #: The first convolution keeps all filters.
+
+
+def _cost_target(value: Any) -> Any:
+    """Read a stored target; the type is a method's, and methods need torch."""
+    if not isinstance(value, dict):
+        return value
+    from methods import CostTarget
+
+    return TypeAdapter(CostTarget).validate_python(value)
 
 
 class TrialSpec(Settings):
@@ -138,7 +140,7 @@ class TrialSpec(Settings):
     schedule: dict[str, Any] = {}
     schedule_revision: int = FIRST_REVISION
     unit: Unit = PRUNED_UNIT  #: What the method prunes.
-    target: Target | None = None
+    target: Annotated[CostTarget | None, BeforeValidator(_cost_target)] = None
     ratios: dict[str, float] = {}  #: Share of filters or stripes removed, by group, in [0, 1).
     plan: dict[str, Any] | None = None  #: Shape to build, kinds ``scratch`` and ``latency``.
     device: str | None = None  #: What a latency is measured on; part of its identity.

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import methods
-from methods import PruningPlan, Schedule, stated_ratio
+from methods import CostTarget, PruningPlan, Schedule, stated_ratio
 from methods.structure.latency_predictor import PredictorSettings
 from orchestrator.agenda.predictors import Predictors
 from orchestrator.agenda.study import Choice, Study
@@ -35,7 +35,7 @@ from tracking.places import (
 from tracking.records import EntryRecord, TrialRecord, TrialState
 from tracking.results import Result, given
 from tracking.winners import best_arm
-from workers.settings import RECALIBRATION_IMAGES, Recipe, Target, TrialSpec
+from workers.settings import RECALIBRATION_IMAGES, Recipe, TrialSpec
 
 _METHODS = {RANDOM: "random", UNIFORM_L1: "l1"}  # of the controls that prune
 
@@ -74,7 +74,9 @@ class Agenda:
         self._spec, self._ground, self._device = spec, ground, device
         self._weights = ground.weights_hash
         self._matrix = trial_matrix(spec)
-        targets = spec.cost_targets or [Target(reduction=share) for share in FRONT_CONTROLS]
+        targets = spec.cost_targets or [
+            CostTarget(axis="macs", reduction=share) for share in FRONT_CONTROLS
+        ]
         self._targets = {target_label(at.axis, at.reduction): at for at in targets}
         self._due: deque[Wanted] = deque()
         self._last: deque[Wanted] = deque()  # latency, once all else has ended
@@ -327,7 +329,7 @@ class Agenda:
             (self._last if last else self._due).append(Wanted(place=place, trial=trial))
 
     def _prune(
-        self, choice: Choice, target: Target | None, seed: int, predictor: str | None = None
+        self, choice: Choice, target: CostTarget | None, seed: int, predictor: str | None = None
     ) -> TrialSpec:
         way = {**self._way(choice.arm), "predictor": predictor}
         gradual = Schedule(**way["schedule"]).is_gradual

@@ -24,7 +24,7 @@ from tracking.places import FRONT, front_point, target_label
 from tracking.records import EntryRecord, TrialRecord, TrialState
 from tracking.results import Result, given
 from tracking.winners import best, front
-from workers.settings import Target, content_hash
+from workers.settings import content_hash
 
 UNIFORM = 0  #: Number of the proposal that stands for uniform ratios.
 
@@ -60,7 +60,7 @@ class Study:
     def __init__(
         self,
         arm: ArmSettings,
-        target: Target | None,
+        target: CostTarget | None,
         settings: SearchSettings,
         space: RatioSpace,
         layout: Layout,
@@ -119,8 +119,7 @@ class Study:
             return {}
         if self.target is None:
             return free_ratios(numbers, self._space)
-        goal = CostTarget(axis=self.target.axis, reduction=self.target.reduction)
-        found = project(numbers, self._space, self._layout.cost, goal, self._tolerance)
+        found = project(numbers, self._space, self._layout.cost, self.target, self._tolerance)
         return dict(found.ratios)
 
     def restore(self, past: Iterable[tuple[EntryRecord, TrialRecord]]) -> None:

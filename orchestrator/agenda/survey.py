@@ -31,7 +31,7 @@ from workers.errors import WorkerError
 from workers.models import build_model
 from workers.networks.checkpoints import fit, read_weights, weights_hash
 from workers.networks.shapes import layout_of
-from workers.settings import Target, Unit
+from workers.settings import Unit
 
 T = TypeVar("T")
 
@@ -43,13 +43,12 @@ class Terrain:
     layout: Layout
     space: RatioSpace
 
-    def projected(self, target: Target, tolerance: float) -> Projected:
+    def projected(self, target: CostTarget, tolerance: float) -> Projected:
         """Return the same ratio for every group, as near as whole filters allow, at ``target``."""
-        goal = CostTarget(axis=target.axis, reduction=target.reduction)
         same = dict.fromkeys(self.space.dimensions, 1.0)
-        return project(same, self.space, self.layout.cost, goal, tolerance)
+        return project(same, self.space, self.layout.cost, target, tolerance)
 
-    def uniform(self, target: Target, tolerance: float) -> dict[str, float]:
+    def uniform(self, target: CostTarget, tolerance: float) -> dict[str, float]:
         """Return the ratios of :meth:`projected`, by group."""
         return dict(self.projected(target, tolerance).ratios)
 

@@ -18,7 +18,7 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from methods import PruningPlan, masked_difference
+from methods import CostTarget, PruningPlan, masked_difference
 from orchestrator.agenda.predictors import predictor_settings
 from orchestrator.agenda.survey import Ground, Terrain
 from orchestrator.agenda.trial_matrix import trial_matrix
@@ -40,7 +40,6 @@ from tracking.results import Result, given
 from workers.data import describe
 from workers.models import build_model
 from workers.networks.checkpoints import fit
-from workers.settings import Target
 
 IMAGES_PER_CLASS = 8  #: Of the rehearsal, at least; and two batches.
 FEW_SAMPLES = 30  #: Networks the rehearsal times where a method learns latency.
@@ -110,7 +109,7 @@ def _survey(sweep: Sweep, found: list[Ground]) -> str:
 
 
 def _targets(spec: SweepSpec, ground: Ground) -> str:
-    def gap(target: Target, terrain: Terrain) -> str:
+    def gap(target: CostTarget, terrain: Terrain) -> str:
         projected = terrain.projected(target, spec.search.tolerance)
         label = target_label(target.axis, target.reduction)
         if not projected.within_tolerance:

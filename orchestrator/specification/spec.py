@@ -8,7 +8,7 @@ are set; paths become absolute.
 
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import (
     BeforeValidator,
@@ -30,6 +30,7 @@ from orchestrator.specification.settings import (
     checking_here,
     has_password,
 )
+from tracking.places import target_label
 from workers.settings import (
     Count,
     DataSettings,
@@ -39,9 +40,11 @@ from workers.settings import (
     Recipe,
     Settings,
     Share,
-    Target,
     content_hash,
 )
+
+if TYPE_CHECKING:
+    from methods import CostTarget
 
 
 def _one_is_a_list(value: Any) -> Any:
@@ -74,17 +77,25 @@ class TargetSettings(Settings):
 
     @model_validator(mode="after")
     def _some_and_different(self) -> Self:
-        if not self.points:
+        if not self.labels:
             raise ValueError("names no target; leave 'targets' out to search the whole front")
-        if len({point.label for point in self.points}) < len(self.points):
+        if len(set(self.labels)) < len(self.labels):
             raise ValueError("names the same target twice; take one out")
         return self
 
     @property
-    def points(self) -> tuple[Target, ...]:
+    def labels(self) -> tuple[str, ...]:
+        """The name of each target, MACs first."""
+        macs = [target_label("macs", share) for share in self.macs_reduction]
+        return (*macs, *(target_label("params", share) for share in self.params_reduction))
+
+    @property
+    def points(self) -> tuple["CostTarget", ...]:
         """One target per reduction, MACs first."""
-        macs = [Target(axis="macs", reduction=share) for share in self.macs_reduction]
-        params = [Target(axis="params", reduction=share) for share in self.params_reduction]
+        from methods import CostTarget
+
+        macs = [CostTarget(axis="macs", reduction=share) for share in self.macs_reduction]
+        params = [CostTarget(axis="params", reduction=share) for share in self.params_reduction]
         return (*macs, *params)
 
 
@@ -303,7 +314,7 @@ class SweepSpec(Settings):
             )
 
     @property
-    def cost_targets(self) -> tuple[Target, ...]:
+    def cost_targets(self) -> tuple["CostTarget", ...]:
         """The targets, MACs first; none: the front is searched."""
         return () if self.targets is None else self.targets.points
 

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 import torch
 
+from methods import CostTarget
 from tracking.artifacts import ArtifactStore
 from workers.data import describe
 from workers.node.node import Node, resolve_device
-from workers.settings import DataSettings, ModelSettings, Recipe, Target, TrialSpec
+from workers.settings import DataSettings, ModelSettings, Recipe, TrialSpec
 from workers.trial import run_trial
 
 DATA = DataSettings(train_images=200, test_images=60, validation_fraction=0.2)
@@ -83,9 +84,11 @@ def test_the_next_trial_reuses_the_table_and_comes_out_the_same(
 
 
 @pytest.mark.parametrize("method", ["provable", "provable_sampling"])
-@pytest.mark.parametrize("target", [Target(reduction=0.5), Target(axis="params", reduction=0.6)])
+@pytest.mark.parametrize(
+    "target", [CostTarget(axis="macs", reduction=0.5), CostTarget(axis="params", reduction=0.6)]
+)
 def test_a_trial_without_ratios_meets_its_target_by_the_methods_own(
-    bench: Bench, method: str, target: Target
+    bench: Bench, method: str, target: CostTarget
 ) -> None:
     result = bench.run(
         kind="prune", method=method, method_settings={"images": 40}, target=target, ratios={}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import methods
-from methods import count_cost
+from methods import CostTarget, count_cost
 from methods.structure.stripe_conv import StripeConv
 from tests.methods.helpers import logits
 from tracking.artifacts import ArtifactStore
@@ -24,7 +24,6 @@ from workers.settings import (
     LayerSettings,
     ModelSettings,
     Recipe,
-    Target,
     TrialSpec,
     Unit,
 )
@@ -34,7 +33,7 @@ from workers.trial import run_trial
 DATA = DataSettings(train_images=96, test_images=40, validation_fraction=0.25)
 RECIPE = Recipe(epochs=2, batch_size=24, learning_rate=0.02)
 HALF = {"ratios": {"conv2": 0.5, "conv3": 0.25, "conv4": 0.5}}
-BY_ITSELF = {"ratios": {}, "target": Target(reduction=0.5)}
+BY_ITSELF = {"ratios": {}, "target": CostTarget(axis="macs", reduction=0.5)}
 FEW: Mapping[str, dict[str, Any]] = {
     "functionality": {"am_steps": 2, "images": 24},
     "provable": {"images": 12},

@@ -402,8 +402,4 @@ class PruningSession(TrainingSession):
         self.layout = layout
         self.latency = latency
         self.schedule: PruningSchedule = Schedule.create(spec.schedule)
-        self.target: CostTarget | None = (
-            CostTarget(axis=spec.target.axis, reduction=spec.target.reduction)
-            if spec.target
-            else None
-        )
+        self.target: CostTarget | None = spec.target

@@ -15,6 +15,7 @@ from orchestrator.agenda.trial_matrix import trial_matrix
 from orchestrator.specification.spec import SweepSpec
 from search_spaces import RatioSpace, SpaceSettings
 from tracking.comparison.missing import missing_from
+from tracking.places import target_label
 from workers.data import describe
 from workers.settings import DataSettings
 
@@ -95,7 +96,7 @@ class TestSweep:
         for wanted in mine:
             target = wanted.trial.target
             assert target is not None
-            assert target.label == wanted.place.target
+            assert target_label(target.axis, target.reduction) == wanted.place.target
             assert wanted.trial.ratios == {}
         assert len({wanted.trial.uid for wanted in mine}) == 4
 

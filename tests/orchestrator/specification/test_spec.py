@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
+from methods import CostTarget
 from orchestrator.commands.exits import exit_code
 from orchestrator.errors import Problem, SpecChangeError, SpecError
 from orchestrator.specification.changes import differences, forbidden_changes
@@ -18,7 +19,6 @@ from orchestrator.specification.messages import record_in
 from orchestrator.specification.settings import CHECK, TrackingSettings
 from orchestrator.specification.spec import SweepSpec
 from tests.checkout import ROOT
-from workers.settings import Target
 
 PAGE = ROOT / "docs" / "specification.md"
 EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
@@ -49,9 +49,9 @@ class TestShorthands:
     def test_one_reduction_stands_for_a_list(self) -> None:
         spec = make(targets={"macs_reduction": 0.5, "params_reduction": [0.3, 0.6]})
         assert spec.cost_targets == (
-            Target(axis="macs", reduction=0.5),
-            Target(axis="params", reduction=0.3),
-            Target(axis="params", reduction=0.6),
+            CostTarget(axis="macs", reduction=0.5),
+            CostTarget(axis="params", reduction=0.3),
+            CostTarget(axis="params", reduction=0.6),
         )
 
     def test_without_targets_the_front_is_searched(self) -> None:
@@ -227,7 +227,7 @@ class TestLoading:
         names = [arm.name for arm in spec.arms]
         assert names == ["l2", "geometric_median-iterative", "taylor-iterative"]
         assert spec.arms[1].schedule == {"name": "iterative", "rounds": 2}
-        assert [target.label for target in spec.cost_targets] == ["macs-30%"]
+        assert [(target.axis, target.reduction) for target in spec.cost_targets] == [("macs", 0.3)]
         assert (spec.recipe.learning_rate, spec.recipe.epochs) == (0.001, 5)
 
     def test_an_override_creates_sections_that_are_left_out(self, quickstart: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from methods import Hooks, LayerPolicy, Step, find_layout
+from methods import CostTarget, Hooks, LayerPolicy, Step, find_layout
 from methods.base import Session
 from tracking.artifacts import ArtifactStore
 from workers.data import DataSet, load
@@ -16,7 +16,7 @@ from workers.errors import BudgetError, TestSplitReadError
 from workers.files import SharedFiles
 from workers.models import build_model
 from workers.networks.checkpoints import weights_hash
-from workers.settings import DataSettings, ModelSettings, Recipe, Target, TrialSpec
+from workers.settings import DataSettings, ModelSettings, Recipe, TrialSpec
 from workers.training.loop import DivergedError, learning_rate
 from workers.training.seeds import derive_seed, seed_everything
 from workers.training.session import PruningSession, TrainingSession
@@ -309,7 +309,9 @@ class TestStatistics:
     def test_the_second_trial_reuses_them_and_is_charged_alike(self, sessions: Sessions) -> None:
         calls: list[int] = []
         first = sessions.new(RECIPE, ratios={"a": 0.1})
-        second = sessions.new(RECIPE, ratios={"a": 0.7}, target=Target(reduction=0.5))
+        second = sessions.new(
+            RECIPE, ratios={"a": 0.7}, target=CostTarget(axis="macs", reduction=0.5)
+        )
         with first.meter.act("select"):
             computed = self.learn(first, calls)
         with second.meter.act("select"):
@@ -385,7 +387,7 @@ def test_a_pruning_session_is_what_methods_ask_for(sessions: Sessions) -> None:
     net = network()
     layout = find_layout(net, (1, 8, 8), LayerPolicy())
     spec = sessions.spec(
-        RECIPE, target=Target(axis="params", reduction=0.4), schedule={"name": "iterative"}
+        RECIPE, target=CostTarget(axis="params", reduction=0.4), schedule={"name": "iterative"}
     )
     session: Session = PruningSession(
         spec, sessions.data, CPU, sessions.files, lambda *_: None, layout
