@@ -11,6 +11,7 @@ import pytest
 
 import prunesweep
 from tests.checkout import ROOT
+from tests.import_graph import PAGE, box_graph, folder_graph, imports_of, modules, picture
 
 #: What each package may import of the others.
 MAY_IMPORT = {
@@ -21,30 +22,52 @@ MAY_IMPORT = {
     "orchestrator": {"methods", "tracking", "search_spaces", "workers"},
 }
 
+#: What each folder may import of the other folders of its room.
+MAY_IMPORT_INSIDE = {
+    "orchestrator": {
+        "commands": {"cluster", "loop", "agenda", "specification"},
+        "cluster": {"loop", "agenda", "specification"},
+        "loop": {"agenda", "specification"},
+        "agenda": {"specification"},
+        "specification": set[str](),
+    },
+    "tracking": {
+        "report": {"comparison"},
+        "comparison": set[str](),
+        "mlflow_mirror": {"ledger"},
+        "ledger": set[str](),
+    },
+    "methods": {
+        "structure": set[str](),
+        "criteria": {"structure"},
+        "scop": {"structure", "criteria"},
+        "provable": {"structure", "criteria"},
+        "functionality": {"structure", "criteria"},
+        "weight_gates": {"structure", "criteria"},
+        "stripe_wise": {"structure", "criteria"},
+        "testing": {"structure"},
+    },
+    "workers": {
+        "data": set[str](),
+        "models": set[str](),
+        "networks": set[str](),
+        "node": {"data", "networks"},
+        "training": {"data", "networks", "node"},
+        "timing": {"training", "node"},
+    },
+}
+
 #: Outside systems and the only places that know them.
 HOMES = {
     "optuna": {"search_spaces"},
-    "mlflow": {"tracking"},
-    "sqlalchemy": {"tracking"},
-    "alembic": {"tracking"},
-    "ray": {"workers", "orchestrator"},
-    "torch_pruning": {"methods"},
+    "mlflow": {"tracking.mlflow_mirror"},
+    "sqlalchemy": {"tracking.ledger", "tracking.mlflow_mirror", "tracking.database_url"},
+    "alembic": {"tracking.ledger"},
+    "ray": {"workers.node", "orchestrator.cluster"},
+    "torch_pruning": {"methods.structure"},
 }
 
-
-def imports_of(file: Path) -> set[str]:
-    found = set()
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{file}: relative import"
-            found.add(node.module or "")
-    return found
-
-
-def modules(package: str) -> list[Path]:
-    return sorted((ROOT / package).rglob("*.py"))
+MOST_MODULES = 16  #: Of a folder, `__init__` included.
 
 
 @pytest.mark.parametrize("package", MAY_IMPORT)
@@ -76,15 +99,35 @@ def test_each_outside_system_has_one_home(system: str) -> None:
     for package in MAY_IMPORT:
         for file in modules(package):
             tops = {name.partition(".")[0] for name in imports_of(file)}
-            assert system not in tops or package in HOMES[system], file
+            name = ".".join(file.relative_to(ROOT).with_suffix("").parts)
+            is_home = any(f"{name}.".startswith(f"{home}.") for home in HOMES[system])
+            assert system not in tops or is_home, file
 
 
-def test_the_root_module_imports_no_package_before_it_is_asked() -> None:
-    tree = ast.parse((ROOT / "prunesweep.py").read_text(encoding="utf-8"))
-    at_once = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
-    names = {getattr(node, "module", None) or node.names[0].name for node in at_once}
-    assert {name.partition(".")[0] for name in names} <= sys.stdlib_module_names
-    assert set(prunesweep.PACKAGES) == MAY_IMPORT.keys()
+@pytest.mark.parametrize("room", MAY_IMPORT_INSIDE)
+def test_folders_of_a_room_import_one_way(room: str) -> None:
+    for box, uses in folder_graph().items():
+        if box.startswith(f"{room}."):
+            inside = {use.partition(".")[2] for use in uses if "." in use}
+            assert inside <= MAY_IMPORT_INSIDE[room][box.partition(".")[2]], box
+
+
+def test_no_imports_go_in_a_circle() -> None:
+    graph = {box: uses & box_graph().keys() for box, uses in box_graph().items()}
+    assert graph.keys() >= {"orchestrator.sweep", "workers.trial", "methods.base"}
+    while ends := [box for box, uses in graph.items() if not uses]:
+        graph = {box: uses - {*ends} for box, uses in graph.items() if box not in ends}
+    assert graph == {}
+
+
+def test_no_folder_is_a_heap() -> None:
+    folders = {file.parent for package in MAY_IMPORT for file in modules(package)}
+    heaps = {str(f): n for f in folders if (n := len(list(f.glob("*.py")))) > MOST_MODULES}
+    assert heaps == {}
+
+
+def test_the_picture_of_the_house_is_drawn_from_the_code() -> None:
+    assert picture() in PAGE.read_text(encoding="utf-8"), "python -m tests.import_graph draws it"
 
 
 def test_workers_take_nothing_of_tracking_but_files_and_how_results_are_read() -> None:

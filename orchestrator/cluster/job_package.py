@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Final
 
 from orchestrator.cluster.shipping import network_code, own_code
-from orchestrator.commands.lookup import LEDGER
 from orchestrator.errors import Problem, SpecError
 from orchestrator.specification.loading import SpecFile
-from orchestrator.specification.settings import ELSEWHERE, variables_in
+from orchestrator.specification.settings import ELSEWHERE, LEDGER, variables_in
 from orchestrator.specification.spec import SweepSpec
 from tracking.mlflow_mirror.server import sqlite_file
 
@@ -34,7 +33,7 @@ _REACHED_BY: Final = {
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Parcel:
+class JobPackage:
     """What a job is made of."""
 
     sweep: str
@@ -51,7 +50,7 @@ def pack(
     *,
     with_code: bool = False,
     shared_paths: bool = False,
-) -> Parcel:
+) -> JobPackage:
     """Put into ``folder`` what a sweep needs to run as a job.
 
     Args:
@@ -79,7 +78,7 @@ def pack(
         own_code(folder)
     program = ["python", "-m", "orchestrator"] if with_code else ["prunesweep"]
     there = ["--address", "auto", "--wait", str(LEASE_WAIT_S)]
-    return Parcel(
+    return JobPackage(
         sweep=spec.name,
         entrypoint=shlex.join([*program, "run", spec_file.name, *sent, *there]),
         files=tuple(sorted(path.name for path in folder.iterdir())),

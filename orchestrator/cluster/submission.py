@@ -18,7 +18,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from orchestrator.cluster.connection import REACH_S, ClusterTokenError
-from orchestrator.cluster.job_package import Parcel, pack
+from orchestrator.cluster.job_package import JobPackage, pack
 from orchestrator.errors import InputError
 
 DASHBOARD: Final = "http://127.0.0.1:8265"  #: Where a job goes unless told otherwise.
@@ -68,11 +68,11 @@ class Submitted:
 
     job: str
     address: str
-    parcel: Parcel
+    package: JobPackage
 
     def to_json(self) -> dict[str, Any]:
         """Return the job as JSON-able data."""
-        return {"job": self.job, "address": self.address, **asdict(self.parcel)}
+        return {"job": self.job, "address": self.address, **asdict(self.package)}
 
 
 def submit(
@@ -102,23 +102,23 @@ def submit(
     address = address or os.environ.get(ADDRESS) or DASHBOARD
     with tempfile.TemporaryDirectory(prefix="prunesweep-") as temporary:
         folder = Path(temporary)
-        parcel = pack(spec_file, overrides, folder, with_code=with_code, shared_paths=shared_paths)
+        package = pack(spec_file, overrides, folder, with_code=with_code, shared_paths=shared_paths)
         client = _client(address)
 
         def send() -> str:
             for job in client.list_jobs():
-                is_same = (job.metadata or {}).get(_KEY) == parcel.sweep
+                is_same = (job.metadata or {}).get(_KEY) == package.sweep
                 if is_same and job.status not in _OVER:
-                    raise AlreadySubmittedError(parcel.sweep, str(job.submission_id), address)
+                    raise AlreadySubmittedError(package.sweep, str(job.submission_id), address)
             return client.submit_job(
-                entrypoint=parcel.entrypoint,
-                submission_id=_job_id(parcel.sweep),
+                entrypoint=package.entrypoint,
+                submission_id=_job_id(package.sweep),
                 runtime_env={"working_dir": str(folder)},
-                metadata={_KEY: parcel.sweep},
+                metadata={_KEY: package.sweep},
             )
 
         job = _asking(address, send)
-    return Submitted(job=job, address=address, parcel=parcel)
+    return Submitted(job=job, address=address, package=package)
 
 
 def follow(submitted: Submitted, write: Callable[[str], None]) -> int:
@@ -149,17 +149,17 @@ def follow(submitted: Submitted, write: Callable[[str], None]) -> int:
 
 def view(submitted: Submitted) -> RenderableType:
     """Show the job and how to go on from here."""
-    parcel, job = submitted.parcel, submitted.job
+    package, job = submitted.package, submitted.job
     ray = f"--address {submitted.address} {job}"
     lines = [
-        f"The sweep {parcel.sweep} is job {job}; this machine may go.",
+        f"The sweep {package.sweep} is job {job}; this machine may go.",
         f"Its output: ray job logs --follow {ray}",
-        f"Its stand:  {parcel.status}",
+        f"Its stand:  {package.status}",
         f"To stop it: ray job stop {ray}",
         "To go on after that, or with a job that failed: submit it again.",
     ]
-    if parcel.needs:
-        lines.append(f"It reads from the cluster's environment: {', '.join(parcel.needs)}")
+    if package.needs:
+        lines.append(f"It reads from the cluster's environment: {', '.join(package.needs)}")
     return Group(*(Text(line, no_wrap=True, overflow="ignore") for line in lines))
 
 

@@ -17,8 +17,6 @@ from rich.console import Console
 
 from orchestrator.commands.exits import FAILED, INTERRUPTED, ErrorsAsMessages
 from orchestrator.commands.lookup import (
-    LEDGER,
-    STORE,
     NoMlflowError,
     RecordsAt,
     TrialChoiceError,
@@ -27,6 +25,7 @@ from orchestrator.commands.lookup import (
     open_existing,
     require_variables,
 )
+from orchestrator.specification.settings import LEDGER, STORE
 
 if TYPE_CHECKING:
     from orchestrator.sweep import Sweep

@@ -10,15 +10,13 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from orchestrator.errors import InputError, Problem, SpecError
-from orchestrator.specification.settings import CHECK, TrackingSettings
+from orchestrator.specification.settings import CHECK, LEDGER, STORE, TrackingSettings
 from orchestrator.specification.stored import mistakes
 from tracking.errors import MissingLedgerError, redact
 from tracking.ledger.ledger import Ledger
 from tracking.mlflow_mirror.server import sqlite_file
 from tracking.records import SweepRecord, TrialRecord
 from tracking.winners import best_trial
-
-STORE, LEDGER = "PRUNESWEEP_STORE", "PRUNESWEEP_LEDGER"  #: Environment variables.
 
 _OPTIONS: Final = {"tracking.store": "--store", "tracking.ledger": "--ledger"}
 

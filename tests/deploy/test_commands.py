@@ -90,9 +90,9 @@ def test_calls_were_found_in_every_file() -> None:
 
 
 def test_the_sweep_can_be_sent_as_it_is(tmp_path: Path) -> None:
-    parcel = pack(DEPLOY / "sweep.yaml", (), tmp_path)
-    assert parcel.needs == ("MLFLOW_TRACKING_URI", "PRUNESWEEP_LEDGER")
-    assert parcel.files == ("sweep.yaml",)
+    package = pack(DEPLOY / "sweep.yaml", (), tmp_path)
+    assert package.needs == ("MLFLOW_TRACKING_URI", "PRUNESWEEP_LEDGER")
+    assert package.files == ("sweep.yaml",)
 
 
 def test_every_node_has_the_variables_the_sweep_needs(tmp_path: Path) -> None:

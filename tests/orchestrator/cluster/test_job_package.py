@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.cluster import job_package as parcel
-from orchestrator.cluster.job_package import Parcel, pack
+from orchestrator.cluster import job_package as package
+from orchestrator.cluster.job_package import JobPackage, pack
 from orchestrator.cluster.shipping import MODULES, network_code
 from orchestrator.errors import SpecError
 from prunesweep import PACKAGES
@@ -23,7 +23,7 @@ SERVICES = {
 PHOTOS = {"name": "image_folder", "path": "/photos"}
 
 
-def packed(tmp_path: Path, *overrides: str, **settings: Any) -> tuple[Parcel, Path]:
+def packed(tmp_path: Path, *overrides: str, **settings: Any) -> tuple[JobPackage, Path]:
     changes = settings.pop("spec", {})
     spec = write_spec(tmp_path, **{"tracking": SERVICES, **changes})
     folder = tmp_path / "folder"
@@ -129,7 +129,7 @@ def test_a_checkpoint_that_is_not_there_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_large_checkpoint_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parcel, "MAX_CHECKPOINT", 2**20)
+    monkeypatch.setattr(package, "MAX_CHECKPOINT", 2**20)
     (tmp_path / "dense.pt").write_bytes(bytes(3 * 2**20))
     message = refusal(tmp_path, f"checkpoint={tmp_path}/dense.pt")
     assert "checkpoint: has 3 MiB, and at most 1 travel with a job" in message
