@@ -83,10 +83,15 @@ class WeightsMismatchError(CheckpointError):
     """Weights do not belong to the network they are loaded into."""
 
     def __init__(
-        self, missing: Sequence[str], unexpected: Sequence[str], mismatched: Sequence[str]
+        self,
+        missing: Sequence[str],
+        unexpected: Sequence[str],
+        mismatched: Sequence[str],
+        inexact: Sequence[str] = (),
     ) -> None:
-        super().__init__(tuple(missing), tuple(unexpected), tuple(mismatched))
+        super().__init__(tuple(missing), tuple(unexpected), tuple(mismatched), tuple(inexact))
         self.missing, self.unexpected, self.mismatched = missing, unexpected, mismatched
+        self.inexact = inexact
 
     def __str__(self) -> str:
         parts = [
@@ -95,6 +100,7 @@ class WeightsMismatchError(CheckpointError):
                 ("missing", self.missing),
                 ("unexpected", self.unexpected),
                 ("of another shape", self.mismatched),
+                ("not finite, or not exact in the network's precision", self.inexact),
             )
             if keys
         ]

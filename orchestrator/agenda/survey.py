@@ -29,7 +29,7 @@ from search_spaces import (
 from workers.data import DataInfo, describe
 from workers.errors import WorkerError
 from workers.models import build_model
-from workers.networks.checkpoints import fit, read_weights, weights_hash
+from workers.networks.checkpoints import adopt, read_weights, weights_hash
 from workers.networks.shapes import layout_of
 from workers.settings import Unit
 
@@ -91,7 +91,7 @@ def survey(spec: SweepSpec) -> Ground:
     weights = None
     if spec.checkpoint is not None:
         read = _at("checkpoint", partial(read_weights, spec.checkpoint))
-        _at("checkpoint", partial(fit, network, read))
+        _at("checkpoint", partial(adopt, network, read))
         weights = {name: value.clone() for name, value in network.state_dict().items()}
     shape = data.input_shape
     filters = _terrain(spec, _at("layers", partial(layout_of, network, shape, spec.layers)))

@@ -2,30 +2,47 @@
 
 import hashlib
 import pickle
+import re
+import stat
 import tempfile
-import zipfile
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import fsspec
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from workers.errors import UnreadableCheckpointError, WeightsMismatchError
 
-_NESTS = ("state_dict", "model_state_dict", "model", "net", "weights")
+_NESTS = (
+    *("state_dict", "model_state_dict", "model", "net", "weights", "network", "params"),
+    *("ema", "model_ema", "ema_state_dict", "state_dict_ema", "params_ema"),
+)
 _WRAPPERS = ("module.", "_orig_mod.")  #: Left by DataParallel and by torch.compile.
 _COUNTER = "num_batches_tracked"  #: Of batch norms; does not change what a network computes.
+#: What averaging and FLOP counters leave among the weights, one number each.
+_FOREIGN_COUNTERS = frozenset({"n_averaged", "total_ops", "total_params"})
+_DEEPEST = 4  #: Nests inside each other; a checkpoint may contain itself.
+_ZIP, _PICKLE = b"PK\x03\x04", b"\x80"  #: What torch.save wrote begins with, now and long ago.
+_IN_PLACE_OF_A_FILE = (
+    (re.compile(rb"version https://git-lfs"), "the pointer that Git LFS keeps in place of a file"),
+    (
+        re.compile(rb"\s*<(!doctype|html|\?xml)", re.IGNORECASE),
+        "a web page, as of a failed download",
+    ),
+)
 
 
 def read_weights(path: Path | str) -> dict[str, Tensor]:
     """Read the weights in a checkpoint, onto the CPU.
 
     Takes safetensors, and what ``torch.save`` wrote of tensors and plain containers: the weights
-    alone, or below ``state_dict``, ``model`` and the like. Prefixes of wrappers are dropped.
+    alone, or below ``state_dict``, ``model``, ``ema`` and the like. Prefixes of wrappers are
+    dropped.
 
     Args:
         path: A file, or an fsspec URL, whose credentials come from the environment.
@@ -34,33 +51,76 @@ def read_weights(path: Path | str) -> dict[str, Tensor]:
         UnreadableCheckpointError: The file is missing or damaged, holds no weights, or reading it
             would run code.
     """
+    if str(path).startswith("file://"):
+        path = unquote(urlsplit(str(path)).path)
     if "://" in str(path):
         return _fetch_weights(str(path))
     path = Path(path)
+    content = _decoded(path)
     try:
+        weights = _unwrapped(_find_weights(content))
+    except Exception as error:  # containers of the file's own making
+        raise _unreadable(path, error) from error
+    if not weights:
+        raise UnreadableCheckpointError(
+            path, f"holds no weights; they must be at the top or below one of {', '.join(_NESTS)}."
+        )
+    for name, tensor in weights.items():
+        if problem := _no_plain_numbers(tensor):
+            raise UnreadableCheckpointError(
+                path, f"holds {name!r}, {problem}; save plain tensors with real values."
+            )
+    return weights
+
+
+def _decoded(path: Path) -> Any:
+    """Return what a file holds, without running code; anything a decoder raises is a message."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise UnreadableCheckpointError(path, "is no file; name a file.")
         with path.open("rb") as file:
-            start = file.read(9)
-        if start[8:] == b"{":  # the length of a JSON header, then the header
-            content: Any = safetensors.torch.load_file(path)
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            start = file.read(256)
+    except (OSError, ValueError) as error:
+        if isinstance(error, UnreadableCheckpointError):
+            raise
+        raise _unreadable(path, error) from error
+    for pattern, what in _IN_PLACE_OF_A_FILE:
+        if pattern.match(start):
+            raise UnreadableCheckpointError(path, f"is {what}; bring the file itself here.")
+    try:
+        if start[8:9] == b"{":  # the length of a JSON header, then the header
+            return safetensors.torch.load_file(path)
+        if not start.startswith((_ZIP, _PICKLE)):
+            raise UnreadableCheckpointError(
+                path, "is no checkpoint; give a safetensors file or what torch.save wrote."
+            )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what matters of it is checked by the caller
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except UnreadableCheckpointError:
+        raise
     except pickle.UnpicklingError as error:
+        if "Unsupported" not in str(error):
+            raise _unreadable(path, error) from error
         raise UnreadableCheckpointError(
             path,
             "is refused: it holds more than tensors and plain containers, and reading it would "
             "run code. Save the weights alone: torch.save(model.state_dict(), path), or as "
             f"safetensors. ({str(error).splitlines()[0]})",
         ) from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except Exception as error:  # damaged files make a decoder raise anything
         raise _unreadable(path, error) from error
-    except SafetensorError as error:
-        raise _unreadable(path, error) from error
-    weights = _find_weights(content)
-    if not weights:
-        raise UnreadableCheckpointError(
-            path, f"holds no weights; they must be at the top or below one of {', '.join(_NESTS)}."
-        )
-    return _unwrapped(weights)
+
+
+def _no_plain_numbers(tensor: Tensor) -> str | None:
+    """Say why a tensor cannot be taken as it is; None where it can."""
+    if tensor.is_meta:
+        return "a tensor without values (on the meta device)"
+    if tensor.layout != torch.strided:
+        return "a sparse tensor"
+    if tensor.is_quantized:
+        return "a quantised tensor"
+    return "complex numbers" if tensor.is_complex() else None
 
 
 def _fetch_weights(url: str) -> dict[str, Tensor]:
@@ -98,6 +158,57 @@ def fit(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     model.load_state_dict(dict(weights), strict=False)
 
 
+def adopt(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Load the weights of a checkpoint from elsewhere, exactly or not at all.
+
+    Counters that averaging and FLOP counting leave are dropped, and a first part that all names
+    share, on one side only, is looked through.
+
+    Raises:
+        WeightsMismatchError: As for :func:`fit`, or a value is not finite, or more precise than
+            the network can hold; the model is then unchanged.
+    """
+    own = model.state_dict()
+    weights = _named_as(own, weights)
+    alike = [k for k in own if k in weights and weights[k].shape == own[k].shape]
+    if inexact := [k for k in alike if not _is_held(weights[k], own[k])]:
+        raise WeightsMismatchError([], [], [], inexact)
+    fit(model, weights)
+
+
+def _is_held(value: Tensor, own: Tensor) -> bool:
+    """Say whether ``own`` can hold ``value`` exactly, and it is finite where ``own`` is."""
+    held = value.to(own.dtype)
+    if not torch.equal(held.to(value.dtype), value):  # also where there is NaN
+        return False
+    if not held.is_floating_point():
+        return True
+    return bool((held.isfinite() | (held == own.to(held.device))).all())
+
+
+def _named_as(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Return the weights without foreign counters, and under the network's own names if need be."""
+    kept = {k: v for k, v in weights.items() if k in own or not _is_foreign_counter(k, v)}
+    needed = {name for name in own if not name.endswith(_COUNTER)}
+    inner = kept
+    while (part := _shared_part(inner)) is not None and not needed <= inner.keys():
+        inner = {name.removeprefix(part): value for name, value in inner.items()}
+    part = _shared_part(own)
+    outer = {f"{part}{name}": value for name, value in kept.items()} if part else kept
+    return next((names for names in (kept, inner, outer) if needed <= names.keys()), kept)
+
+
+def _shared_part(weights: Mapping[str, Tensor]) -> str | None:
+    """Return the first part that all names share, with its dot; None where there is none."""
+    parts = {name.partition(".")[0] for name in weights}
+    part = f"{parts.pop()}." if len(parts) == 1 else None
+    return part if part and all(name.startswith(part) for name in weights) else None
+
+
+def _is_foreign_counter(name: str, value: Tensor) -> bool:
+    return name.rpartition(".")[2] in _FOREIGN_COUNTERS and value.numel() == 1
+
+
 def weights_hash(weights: Mapping[str, Tensor]) -> str:
     """Name weights by their content: 32 hexadecimal digits of SHA-256.
 
@@ -126,18 +237,19 @@ def _plain(tensor: Tensor) -> Tensor:
     return tensor.detach().cpu().contiguous()
 
 
-def _find_weights(content: Any) -> dict[str, Tensor]:
-    if not isinstance(content, Mapping):
+def _find_weights(content: Any, depth: int = 0) -> dict[str, Tensor]:
+    if not isinstance(content, Mapping) or depth > _DEEPEST:
         return {}
     for nest in _NESTS:
-        if found := _find_weights(content.get(nest)):
+        if found := _find_weights(content.get(nest), depth + 1):
             return found
     return {k: v for k, v in content.items() if isinstance(k, str) and isinstance(v, Tensor)}
 
 
 def _unwrapped(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     for wrapper in _WRAPPERS:
-        if all(name.startswith(wrapper) for name in weights):
+        names = [k for k, v in weights.items() if not _is_foreign_counter(k, v)]
+        if names and all(name.startswith(wrapper) for name in names):
             return _unwrapped({k.removeprefix(wrapper): v for k, v in weights.items()})
     return weights
 

@@ -1,3 +1,4 @@
+import os
 import pickle
 import re
 from pathlib import Path
@@ -20,6 +21,7 @@ from workers.data import load
 from workers.errors import CheckpointError, UnreadableCheckpointError, WeightsMismatchError
 from workers.models import build_model
 from workers.networks.checkpoints import (
+    adopt,
     fit,
     from_safetensors,
     read_weights,
@@ -118,7 +120,7 @@ def test_weights_are_fetched_from_a_url() -> None:
     [
         ("memory://checkpoints/gone.pt", "cannot be fetched (FileNotFoundError"),
         ("nowhere://checkpoints/some.pt", "cannot be fetched (ValueError: Protocol not known"),
-        ("memory://checkpoints/damaged.pt", "is refused"),
+        ("memory://checkpoints/damaged.pt", "is no checkpoint"),
     ],
 )
 def test_a_url_that_gives_no_weights_is_named(url: str, problem: str) -> None:
@@ -229,3 +231,107 @@ def test_the_published_resnet20_sees_the_jpeg_copy_as_measured(tmp_path: Path) -
         for images, labels in data.eval_batches(data.take_test(), 250):
             correct += int((model.eval()(images).argmax(dim=1) == labels).sum())
     assert 780 <= correct <= 840  # 81.0 % on all 10,000; a standard deviation is 12 images
+
+
+def saved(tmp_path: Path, content: Any) -> Path:
+    torch.save(content, tmp_path / "some.pth")
+    return tmp_path / "some.pth"
+
+
+class TestFromElsewhere:
+    """Checkpoints as people have them: taken exactly, or told for what they are."""
+
+    def taken(self, path: Path) -> dict[str, Tensor]:
+        model = network()
+        adopt(model, read_weights(path))
+        return dict(model.state_dict())
+
+    @pytest.mark.parametrize(
+        "wrap",
+        [
+            lambda w: {"ema": w, "epoch": 3},
+            lambda w: {"state_dict": {f"model.{k}": v for k, v in w.items()}},
+            lambda w: {f"net.backbone.{k}": v for k, v in w.items()},
+            lambda w: w | {"total_ops": torch.zeros(1, dtype=torch.float64)},
+            lambda w: w | {f"1.{k}": torch.zeros(1) for k in ("total_ops", "total_params")},
+            lambda w: {f"module.{k}": v for k, v in w.items()} | {"n_averaged": torch.tensor(5)},
+            lambda w: {"model": {"ema": {f"module.{k}": v for k, v in w.items()}}},
+            lambda w: {k: v.double() for k, v in w.items()},
+        ],
+    )
+    def test_weights_are_found_under_what_wrappers_leave(self, tmp_path: Path, wrap: Any) -> None:
+        weights = dict(network().state_dict())
+        assert same(self.taken(saved(tmp_path, wrap(weights))), weights)
+
+    def test_what_a_wrapped_network_lacks_in_names_is_added(self) -> None:
+        model = nn.Sequential()
+        model.add_module("inner", network())
+        weights = dict(network().state_dict())
+        adopt(model, weights)
+        assert same({k.removeprefix("inner."): v for k, v in model.state_dict().items()}, weights)
+
+    def test_a_networks_own_counter_of_such_a_name_is_kept(self) -> None:
+        model = network()
+        model.register_buffer("n_averaged", torch.tensor(7))
+        weights = {k: v.clone() for k, v in model.state_dict().items()}
+        weights["n_averaged"] += 1
+        adopt(model, weights)
+        assert model.state_dict()["n_averaged"] == 8
+
+    @pytest.mark.parametrize(
+        ("content", "says"),
+        [
+            (b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 9\n", "Git LFS"),
+            (b"\n<!DOCTYPE html><html><body>Quota exceeded</body></html>", "a web page"),
+            (b"<HTML>", "a web page"),
+            (Path("/etc/passwd").read_bytes(), "is no checkpoint"),
+            (b"hello" * 100, "is no checkpoint"),
+            (b"\x80\x02", "cannot be read"),
+            (b"\x80" * 300, "cannot be read"),
+            (b"PK\x03\x04" + bytes(300), "cannot be read"),
+            (b"\xff" * 8 + b'{"a": 1}', "cannot be read"),
+        ],
+    )
+    def test_what_is_no_checkpoint_is_told_for_what_it_is(
+        self, tmp_path: Path, content: bytes, says: str
+    ) -> None:
+        (tmp_path / "some.pth").write_bytes(content)
+        with pytest.raises(UnreadableCheckpointError, match=says) as caught:
+            read_weights(tmp_path / "some.pth")
+        assert "run code" not in str(caught.value)
+
+    @pytest.mark.parametrize("path", ["/dev/zero", "file:///dev/zero", "/proc/self/mem", "."])
+    def test_what_is_no_file_is_refused_at_once(self, path: str) -> None:
+        with pytest.raises(UnreadableCheckpointError, match=r"is no file|cannot be read"):
+            read_weights(path)
+
+    def test_a_pipe_is_not_waited_for(self, tmp_path: Path) -> None:
+        os.mkfifo(tmp_path / "some.pth")
+        with pytest.raises(UnreadableCheckpointError, match="is no file"):
+            read_weights(tmp_path / "some.pth")
+
+    def test_a_checkpoint_that_contains_itself_ends(self, tmp_path: Path) -> None:
+        content: dict[str, Any] = {"epoch": 3}
+        content["model"] = content["state_dict"] = content
+        with pytest.raises(UnreadableCheckpointError, match="holds no weights"):
+            read_weights(saved(tmp_path, content))
+
+    @pytest.mark.parametrize(
+        ("tensor", "says"),
+        [
+            (torch.ones(4, 1, 3, 3, device="meta"), "without values"),
+            (torch.ones(4, 1, 3, 3).to_sparse(), "a sparse tensor"),
+            (torch.ones(4, 1, 3, 3, dtype=torch.complex64), "complex numbers"),
+            (torch.full((4, 1, 3, 3), 0.1, dtype=torch.float64), "1 not finite, or not exact"),
+            (torch.full((4, 1, 3, 3), torch.nan), "1 not finite"),
+            (torch.full((4, 1, 3, 3), -torch.inf), "1 not finite"),
+            (torch.ones(1).expand(4, 10**6, 10**6), "1 of another shape"),
+        ],
+    )
+    def test_values_are_taken_exactly_or_not_at_all(
+        self, tmp_path: Path, tensor: Tensor, says: str
+    ) -> None:
+        weights = {**network().state_dict(), "0.weight": tensor}
+        path = saved(tmp_path, weights)
+        with pytest.raises(CheckpointError, match=says):
+            self.taken(path)
