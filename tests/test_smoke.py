@@ -32,9 +32,12 @@ def net(num_classes, in_channels):
 """
 
 
-def test_a_sweep_runs_and_is_compared_and_shown_by_mlflow(tmp_path: Path) -> None:
+def test_a_sweep_runs_and_is_compared_and_shown_by_mlflow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from mlflow import MlflowClient
 
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")  # a sweep without an address starts its own
     (tmp_path / "mine.py").write_text(NETWORK)
     for name in ("tracking", "workers"):  # which Ray puts before ours on the path of workers
         (tmp_path / name).mkdir()

@@ -109,6 +109,7 @@ def _start_here(resources: ResourceSettings) -> None:
     cpus = max(os.cpu_count() or 1, round(resources.workers * resources.cpus_per_worker))
     try:
         ray.init(
+            address="local",  # else it joins what RAY_ADDRESS names, or another on this machine
             num_cpus=cpus,
             include_dashboard=False,
             log_to_driver=False,

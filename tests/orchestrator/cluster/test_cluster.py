@@ -181,6 +181,15 @@ def test_a_job_has_its_code_and_is_continued_by_the_next(
     assert laptop.imported_from() == {"working_dir_files", "here"}  # prunesweep of the nodes
 
 
+def test_a_job_is_followed_to_its_end(laptop: Laptop, cluster: RayCluster, ledger: str) -> None:
+    where = ("--address", cluster.dashboard, "--shared-paths", "--follow")
+    code, out, err = laptop.call("submit", "name=followed", *where, "--code")
+    assert code == 0, out + err
+    assert "followed (completed)" in out
+    assert {attempt.outcome for attempt in attempts(ledger, "followed")} == {"completed"}
+    assert laptop.imported_from() == {"working_dir_files"}
+
+
 def test_the_health_checks_of_the_manifests_need_no_token(cluster: RayCluster) -> None:
     head, worker = "/api/gcs_healthz", "/api/local_raylet_healthz"
     manifest = (ROOT / "deploy" / "kuberay" / "raycluster.yaml").read_text()
