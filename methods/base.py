@@ -2,7 +2,7 @@
 
 import importlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from importlib.metadata import entry_points
 from typing import Any, ClassVar, Protocol, TypeVar
 
@@ -37,6 +37,12 @@ class Session(Trainer, Protocol):
 
     def batches(self, images: int, batch_size: int = 128) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield training images as they are, ``[N, C, H, W]``, with labels, on the device."""
+
+    def reach(self, epochs: int) -> float:
+        """Return how far a gradient of 1 at every step moves a parameter in ``epochs`` from here.
+
+        That is about the sum of their learning rates, divided by 1 - momentum where there is one.
+        """
 
     def charge(self, images: int) -> None:
         """Count images that a method made itself and passed forward and back."""
@@ -91,6 +97,8 @@ class PruningMethod:
     #: Of what its settings mean; raised when the same settings come to choose other filters or are
     #: charged otherwise, so that results of before are not taken for results of now.
     revision: ClassVar[int] = 1
+    #: Settings younger than trials that are kept: at their default they are no part of an identity.
+    added: ClassVar[tuple[str, ...]] = ()
 
     @property
     def sets_cost(self) -> bool:
@@ -311,6 +319,15 @@ def create(name: str, settings: Mapping[str, Any] | None = None) -> PruningMetho
     """
     entry = _entry(name)
     return build(entry.method, name, {**entry.preset, **(settings or {})})
+
+
+def identity_settings(method: PruningMethod) -> dict[str, Any]:
+    """Return the settings of a method that tell its trials apart; they rebuild it."""
+    return {
+        field.name: value
+        for field, value in zip(fields(method), asdict(method).values(), strict=True)
+        if field.name not in method.added or value != field.default
+    }
 
 
 def _entry(name: str) -> _Entry:

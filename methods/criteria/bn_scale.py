@@ -4,6 +4,7 @@ Source: Liu et al., "Learning Efficient Convolutional Networks through Network S
 2017, arXiv:1708.06519, sec. 3.
 """
 
+import logging
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from methods.base import Filters, PruningMethod, Session, register
 from methods.criteria.allocation import across_layers
+from methods.criteria.pull import Pull
 from methods.errors import MethodError
 from methods.hooks import Step
 from methods.state import NO_STATE
@@ -20,8 +22,10 @@ from methods.structure.cost import CostTarget
 from methods.structure.layout import Layout
 from methods.structure.plan import PruningPlan, Ratios
 
+log = logging.getLogger(__name__)
 
-@register(aliases={"network_slimming": {"sparsity": 1e-4}})
+
+@register(aliases={"network_slimming": {"pull": 0.5}})
 @dataclass(frozen=True, kw_only=True)
 class BatchNormScale(PruningMethod):
     """Score each filter by the size of the batch-norm scale behind it.
@@ -35,13 +39,17 @@ class BatchNormScale(PruningMethod):
     name: ClassVar[str] = "bn_scale"
     source: ClassVar[str] = "Liu et al., ICCV 2017, arXiv:1708.06519"
     allocates: ClassVar[bool] = True
-    sparsity: Annotated[float, Field(ge=0.0)] = 0.0  #: Weight of the sum of scales in the loss.
+    added: ClassVar[tuple[str, ...]] = ("pull",)
+    #: Weight of the sum of scales in the loss; above 0 it takes the place of ``pull``.
+    sparsity: Annotated[float, Field(ge=0.0)] = 0.0
+    #: How far the penalty pulls a scale while it trains, in mean scales; it sets the weight.
+    pull: Annotated[float, Field(ge=0.0)] = 0.0
     sparse_share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5  #: Epochs trained sparsely.
 
     @property
     def trains(self) -> bool:
         """Sparse training comes before the choice."""
-        return self.sparsity > 0.0
+        return self.sparsity > 0.0 or self.pull > 0.0
 
     def check(self, network: nn.Module, layout: Layout) -> None:
         """Refuse a network in which a prunable convolution has no batch norm with a scale.
@@ -68,16 +76,29 @@ class BatchNormScale(PruningMethod):
             MethodError: A prunable convolution has no batch norm with a scale behind it.
         """
         scales = _scales(network, session.layout)
-        epochs = round(self.sparse_share * session.epochs_left) if self.sparsity else 0
-        if epochs:
-
-            def add_subgradient(_step: Step) -> None:
-                for scale in scales:
-                    if scale.grad is not None:
-                        scale.grad.add_(torch.sign(scale.detach()), alpha=self.sparsity)
-
-            session.train(network, epochs, after_backward=add_subgradient, state=NO_STATE)
+        if self.sparsity or self.pull:
+            self._train_sparsely(network, scales, session)
         return super().select(network, ratios, session)
+
+    def _train_sparsely(
+        self, network: nn.Module, scales: list[nn.Parameter], session: Session
+    ) -> None:
+        epochs = round(self.sparse_share * session.epochs_left)
+        if not epochs:
+            log.warning("%s has no epoch to train sparsely: scales stay as they are.", self.name)
+            return
+        if self.sparsity:
+            pull = Pull.of_coefficient(self.sparsity, scales, session, epochs)
+        else:
+            pull = Pull.of_total(self.pull, scales, session, epochs)
+        pull.record(self.name, session)
+
+        def add_subgradient(_step: Step) -> None:
+            for scale in scales:
+                if scale.grad is not None:
+                    scale.grad.add_(torch.sign(scale.detach()), alpha=pull.coefficient)
+
+        session.train(network, epochs, after_backward=add_subgradient, state=NO_STATE)
 
 
 def _scales(network: nn.Module, layout: Layout) -> list[nn.Parameter]:

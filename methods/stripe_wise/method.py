@@ -12,6 +12,7 @@ from pydantic import Field
 from torch import nn
 
 from methods.base import PruningMethod, Session, register
+from methods.criteria.pull import Pull
 from methods.errors import MethodError
 from methods.hooks import Step
 from methods.state import State
@@ -53,7 +54,11 @@ class StripeWise(PruningMethod):
     mode: Literal["target", "native"] = "target"  #: What decides how much goes: cost, or delta.
     share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5  #: Of the trial's epochs; 0: no training.
     fixed: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.25  #: Last share of these; ``target`` only.
-    alpha: Annotated[float, Field(ge=0.0)] = 1e-5  #: Weight of the L1 penalty.
+    added: ClassVar[tuple[str, ...]] = ("pull",)
+    #: Weight of the L1 penalty; null: as large as ``pull`` asks for.
+    alpha: Annotated[float, Field(ge=0.0)] | None = None
+    #: How far the penalty pulls a factor, which begins at 1; as the published settings do.
+    pull: Annotated[float, Field(ge=0.0)] = 0.66
     delta: Annotated[float, Field(gt=0.0)] = 0.01  #: Threshold on the factors; ``native`` only.
     #: Weight decay of the factors; null: the recipe's. It shrinks them more than alpha does.
     weight_decay: Annotated[float, Field(ge=0.0)] | None = None
@@ -83,12 +88,11 @@ class StripeWise(PruningMethod):
             )
         layout = session.layout
         order = RemovalOrder(layout, ratios, session.target)
-        skeletons = Skeletons(
-            network, layout.groups, alpha=self.alpha, weight_decay=self.weight_decay
-        )
+        skeletons = Skeletons(network, layout.groups, weight_decay=self.weight_decay)
         try:
             decide = _Decision(self, skeletons, order)
             if epochs := self._epochs(session.epochs_left):
+                skeletons.alpha = self._alpha(skeletons, session, epochs)
                 session.train(
                     network,
                     epochs,
@@ -105,6 +109,16 @@ class StripeWise(PruningMethod):
         session.note("stripes removed", stripes)
         session.note("filters without stripes", filters)
         return PruningPlan(policy=layout.policy.kind, widths=layout.widths, kept=kept)
+
+    def _alpha(self, skeletons: Skeletons, session: Session, epochs: int) -> float:
+        """Return the weight of the penalty, and record how far it pulls."""
+        factors = skeletons.factors.values()
+        if self.alpha is None:
+            pull = Pull.of_total(self.pull, factors, session, epochs)
+        else:
+            pull = Pull.of_coefficient(self.alpha, factors, session, epochs)
+        pull.record(self.name, session)
+        return pull.coefficient
 
     def _epochs(self, budget: int) -> int:
         if self.share == 0.0:

@@ -18,7 +18,6 @@ class Skeletons:
     Args:
         network: Whoever has it trains it with the hooks :meth:`penalise` and :meth:`hold`.
         groups: Stripes of its convolutions, or filters of its 1x1 convolutions.
-        alpha: Weight of the L1 penalty on the factors.
         weight_decay: Of the factors; None: as of all parameters.
     """
 
@@ -27,10 +26,10 @@ class Skeletons:
         network: nn.Module,
         groups: Sequence[Group],
         *,
-        alpha: float,
         weight_decay: float | None = None,
     ) -> None:
-        self._alpha, self._weight_decay = alpha, weight_decay
+        self.alpha = 0.0  #: Weight of the L1 penalty on the factors.
+        self._weight_decay = weight_decay
         self._layers = [_Layer(network, group) for group in groups]
         self._prepared: optim.Optimizer | None = None
 
@@ -56,7 +55,7 @@ class Skeletons:
             self._decay_apart(step.optimizer)
         for layer in self._layers:
             if layer.factors.grad is not None:
-                layer.factors.grad.add_(layer.factors.sign(), alpha=self._alpha)
+                layer.factors.grad.add_(layer.factors.sign(), alpha=self.alpha)
 
     def _decay_apart(self, optimizer: optim.Optimizer) -> None:
         """Give the factors the weight decay that is theirs."""

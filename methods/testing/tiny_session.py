@@ -15,6 +15,8 @@ from methods.structure.latency_predictor import LatencyPredictor
 from methods.structure.layout import Layout
 
 BATCH_SIZE = 16
+RATE = 0.05
+MOMENTUM = 0.9
 
 
 class TinySession(Trainer):
@@ -81,8 +83,8 @@ class TinySession(Trainer):
             raise MethodError(f"{epochs} epochs were asked for and {self.epochs_left} are left.")
         optimizer = optim.SGD(
             [p for p in network.parameters() if p.requires_grad],
-            lr=0.05,
-            momentum=0.9,
+            lr=RATE,
+            momentum=MOMENTUM,
             weight_decay=5e-4,
         )
         for epoch in range(epochs):
@@ -114,6 +116,11 @@ class TinySession(Trainer):
                     return
             if hooks.after_epoch:
                 hooks.after_epoch(network, optimizer, epoch)
+
+    def reach(self, epochs: int) -> float:
+        """Return how far a gradient of 1 at every step moves a parameter in ``epochs``."""
+        steps = epochs * -(-len(self.images) // BATCH_SIZE)
+        return RATE * sum(1.0 - MOMENTUM ** (i + 1) for i in range(steps)) / (1.0 - MOMENTUM)
 
     def charge(self, images: int) -> None:
         """Count the images in ``images_charged``."""

@@ -351,7 +351,7 @@ class Agenda:
             schedule = Schedule.create(arm.schedule)
             self._ways[key] = {
                 "method": method.name,
-                "method_settings": asdict(method),
+                "method_settings": methods.identity_settings(method),
                 "method_revision": method.revision,
                 "schedule": asdict(schedule),
                 "schedule_revision": schedule.revision,

@@ -28,7 +28,7 @@ SPATIAL = {"conv2", "conv3", "conv4"}
 NATIVE = {
     "method": "stripe_wise",
     "name": "native",
-    "settings": {"mode": "native", "delta": {"low": 0.99, "high": 1.0}},
+    "settings": {"mode": "native", "alpha": 1e-5, "delta": {"low": 0.99, "high": 1.0}},
     "allocation": "method",
 }
 

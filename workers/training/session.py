@@ -27,6 +27,7 @@ from workers.training.loop import (
     Training,
     autocast,
     channels_last,
+    learning_rate,
     make_optimizer,
     train_epoch,
 )
@@ -128,6 +129,20 @@ class TrainingSession(Trainer):
             self.meter.charge(images=min(left, len(labels)))
             yield batch[:left], labels[:left]
             left -= len(labels)
+
+    def reach(self, epochs: float) -> float:
+        """Return how far a gradient of 1 at every step moves a parameter in ``epochs`` from here.
+
+        With AdamW that holds for a gradient of any size, since it divides by that.
+        """
+        recipe, first = self.spec.recipe, self._steps
+        momentum = recipe.momentum if recipe.optimizer == "sgd" else 0.0
+        reached = remembered = 0.0
+        for step in range(first, first + round(epochs * self.steps_per_epoch)):
+            remembered = momentum * remembered + 1.0
+            moved = 1.0 + momentum * remembered if recipe.nesterov else remembered
+            reached += moved * learning_rate(recipe, (step + 0.5) / self.steps_per_epoch)
+        return reached
 
     def charge(self, images: int) -> None:
         """Charge images that a method made itself and passed forward and back, like training's."""

@@ -4,7 +4,15 @@ import pytest
 import torch
 from torch import nn
 
-from methods import LayerPolicy, MethodError, create, find_layout, shrink
+from methods import (
+    LayerPolicy,
+    MethodError,
+    PruningMethod,
+    create,
+    find_layout,
+    identity_settings,
+    shrink,
+)
 from methods.criteria.bn_scale import BatchNormScale
 from methods.testing import CLASSES, EXAMPLES, INPUT_SHAPE, PruningMethodContract, TinySession
 from tests.methods.helpers import filters, logits, norm_of, same_ratio
@@ -109,5 +117,52 @@ class TestSparse(PruningMethodContract):
         assert session.epochs_trained == 0
         assert all(torch.equal(before[n], v) for n, v in network.state_dict().items())
 
-    def test_its_alias_is_the_paper_s_method(self) -> None:
-        assert create("network_slimming") == BatchNormScale(sparsity=1e-4)
+    def test_its_alias_pulls_on_any_budget(self) -> None:
+        slimming = create("network_slimming")
+        assert slimming == BatchNormScale(pull=0.5)
+        assert slimming.trains
+        notes = [self.notes(slimming, epochs) for epochs in (4, 16)]
+        assert [found["penalty_pull"] for found in notes] == [0.5, 0.5]
+        few, many = (found["penalty_coefficient"] for found in notes)
+        assert few / many == pytest.approx(self.reach(8) / self.reach(2))
+
+    def test_a_coefficient_goes_before_the_pull(self) -> None:
+        method = create("network_slimming", {"sparsity": 1e-2})
+        notes = self.notes(method, 4)
+        layout = EXAMPLES["plain"].layout()
+        network = EXAMPLES["plain"].network()
+        mean = torch.cat([norm_of(network, g).weight.abs() for g in layout.groups]).mean()
+        assert notes["penalty_coefficient"] == 1e-2
+        reach = self.reach(2)  # half of the epochs
+        assert notes["penalty_pull"] == pytest.approx(1e-2 * reach / float(mean.detach()))
+
+    @pytest.mark.parametrize(("sparsity", "warned"), [(1e-5, True), (1e-1, False)])
+    def test_a_penalty_that_cannot_matter_is_warned_of(
+        self, sparsity: float, warned: bool, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        self.notes(BatchNormScale(sparsity=sparsity), 2)
+        assert ("nothing is learned from it" in caplog.text) == warned
+
+    def test_no_epoch_for_it_is_warned_of(self, caplog: pytest.LogCaptureFixture) -> None:
+        assert self.notes(BatchNormScale(pull=0.5, sparse_share=0.1), 2) == {}
+        assert "no epoch to train sparsely" in caplog.text
+
+    def test_younger_settings_leave_older_identities_alone(self) -> None:
+        assert identity_settings(BatchNormScale()) == {"sparsity": 0.0, "sparse_share": 0.5}
+        pulled = BatchNormScale(pull=0.5)
+        assert identity_settings(pulled)["pull"] == 0.5
+        assert create("bn_scale", identity_settings(pulled)) == pulled
+
+    def reach(self, epochs: int) -> float:
+        """Let a gradient of 1 move a parameter, in steps of the session's kind."""
+        moved = velocity = 0.0
+        for _ in range(4 * epochs):
+            velocity = 0.9 * velocity + 1.0
+            moved += 0.05 * velocity
+        return moved
+
+    def notes(self, method: PruningMethod, epochs: int) -> dict[str, float]:
+        layout = EXAMPLES["plain"].layout()
+        session = TinySession(layout, classes=CLASSES, epochs=epochs)
+        method.select(EXAMPLES["plain"].network(), same_ratio(layout, 0.5), session)
+        return session.notes

@@ -3,6 +3,7 @@ import pickle
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -241,6 +242,25 @@ class TestTraining:
             sessions.new(recipe, seed=seed).train(net, 2)
             hashes.append(weights_hash(net.state_dict()))
         assert hashes[0] == hashes[1] != hashes[2]
+
+
+@pytest.mark.parametrize("changes", [{}, {"nesterov": True}, {"optimizer": "adamw"}])
+def test_reach_is_how_far_a_constant_gradient_moves_a_parameter(
+    sessions: Sessions, changes: dict[str, Any]
+) -> None:
+    plain = {"epochs": 20, "batch_size": 32, "learning_rate": 0.01, "weight_decay": 0.0}
+    recipe = Recipe.model_validate({**plain, **changes})
+    session, trained = sessions.new(recipe), network()
+    session.train(trained, 2)
+    bias = next(p for name, p in trained.named_parameters() if name.endswith("bias"))
+    before, expected = bias.detach().clone(), session.reach(10)
+    session.train(trained, 10, after_backward=lambda _: ones(bias))
+    moved = before - bias.detach()
+    torch.testing.assert_close(moved, torch.full_like(moved, expected), rtol=1e-3, atol=0.0)
+
+
+def ones(parameter: nn.Parameter) -> None:
+    parameter.grad = torch.ones_like(parameter)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
