@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from methods.structure.narrowing import uncompiled
 from methods.structure.stripe_conv import StripeConv
 
 Axis = Literal["macs", "params"]
@@ -60,17 +61,18 @@ def output_positions(network: nn.Module, input_shape: tuple[int, int, int]) -> d
     positions: dict[str, int] = {}
 
     def record(name: str, output: Tensor) -> None:
-        channels = output.shape[1] if output.dim() == 4 else output.shape[-1]
+        last = isinstance(network.get_submodule(name), nn.Linear)
+        channels = output.shape[-1 if last else 1]
         positions[name] = positions.get(name, 0) + output.numel() // channels
 
     handles = [
         module.register_forward_hook(lambda _m, _i, out, name=name: record(name, out))
         for name, module in network.named_modules()
-        if isinstance(module, nn.Conv2d | nn.Linear | StripeConv)
+        if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Linear | StripeConv)
     ]
     try:
         with evaluation_mode(network), torch.no_grad():
-            network(input_like(network, input_shape))
+            uncompiled(network)(input_like(network, input_shape))
     finally:
         for handle in handles:
             handle.remove()

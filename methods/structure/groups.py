@@ -1,7 +1,7 @@
 """What a network's layout is made of: groups of layers that lose the same filters, and a policy."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -87,6 +87,8 @@ class Layout:
     cost: CostModel
     policy: LayerPolicy
     input_shape: Shape
+    left_whole: Mapping[str, str] = field(default_factory=dict)
+    #: Why a convolution keeps all its filters, by its name.
 
     @property
     def widths(self) -> dict[str, int]:

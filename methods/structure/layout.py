@@ -4,7 +4,7 @@ Groups come from torch-pruning's dependency graph. The layer policy decides whic
 pruned: the same for every method of a comparison.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -14,15 +14,15 @@ from torch import nn
 
 from methods.errors import LayoutError, nearest
 from methods.structure.cost import evaluation_mode, input_like, output_positions
+from methods.structure.coupling import Coupling, TooCoupledError, coupled_channels
 from methods.structure.groups import Group, LayerPolicy, Layout, Member, Shape
+from methods.structure.narrowing import PER_CHANNEL, is_depthwise
 from methods.structure.predicted_cost import cost_model
+from methods.structure.proof import Proof, prove
 from methods.structure.scatter import branch_ends, sole_norm, sole_readers
 from methods.structure.stripes import by_stripe, can_lose_stripes
 
 __all__ = ["Group", "LayerPolicy", "Layout", "Member", "Shape", "find_layout", "trace"]
-
-#: Layers that may lose one channel and leave the rest as they were.
-PER_CHANNEL = (nn.Conv2d, nn.Linear, nn.BatchNorm2d, nn.PReLU)
 
 
 def trace(network: nn.Module, input_shape: Shape) -> tp.DependencyGraph:
@@ -31,6 +31,11 @@ def trace(network: nn.Module, input_shape: Shape) -> tp.DependencyGraph:
     Raises:
         LayoutError: The network does not run on an image of this shape, or cannot be traced.
     """
+    if isinstance(network, torch.jit.ScriptModule):
+        raise LayoutError(
+            f"{type(network).__name__} is compiled by TorchScript, whose layers cannot be "
+            "narrowed. Give the network before it is scripted."
+        )
     wanted_grad = [p.requires_grad for p in network.parameters()]
     network.requires_grad_(True)  # the tracer follows autograd
     try:
@@ -38,7 +43,7 @@ def trace(network: nn.Module, input_shape: Shape) -> tp.DependencyGraph:
             return tp.DependencyGraph().build_dependency(
                 network, example_inputs=input_like(network, input_shape), verbose=False
             )
-    except (RuntimeError, LookupError, ArithmeticError, ValueError, TypeError) as error:
+    except Exception as error:  # a user's network raises anything
         raise LayoutError(
             f"{type(network).__name__} cannot be traced on an image of shape {input_shape}: {error}"
         ) from error
@@ -50,11 +55,13 @@ def trace(network: nn.Module, input_shape: Shape) -> tp.DependencyGraph:
 def find_layout(network: nn.Module, input_shape: Shape, policy: LayerPolicy) -> Layout:
     """Find the groups of ``network`` that ``policy`` lets shrink, in the order they run.
 
+    Each is tried before it is believed: a group that cannot be cut keeps all its filters, and
+    ``left_whole`` of the layout says why.
+
     Raises:
         LayoutError: The network does not run on such images, nothing may be pruned, a protected
-            pattern matches no layer, under ``coupled`` the residual streams do not carry their
-            channels one to one, under ``scatter`` there is no residual block, or under ``stripes``
-            no spatial convolution may be pruned.
+            pattern matches no layer, under ``scatter`` there is no residual block, or under
+            ``stripes`` no spatial convolution may be pruned.
     """
     graph = trace(network, input_shape)
     positions = output_positions(network, input_shape)
@@ -62,27 +69,85 @@ def find_layout(network: nn.Module, input_shape: Shape, policy: LayerPolicy) -> 
     protected = _protected(convolutions, policy)
     order = {name: i for i, name in enumerate(positions)}
     names = {module: name for name, module in network.named_modules()}
-    found = list(_groups(network, graph, convolutions, names, policy))
+    left: dict[str, str] = {}
+    found = list(_groups(network, graph, convolutions, names, policy, left))
     if policy.kind == "scatter":
         found += _scattered(network, graph, convolutions, names, found)
-    groups = [
-        group
-        for group in found
-        if not protected.intersection(group.producers) and not _reads_grouped(network, group)
-    ]
+    groups = list(_allowed(network, found, protected, left))
+    groups, unsound = prove(_proof(network, positions, input_shape, policy), groups)
+    left |= unsound
     if policy.kind == "stripes":
         groups = list(_striped(network, graph, convolutions, names, protected, groups))
     if not groups:
-        raise LayoutError(
-            f"Under the layer policy {policy.kind!r} no layer of {type(network).__name__} may be "
-            "pruned. Protect fewer layers or choose another policy."
-        )
+        raise LayoutError(_nothing_left(network, policy, left))
     groups.sort(key=lambda group: order[group.name])
+    chosen = {group.name for group in groups}
     return Layout(
         groups=tuple(groups),
         cost=cost_model(network, positions, groups),
         policy=policy,
         input_shape=input_shape,
+        left_whole={name: why for name, why in left.items() if name not in chosen},
+    )
+
+
+def _proof(
+    network: nn.Module, positions: Mapping[str, int], input_shape: Shape, policy: LayerPolicy
+) -> Proof:
+    def layout_of(groups: Sequence[Group]) -> Layout:
+        return Layout(
+            groups=tuple(groups),
+            cost=cost_model(network, positions, list(groups)),
+            policy=policy,
+            input_shape=input_shape,
+        )
+
+    return Proof(network, layout_of)
+
+
+def _allowed(
+    network: nn.Module, found: list[Group], protected: set[str], left: dict[str, str]
+) -> Iterator[Group]:
+    """Yield the groups that may and can be cut, each channel in one of them only."""
+    taken: set[tuple[str, int, bool]] = set()
+    tied = _tied(network)
+    for group in found:
+        layers = {m.layer for m in (*group.outputs, *group.inputs)}
+        channels = {
+            (member.layer, channel, emitted)
+            for members, emitted in ((group.outputs, True), (group.inputs, False))
+            for member in members
+            for each in member.channels
+            for channel in each
+        }
+        if protected.intersection(group.producers):
+            left[group.name] = "protected"
+        elif _reads_grouped(network, group):
+            left[group.name] = "a grouped convolution reads or holds its channels"
+        elif layers & tied:
+            left[group.name] = f"{sorted(layers & tied)[0]!r} shares its weight with another layer"
+        elif taken & channels:
+            left[group.name] = "some of its channels belong to another group"
+        else:
+            taken |= channels
+            yield group
+
+
+def _tied(network: nn.Module) -> set[str]:
+    """Return the layers that hold a parameter which another layer holds too."""
+    owners: dict[int, list[str]] = {}
+    for name, layer in network.named_modules():
+        for parameter in layer.parameters(recurse=False):
+            owners.setdefault(id(parameter), []).append(name)
+    return {name for names in owners.values() if len(names) > 1 for name in names}
+
+
+def _nothing_left(network: nn.Module, policy: LayerPolicy, left: Mapping[str, str]) -> str:
+    why = "; ".join(f"{name}: {reason}" for name, reason in list(left.items())[:4])
+    more = f" ({why}{'; ...' if len(left) > 4 else ''})" if left else ""
+    return (
+        f"Under the layer policy {policy.kind!r} no layer of {type(network).__name__} may be "
+        f"pruned{more}. Protect fewer layers or choose another policy."
     )
 
 
@@ -105,28 +170,41 @@ def _groups(
     convolutions: list[str],
     names: Mapping[nn.Module, str],
     policy: LayerPolicy,
+    left: dict[str, str],
 ) -> Iterator[Group]:
     seen: set[str] = set()
     for name in convolutions:
-        conv = network.get_submodule(name)
-        assert isinstance(conv, nn.Conv2d)
+        conv = _conv(network, name)
         if name in seen or is_depthwise(conv):
             continue
-        group = _read_group(graph, name, conv, names, convolutions)
+        if conv not in graph.module2node:
+            left[name] = "no gradient reaches it, so what reads it cannot be followed"
+            continue
+        try:
+            coupling = coupled_channels(graph, conv, conv.out_channels, names, PER_CHANNEL)
+        except TooCoupledError as error:
+            left[name] = str(error)
+            continue
+        group = _read_group(graph, name, conv, names, convolutions, coupling)
         seen.update(group.producers)
-        if group.fused or not group.inputs:
-            continue  # no filter of its own to remove, or the network's output
-        if policy.kind != "coupled" and len(group.producers) > 1:
-            continue  # a residual stream
-        problem = _not_one_to_one(network, group)
+        problem = _problem(network, group, coupling, policy)
         if problem is None:
             yield group
-        elif policy.kind == "coupled":
-            raise LayoutError(
-                f"The group of {name!r} cannot be pruned as a whole: {problem}. This is so for "
-                "residual streams with zero-padded shortcuts; use projection shortcuts, or the "
-                "layer policy 'scatter' or 'inside_blocks'."
-            )
+        else:
+            left[name] = problem
+
+
+def _problem(
+    network: nn.Module, group: Group, coupling: Coupling, policy: LayerPolicy
+) -> str | None:
+    """Say why ``group`` must stay whole, if it must."""
+    if group.fused:
+        return f"its channels pass {coupling.passed[0]!r}, which cannot lose one of them"
+    if not group.inputs:
+        return "its channels leave the network"
+    if policy.kind != "coupled" and len(group.producers) > 1:
+        return "it feeds a residual stream, which the layer policy 'coupled' prunes as a whole"
+    return _not_one_to_one(network, group)
 
 
 def _scattered(
@@ -198,36 +276,19 @@ def _read_group(
     conv: nn.Conv2d,
     names: Mapping[nn.Module, str],
     convolutions: list[str],
+    coupling: Coupling,
 ) -> Group:
-    everything = graph.get_pruning_group(
-        conv, tp.prune_conv_out_channels, list(range(conv.out_channels))
-    )
-    outputs: dict[str, dict[int, set[int]]] = {}
-    inputs: dict[str, dict[int, set[int]]] = {}
-    fused = False
-    for item in everything.items:
-        dependency, layer = item.dep, item.dep.target.module
-        fused |= isinstance(layer, nn.Parameter)
-        if layer not in names:  # an operation such as add or reshape
-            continue
-        fused |= not isinstance(layer, PER_CHANNEL)
-        reads = not graph.is_out_channel_pruning_fn(dependency.handler)
-        channels = (inputs if reads else outputs).setdefault(names[layer], {})
-        for filter_index, channel in zip(item.root_idxs, item.idxs, strict=True):
-            channels.setdefault(filter_index, set()).add(channel)
     producers = tuple(
-        n
-        for n in convolutions
-        if n in outputs and not is_depthwise(_conv(graph.model, n)) and n not in inputs
+        n for n in convolutions if n in coupling.outputs and not is_depthwise(_conv(graph.model, n))
     )
     return Group(
         name=name,
         width=conv.out_channels,
         producers=producers,
         norms=tuple(_norm_behind(graph, graph.model.get_submodule(p), names) for p in producers),
-        outputs=_members(outputs, conv.out_channels),
-        inputs=_members({n: c for n, c in inputs.items() if n not in outputs}, conv.out_channels),
-        fused=fused,
+        outputs=_members(coupling.outputs, conv.out_channels),
+        inputs=_members(coupling.inputs, conv.out_channels),
+        fused=bool(coupling.passed),
     )
 
 
@@ -256,19 +317,17 @@ def _norm_behind(
     return None
 
 
-def is_depthwise(conv: nn.Conv2d) -> bool:
-    """Say whether each filter of ``conv`` reads one channel only, so that it follows its input."""
-    return conv.groups > 1 and conv.groups == conv.in_channels == conv.out_channels
-
-
 def _not_one_to_one(network: nn.Module, group: Group) -> str | None:
     for producer in group.producers:
         width = _conv(network, producer).out_channels
         if width != group.width:
             return f"{group.name!r} has {group.width} filters and {producer!r} has {width}"
     for member in (*group.outputs, *group.inputs):
-        if len({len(channels) for channels in member.channels}) != 1 or not member.channels[0]:
+        channels = [channel for each in member.channels for channel in each]
+        if len({len(each) for each in member.channels}) != 1 or not channels:
             return f"its filters do not map evenly onto the channels of {member.layer!r}"
+        if len(set(channels)) != len(channels):
+            return f"several of its filters share channels of {member.layer!r}"
     return None
 
 

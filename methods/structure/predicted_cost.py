@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 
-from torch import nn
+from torch import Tensor, nn
 
 from methods.structure.cost import CostModel, Term, filters_of
 from methods.structure.groups import Group
+from methods.structure.narrowing import emits_by_row, emitted_channels
 
 
 def cost_model(network: nn.Module, positions: Mapping[str, int], groups: list[Group]) -> CostModel:
@@ -30,33 +31,42 @@ def cost_model(network: nn.Module, positions: Mapping[str, int], groups: list[Gr
             reads.setdefault(member.layer, {})[column] = len(member.channels[0])
     taps = {group.name: group.taps for group in groups if group.taps > 1}
     terms: list[Term] = []
+    counted: set[int] = set()
     for name, layer in network.named_modules():
-        parameters = list(layer.parameters(recurse=False))
-        if not parameters:
+        own = {n: p for n, p in layer.named_parameters(recurse=False) if id(p) not in counted}
+        counted |= {id(p) for p in own.values()}  # a tied weight is one parameter
+        holder = name.split(".parametrizations.")[0]  # of what its weight is computed from
+        out_by, in_by = emits.get(holder, {}), reads.get(holder, {})
+        weight = own.pop("weight", None)
+        two_way = weight is not None and isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Linear)
+        width = emitted_channels(network.get_submodule(holder)) if out_by else 0
+        for parameter in own.values():
+            follows = out_by if emits_by_row(parameter, width) else {}
+            terms.append(_slope(parameter.numel(), 0, width, widths, follows))
+        positioned = positions.get(name, 0)
+        if weight is None:
+            if positioned:  # its weight is computed
+                computed = layer.weight
+                assert isinstance(computed, Tensor)
+                terms.append(_slope(0, computed.numel() * positioned, width, widths, out_by))
             continue
-        own, channels = sum(p.numel() for p in parameters), parameters[0].shape[0]
-        out_by, in_by = emits.get(name, {}), reads.get(name, {})
-        if not isinstance(layer, nn.Conv2d | nn.Linear):
-            terms.append(_slope(own, 0, channels, widths, out_by))
+        macs = weight.numel() * positioned
+        if not two_way or getattr(layer, "groups", 1) > 1:
+            follows = out_by if emits_by_row(weight, width) else {}
+            terms.append(_slope(weight.numel(), macs, width, widths, follows))
             continue
-        macs = layer.weight.numel() * positions.get(name, 0)
-        if isinstance(layer, nn.Conv2d) and layer.groups > 1:
-            terms.append(_slope(own, macs, channels, widths, out_by))
-            continue
-        outs, ins = layer.weight.shape[:2]
+        outs, ins = weight.shape[:2]
         made, made_by = (outs * taps[name], {name: 1}) if name in taps else (outs, out_by)
         terms.append(
             Term(
                 macs_unit=macs // (made * ins),
-                params_unit=layer.weight.numel() // (made * ins),
+                params_unit=weight.numel() // (made * ins),
                 out_fixed=made - sum(c * widths[g] for g, c in made_by.items()),
                 out_by_group=made_by,
                 in_fixed=ins - sum(c * widths[g] for g, c in in_by.items()),
                 in_by_group=in_by,
             )
         )
-        if layer.bias is not None:
-            terms.append(_slope(outs, 0, outs, widths, out_by))
     return CostModel(kept, terms, striped)
 
 

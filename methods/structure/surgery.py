@@ -4,11 +4,17 @@ import copy
 from collections.abc import Sequence
 
 import torch
-import torch_pruning as tp
 from torch import Tensor, nn
 
 from methods.errors import PlanError
-from methods.structure.layout import Group, Layout, trace
+from methods.structure.groups import Group, Layout
+from methods.structure.narrowing import (
+    narrow_inputs,
+    narrow_outputs,
+    silence_input,
+    silence_output,
+    uncompiled,
+)
 from methods.structure.plan import PruningPlan
 from methods.structure.scatter import narrow_and_scatter
 from methods.structure.stripes import break_convolution, hold_stripes, zero_stripes
@@ -78,13 +84,8 @@ def remove_filters(network: nn.Module, plan: PruningPlan, layout: Layout) -> Non
         PlanError: The plan was made for other groups or widths.
     """
     _check_fit(plan, layout)
-    graph = trace(network, layout.input_shape)
     smaller = [group for group in layout.groups if plan.dropped(group.name)]
-    for group in smaller:
-        dropped = group.filters_gone(plan.kept[group.name])
-        if dropped and group.outputs and not group.scattered:
-            conv = network.get_submodule(group.name)
-            graph.get_pruning_group(conv, tp.prune_conv_out_channels, dropped).prune()
+    _cut(network, [g for g in smaller if not g.scattered], plan)
     for group in smaller:
         if group.scattered:
             readers = [member.layer for member in group.inputs]
@@ -103,14 +104,43 @@ def break_stripes(network: nn.Module, plan: PruningPlan, layout: Layout) -> None
     network.zero_grad(set_to_none=True)
 
 
+def _cut(network: nn.Module, groups: Sequence[Group], plan: PruningPlan) -> None:
+    """Remove the channels of whole filters from every layer that emits or reads them."""
+    emitted: dict[str, set[int]] = {}
+    read: dict[str, set[int]] = {}
+    for group in groups:
+        gone = group.filters_gone(plan.kept[group.name])
+        for members, channels in ((group.outputs, emitted), (group.inputs, read)):
+            for member in members:
+                for index in gone:
+                    channels.setdefault(member.layer, set()).update(member.channels[index])
+    for name, gone_there in emitted.items():
+        narrow_outputs(network.get_submodule(name), sorted(gone_there))
+    for name, gone_there in read.items():
+        narrow_inputs(network.get_submodule(name), sorted(gone_there))
+
+
 def masked(network: nn.Module, plan: PruningPlan, layout: Layout) -> nn.Module:
-    """Return a copy of full width in which what ``plan`` drops emits nothing."""
+    """Return a copy of full width in which nobody reads what ``plan`` drops.
+
+    A filter is silenced where it is read, for what lies between may make something of nothing: a
+    sigmoid, say, or a batch norm without parameters. One that is added into a stream of full width
+    is silenced where it enters it.
+    """
     _check_fit(plan, layout)
     twin = copy.deepcopy(network)
     for group in layout.groups:
         zero_stripes(twin, group, plan.dropped(group.name))
-        scale_filters(twin, group, group.filters_gone(plan.kept[group.name]))
-    return twin
+        gone = group.filters_gone(plan.kept[group.name])
+        if not gone:
+            continue
+        if group.scattered:
+            silence_output(twin.get_submodule(group.norms[0] or group.name), gone)
+            continue
+        for member in group.inputs:
+            channels = [channel for index in gone for channel in member.channels[index]]
+            silence_input(twin.get_submodule(member.layer), channels)
+    return uncompiled(twin)
 
 
 @torch.no_grad()

@@ -31,9 +31,11 @@ def test_groups_of_a_stage_share_its_name() -> None:
     assert len({group.stage for group in layout.groups}) == 3
 
 
-def test_coupled_is_refused_on_zero_padded_shortcuts() -> None:
-    with pytest.raises(LayoutError, match="zero-padded shortcuts; use projection shortcuts"):
-        find_layout(CifarResNet(20), CIFAR, LayerPolicy(kind="coupled"))
+def test_coupled_leaves_streams_with_zero_padded_shortcuts_whole() -> None:
+    layout = find_layout(CifarResNet(20), CIFAR, LayerPolicy(kind="coupled"))
+    inside = find_layout(CifarResNet(20), CIFAR, LayerPolicy())
+    assert layout.widths == inside.widths
+    assert "'conv1' has 16 filters and 'layer2.0.conv2' has 32" in layout.left_whole["conv1"]
 
 
 def test_coupled_takes_whole_residual_streams_of_projection_shortcuts() -> None:
