@@ -133,3 +133,17 @@ class SearchOrderError(SearchSpaceError, ValueError):
 
     def __str__(self) -> str:
         return f"Proposal {self.number} {self.problem}"
+
+
+class StudyStorageError(SearchSpaceError, ValueError):
+    """An Optuna storage does not take a search."""
+
+    def __init__(self, study: str, problem: str) -> None:
+        super().__init__(study, problem)
+        self.study, self.problem = study, problem
+
+    def __str__(self) -> str:
+        return (
+            f"The study {self.study!r} cannot be written to this Optuna storage: {self.problem}. "
+            "Name another one, as in --to sqlite:///studies.db."
+        )

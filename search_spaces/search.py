@@ -22,7 +22,7 @@ from search_spaces.samplers import BLIND, SeededSampler, check_sampler
 
 Outcome = Literal["completed", "stopped", "failed"]
 
-_DIRECTIONS = (StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE)  # of accuracy and cost
+DIRECTIONS = (StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE)  # of accuracy and cost
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,7 +93,7 @@ class Search:
             study_name="search",
             sampler=self._sampler_for(0),
             pruner=optuna.pruners.NopPruner(),
-            directions=_DIRECTIONS[:objectives],
+            directions=DIRECTIONS[:objectives],
         )
         self._study_id = self._storage.get_study_id_from_name("search")
         self._results: dict[int, _Result] = {}

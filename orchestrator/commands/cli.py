@@ -339,6 +339,22 @@ def publish(
 
 
 @app.command()
+def study(
+    name: Name,
+    to: Annotated[str, typer.Option(help="Address of an Optuna storage.", metavar="URL")],
+    store: Store = None,
+    ledger: Ledger = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write the searches of a sweep as Optuna studies, for optuna-dashboard to show."""
+    from orchestrator.commands import studies, views
+
+    with find_sweep(name, RecordsAt(store=store, ledger=ledger)) as found:
+        facts = studies.write_studies(found, to)
+    views.show(facts, studies.view, as_json=as_json)
+
+
+@app.command()
 def doctor(
     spec: Spec,
     overrides: Overrides = None,
