@@ -22,7 +22,7 @@ from orchestrator.agenda.survey import Ground, survey
 from orchestrator.agenda.trial_matrix import trial_matrix
 from orchestrator.cluster.connection import REACH_S, ClusterUnreachableError, connect
 from orchestrator.cluster.ray_backend import RayBackend
-from orchestrator.errors import SpecChangeError, SpecError, SweepFailedError
+from orchestrator.errors import Problem, SpecChangeError, SpecError, SweepFailedError
 from orchestrator.loop.driver import Driver
 from orchestrator.loop.outages import Outages
 from orchestrator.loop.progress import Progress
@@ -48,6 +48,7 @@ from tracking.places import Place
 from tracking.plain_text import visible
 from tracking.records import LeaseRecord, SweepState
 from tracking.report.report import to_html, to_json, to_markdown
+from workers.dense_network import DenseAccuracy, try_checkpoint
 from workers.networks.checkpoints import to_safetensors
 from workers.node.actor import TRIAL_RUNNER
 from workers.node.node import weights_path
@@ -118,6 +119,21 @@ class Sweep:
         except SpecError as error:
             raise self._file.located(error) if self._file else error from None
 
+    def try_dense(self, ground: Ground) -> DenseAccuracy | None:
+        """Evaluate the checkpoint on some validation images; None where there is none.
+
+        Raises:
+            SpecError: It cannot be told from chance, and neither is adapted first nor allowed.
+        """
+        spec = self.spec
+        if ground.weights is None:
+            return None
+        found = try_checkpoint(spec.model, spec.data, ground.weights)
+        if found.is_near_chance and not (spec.adapts or spec.allows_chance):
+            error = SpecError([Problem("checkpoint", found.refusal)])
+            raise self._file.located(error) if self._file else error
+        return found
+
     def run(
         self,
         *,
@@ -152,6 +168,8 @@ class Sweep:
         ground = self.survey()
         told = visible(f"Data: {ground.data.told()}.")
         console.print(told, markup=False, highlight=False, soft_wrap=True)
+        if dense := self.try_dense(ground):
+            console.print(f"Before anything: {dense}.", highlight=False, soft_wrap=True)
         self._check_free(wait_s)
         _check_reachable(self.spec.resources.address)
         if hint := say_if_idle(self.spec):

@@ -151,7 +151,7 @@ def matrix_of(
     epochs = int(recipe.get("epochs", 0))
     dense_epochs = int({**recipe, **(spec.get("baseline") or {})}.get("epochs", 0))
     seeds = tuple(int(seed) for seed in spec.get("seeds", ()))
-    own_seed, is_given = (int(search.get("seed", 0)),), bool(spec.get("checkpoint"))
+    own_seed, is_given = (int(search.get("seed", 0)),), _is_given(spec)
     points = cost_points(spec)
     is_front = points[0].is_front
     winners = FRONT_WINNERS if is_front else 1
@@ -193,6 +193,11 @@ def matrix_of(
         ]
     wanted = tuple(cell for cell in cells if cell.trials)
     return Matrix(arms=names, points=points, cells=wanted, is_given=is_given)
+
+
+def _is_given(spec: Mapping[str, Any]) -> bool:
+    """Say whether all starts from the checkpoint as it is: it is not adapted to the data first."""
+    return bool(spec.get("checkpoint")) and not (spec.get("baseline") or {}).get("epochs")
 
 
 def cost_points(spec: Mapping[str, Any]) -> tuple[CostPoint, ...]:

@@ -99,6 +99,7 @@ class Result:
     test_accuracy: float | None = None
     test_loss: float | None = None
     test_images: int | None = None
+    test_chance: float | None = None
     test_correct: str | None = None
     val_accuracy: float | None = None
     val_accuracy_best: float | None = None

@@ -73,6 +73,7 @@ class ResultOnTest(_Written):
     test_accuracy: float  #: Percent.
     test_loss: float
     test_images: int
+    test_chance: float  #: Percent: the share of the most frequent class.
     test_correct: str  #: Which were got right, in test order; read by `tracking.answers`.
 
 

@@ -91,7 +91,7 @@ class Recipe(Settings):
     label_smoothing: Share = 0.0
     precision: Literal["float32", "bfloat16"] = "float32"
     #: Training images by which batch-norm statistics are estimated again after shrinking.
-    recalibration_images: Annotated[int, Field(ge=0, le=_MANY)] = 1000
+    recalibration_images: Annotated[int, Field(ge=0, le=_MANY)] = RECALIBRATION_IMAGES
 
     @model_validator(mode="after")
     def _warmup_fits(self) -> "Recipe":

@@ -309,6 +309,7 @@ def _test(session: TrainingSession, network: nn.Module) -> ResultOnTest | None:
         test_accuracy=found.accuracy,
         test_loss=found.loss,
         test_images=found.images,
+        test_chance=found.chance,
         test_correct=pack_answers(correct.numpy()),
     )
 

@@ -35,6 +35,7 @@ from tracking.places import (
 from tracking.records import EntryRecord, TrialRecord, TrialState
 from tracking.results import Result, given
 from tracking.winners import best_arm
+from workers.dense_network import DenseAccuracy
 from workers.settings import RECALIBRATION_IMAGES, Recipe, TrialSpec
 
 _METHODS = {RANDOM: "random", UNIFORM_L1: "l1"}  # of the controls that prune
@@ -72,7 +73,8 @@ class Agenda:
 
     def __init__(self, spec: SweepSpec, ground: Ground, device: str) -> None:
         self._spec, self._ground, self._device = spec, ground, device
-        self._weights = ground.weights_hash
+        self._adapts = spec.adapts
+        self._weights = None if spec.adapts else ground.weights_hash
         self._matrix = trial_matrix(spec)
         targets = spec.cost_targets or [
             CostTarget(axis="macs", reduction=share) for share in FRONT_CONTROLS
@@ -109,6 +111,8 @@ class Agenda:
         by_id = {trial.id: trial for trial in trials}
         past = [(entry, by_id[entry.trial_id]) for entry in entries]
         self._known = {entry.place: trial.uid for entry, trial in past}
+        if self._adapts and _began_as_given(past):
+            self._adapts, self._weights = False, self._ground.weights_hash
         self._breaker.replay(past)
         for key, study in self._studies.items():
             mine = [(e, t) for e, t in past if e.place.words == (Role.SEARCH, *key)]
@@ -166,12 +170,8 @@ class Agenda:
         del self._open[place]
         is_back = state is TrialState.COMPLETED and result is not None
         done = Result.read(result) if is_back else None
-        if place.role is Role.BASELINE and self._weights is None:
-            if done is None:
-                self.problem = "The dense baseline could not be trained, and all else needs it."
-                return
-            self._weights = given(done.weights)
-            self._unlock()
+        if place.role is Role.BASELINE:
+            self._take_baseline(done)
         elif place.role is Role.PREDICTOR:
             self._predictors.came(place.arm, done.predictor if done else None)
             for arm_name, label in self._studies:
@@ -186,6 +186,17 @@ class Agenda:
             self._confirmed[place] = done
             self._awaited[place.target].discard(place)
             self._follow_up_if_complete(place.target)
+
+    def _take_baseline(self, result: Result | None) -> None:
+        """Start all else from the dense network, unless it is missing or knows nothing."""
+        dense = DenseAccuracy.of_result(result) if result else None
+        if dense and dense.is_near_chance and not self._spec.allows_chance:
+            self.problem = dense.refusal
+        elif self._weights is None and result is None:
+            self.problem = "The dense baseline could not be trained, and all else needs it."
+        elif self._weights is None and result is not None:
+            self._weights = given(result.weights)
+            self._unlock()
 
     def _propose(self, limit: int) -> list[Wanted]:
         """Ask each study that can for one more proposal, those behind first.
@@ -360,16 +371,16 @@ class Agenda:
         return self._ways[key]
 
     def _baseline(self) -> TrialSpec:
-        """Train the dense network, or only measure it when its weights are given."""
+        """Train the dense network, from the checkpoint if there is one, or only measure that."""
         recipe = self._spec.baseline_recipe
-        if self._weights is not None:
+        if self._ground.weights_hash is not None and not self._adapts:
             recipe = recipe.model_copy(update={"epochs": 0, "warmup_epochs": 0.0})
         return self._trial("baseline", self._spec.search.seed, recipe=recipe)
 
     def _scratch(self, plan: PruningPlan, seed: int) -> TrialSpec:
         """As many epochs as the pruned network had in all: the baseline's and its own."""
         recipe = self._spec.baseline_recipe
-        if self._ground.weights_hash is None:
+        if self._ground.weights_hash is None or self._adapts:
             epochs = recipe.epochs + self._spec.recipe.epochs
             recipe = recipe.model_copy(update={"epochs": epochs})
         return self._trial("scratch", seed, recipe=recipe, **_of_plan(plan))
@@ -387,6 +398,7 @@ class Agenda:
         self, kind: Any, seed: int, recipe: Recipe | None = None, **fields: Any
     ) -> TrialSpec:
         spec, ground = self._spec, self._ground
+        weights = ground.weights_hash if kind == "baseline" else self._weights
         return TrialSpec(
             kind=kind,
             model=spec.model,
@@ -395,7 +407,7 @@ class Agenda:
             recipe=recipe or spec.recipe,
             layers=spec.layers,
             seed=seed,
-            weights=self._weights if kind in {"baseline", "prune", "dense"} else None,
+            weights=weights if kind in {"baseline", "prune", "dense"} else None,
             **fields,
         )
 
@@ -413,6 +425,12 @@ def _proxy(trial: TrialSpec, images: int) -> TrialSpec:
     )
     changes = {"kind": "proxy", "recipe": recipe, "judge_images": images}
     return trial.model_copy(update=changes)
+
+
+def _began_as_given(past: Iterable[tuple[EntryRecord, TrialRecord]]) -> bool:
+    """Say whether a sweep began before checkpoints were adapted: it goes on as it is."""
+    baselines = [trial for entry, trial in past if entry.place.role is Role.BASELINE]
+    return any(trial.spec["recipe"]["epochs"] == 0 for trial in baselines)
 
 
 def _of_plan(plan: PruningPlan) -> dict[str, Any]:

@@ -80,6 +80,7 @@ def examine(sweep: Sweep, tell: Callable[[Finding], None]) -> list[Finding]:
     found: list[Ground] = []
     if look("data, network, checkpoint", lambda: _survey(sweep, found)):
         spec, ground = sweep.spec, found[0]
+        look("dense network", lambda: _dense(sweep, ground))
         look("targets", lambda: _targets(spec, ground))
         look("smallest network", lambda: _extreme(spec, ground))
     look("ledger", lambda: _ledger(sweep.spec.tracking))
@@ -106,6 +107,14 @@ def _survey(sweep: Sweep, found: list[Ground]) -> str:
         f"{cost.dense('params'):,} parameters, {len(ground.layout.groups)} prunable groups; "
         f"{weights}"
     )
+
+
+def _dense(sweep: Sweep, ground: Ground) -> str:
+    """Say what the dense network is worth, as far as is known before it is trained."""
+    found = sweep.try_dense(ground)
+    if found is None:
+        return "no checkpoint: the sweep trains it, and ends there if it stays at chance"
+    return str(found)
 
 
 def _targets(spec: SweepSpec, ground: Ground) -> str:
@@ -253,13 +262,19 @@ def _somewhere_else(spec: SweepSpec) -> Iterator[SweepSpec]:
                 "search": spec.search.model_copy(update={"trials": 2, "window": 1}),
                 "seeds": spec.seeds[:2],
                 "recipe": recipe.model_copy(update={"epochs": 1, "warmup_epochs": 0.0}),
-                "baseline": {**spec.baseline, "epochs": 1, "warmup_epochs": 0.0},
+                "baseline": _rehearsed_baseline(spec),
                 "controls": ControlSettings(
                     dense=False, random=False, uniform_l1=False, scratch=False
                 ),
                 "tracking": TrackingSettings(store=folder),
             }
         )
+
+
+def _rehearsed_baseline(spec: SweepSpec) -> dict[str, Any]:
+    """Return what trains the dense network where it is trained, for one epoch."""
+    trained = {} if spec.checkpoint and not spec.adapts else {"epochs": 1}
+    return {**spec.baseline, **trained, "warmup_epochs": 0.0, "allow_chance": True}
 
 
 def _rehearsed(arm: ArmSettings) -> ArmSettings:

@@ -7,8 +7,9 @@ are set; paths become absolute.
 """
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
 
 from pydantic import (
     BeforeValidator,
@@ -61,12 +62,18 @@ def _absolute(path: str) -> str:
     return os.path.abspath(os.path.expanduser(path))
 
 
+ALLOW_CHANCE: Final = "allow_chance"  #: Key of ``baseline`` that is not one of the recipe.
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Reductions = Annotated[
     tuple[Annotated[float, BeforeValidator(_no_percentages), Field(gt=0.0, lt=1.0)], ...],
     BeforeValidator(_one_is_a_list),
     Field(max_length=100),
 ]
+
+
+def _of_recipe(baseline: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what ``baseline`` says of the recipe."""
+    return {key: value for key, value in baseline.items() if key != ALLOW_CHANCE}
 
 
 class TargetSettings(Settings):
@@ -169,7 +176,7 @@ class SweepSpec(Settings):
     layers: LayerSettings = LayerSettings()
     search: SearchSettings = SearchSettings()
     recipe: Recipe = Recipe()
-    #: Fields of the recipe that differ where the dense baseline is trained.
+    #: Fields of the recipe that differ where the dense baseline is trained; and allow_chance.
     baseline: dict[str, Any] = Field(default={})
     #: Of re-runs and controls; two or more.
     seeds: Annotated[tuple[Seed, ...], Field(max_length=1000)] = (1, 2, 3)
@@ -248,7 +255,10 @@ class SweepSpec(Settings):
     @classmethod
     def _baseline_is_a_recipe(cls, changes: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
         recipe = info.data.get("recipe", Recipe())
-        Recipe.model_validate({**recipe.model_dump(), **changes}, strict=checking(info) or None)
+        strict = checking(info) or None
+        Recipe.model_validate({**recipe.model_dump(), **_of_recipe(changes)}, strict=strict)
+        if not isinstance(changes.get(ALLOW_CHANCE, False), bool):
+            raise ValueError(f"{ALLOW_CHANCE} is {changes[ALLOW_CHANCE]!r}; say true or false")
         return changes
 
     @field_validator("seeds")
@@ -321,7 +331,17 @@ class SweepSpec(Settings):
     @property
     def baseline_recipe(self) -> Recipe:
         """The recipe the dense baseline is trained with."""
-        return Recipe.model_validate({**self.recipe.model_dump(), **self.baseline})
+        return Recipe.model_validate({**self.recipe.model_dump(), **_of_recipe(self.baseline)})
+
+    @property
+    def adapts(self) -> bool:
+        """The checkpoint is trained on the data before anything is compared."""
+        return self.checkpoint is not None and bool(self.baseline.get("epochs"))
+
+    @property
+    def allows_chance(self) -> bool:
+        """The sweep goes on with a dense network that knows no more than chance."""
+        return bool(self.baseline.get(ALLOW_CHANCE))
 
     @property
     def content(self) -> dict[str, Any]:

@@ -216,6 +216,7 @@ def _on_test(spec: TrialSpec, accuracy: float) -> ResultOnTest | None:
         test_accuracy=tested,
         test_loss=1 - accuracy / 100,
         test_images=images,
+        test_chance=10.0,
         test_correct=pack_answers(correct),
     )
 

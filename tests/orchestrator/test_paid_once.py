@@ -42,6 +42,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
         controls=OFF,
         search={"trials": TRIALS, "window": 2},
         recipe={"epochs": 1, "batch_size": 64},
+        baseline={"epochs": 3, "allow_chance": True},
         seeds=list(SEEDS),
     )
     bench = Bench(folder)

@@ -305,7 +305,7 @@ class TestTestSplit:
         self, bench: Bench, result: dict[str, Any]
     ) -> None:
         found = bench.run(reads_test=False)
-        of_test = {"test_accuracy", "test_loss", "test_images", "test_correct"}
+        of_test = {"test_accuracy", "test_loss", "test_images", "test_chance", "test_correct"}
         assert result.keys() - found.keys() == of_test
         known = BY_THE_CLOCK | of_test | {"artifacts"}  # a plan lies under its trial's uid
         assert {k: v for k, v in found.items() if k not in known} == {

@@ -21,6 +21,7 @@ class Evaluation:
     accuracy: float  #: Percent.
     loss: float  #: Mean cross-entropy, without label smoothing.
     images: int
+    chance: float  #: Percent that naming the most frequent class would get right.
 
 
 class EmptySplitError(WorkerError, ValueError):
@@ -84,11 +85,13 @@ def evaluate_each(
         EmptySplitError: ``batches`` holds no image.
     """
     right: list[Tensor] = []
+    classes: list[Tensor] = []
     loss: Tensor | float = 0.0
     with evaluation_mode(network):
         for images, labels in batches:
             logits = network(images.contiguous(memory_format=memory_format)).float()
             right.append(logits.argmax(dim=1) == labels)
+            classes.append(labels)
             loss = loss + F.cross_entropy(logits, labels, reduction="sum").double()
     if not right:
         raise EmptySplitError("evaluate")
@@ -97,6 +100,7 @@ def evaluate_each(
         accuracy=100.0 * int(correct.sum()) / len(correct),
         loss=float(loss) / len(correct),
         images=len(correct),
+        chance=100.0 * int(torch.cat(classes).bincount().max()) / len(correct),
     )
     return found, correct
 
