@@ -117,6 +117,8 @@ class Matrix:
         baseline = [] if self.is_given or cell.role is Role.BASELINE else self.of(Role.BASELINE)
         if cell.role is Role.LATENCY:  # alone, and last: times are what is measured
             return [other for other in self.cells if other.role is not Role.LATENCY]
+        if cell.role not in {Role.BASELINE, Role.TUNE}:
+            baseline = [*baseline, *self.of(Role.TUNE)]
         needed: tuple[Role, ...] = ()
         if cell.role is Role.SEARCH:
             needed = (Role.PREDICTOR,)
@@ -162,6 +164,9 @@ def matrix_of(
         Cell(role=Role.BASELINE, indices=own_seed, epochs=0 if is_given else dense_epochs),
         *(Cell(role=Role.PREDICTOR, arm=n, indices=(0,)) for n in names if n in predicted),
     ]
+    rates = tuple(range(len(recipe.get("learning_rates") or ())))
+    at_first: dict[str, Any] = {"arm": UNIFORM_L1, "target": control_labels(points)[0]}
+    cells.append(Cell(role=Role.TUNE, indices=rates, epochs=epochs, **at_first))
     for label in [point.label for point in points]:
         for name, arm in zip(names, arms, strict=True):
             numbers = tuple(range(budget)) if is_searched(arm) else ()

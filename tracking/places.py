@@ -18,6 +18,7 @@ class Role(StrEnum):
 
     BASELINE = "baseline"  #: The dense network everything starts from.
     PREDICTOR = "predictor"  #: Of it the trials of an arm learn what latency to expect.
+    TUNE = "tune"  #: A learning rate, tried on the uniform L1 control: one is taken for all.
     SEARCH = "search"  #: A proposal, judged on the validation split.
     FINALIST = "finalist"  #: One of the best proposals, trained: the winner is chosen among these.
     CONFIRM = "confirm"  #: A winner of a search, re-run with a fresh seed.
@@ -29,7 +30,7 @@ class Role(StrEnum):
         """Field of the result that the trial is there for."""
         if self in {Role.PREDICTOR, Role.LATENCY}:
             return str(self)
-        chosen_by = {Role.SEARCH, Role.FINALIST}
+        chosen_by = {Role.TUNE, Role.SEARCH, Role.FINALIST}
         return "val_accuracy" if self in chosen_by else "test_accuracy"
 
     @property
@@ -59,8 +60,8 @@ class Role(StrEnum):
 
     @property
     def is_numbered(self) -> bool:
-        """The index of a place is a number, or a rank, within a search; otherwise it is a seed."""
-        return self in {Role.SEARCH, Role.FINALIST}
+        """The index of a place is a number, or rank, within a search or grid; else a seed."""
+        return self in {Role.TUNE, Role.SEARCH, Role.FINALIST}
 
     @property
     def serves_every_target(self) -> bool:

@@ -72,6 +72,13 @@ class DataSettings(Settings):
     std: PerChannel | None = None  #: Per channel; None: measured.
 
 
+#: What ``learning_rate: auto`` tries, by optimizer; highest first.
+LEARNING_RATES = {
+    "sgd": (0.1, 0.03, 0.01, 0.003, 0.001),
+    "adamw": (0.01, 0.003, 0.001, 0.0003, 0.0001),
+}
+
+
 class Recipe(Settings):
     """How networks are trained; the same for every method of a comparison."""
 
@@ -79,6 +86,10 @@ class Recipe(Settings):
     batch_size: Annotated[int, Field(ge=2, le=_MANY)] = 128
     optimizer: Literal["sgd", "adamw"] = "sgd"
     learning_rate: Annotated[float, Field(gt=0.0, le=1e6)] = 0.01
+    #: Rates that one is chosen from for all trials; none: it is ``learning_rate``.
+    learning_rates: Annotated[
+        tuple[Annotated[float, Field(gt=0.0, le=1e6)], ...], Field(max_length=20)
+    ] = Field(default=(), exclude_if=lambda rates: not rates)
     momentum: Share = 0.9
     nesterov: bool = False
     weight_decay: Annotated[float, Field(ge=0.0, le=1e6)] = 5e-4
@@ -92,6 +103,19 @@ class Recipe(Settings):
     precision: Literal["float32", "bfloat16"] = "float32"
     #: Training images by which batch-norm statistics are estimated again after shrinking.
     recalibration_images: Annotated[int, Field(ge=0, le=_MANY)] = RECALIBRATION_IMAGES
+
+    @model_validator(mode="before")
+    @classmethod
+    def _auto_is_a_grid(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("learning_rate") == "auto":
+            rates = LEARNING_RATES.get(given.get("optimizer", "sgd"), ())
+            rest = {key: value for key, value in given.items() if key != "learning_rate"}
+            return {"learning_rates": rates, **rest}
+        return given
+
+    def at(self, learning_rate: float) -> "Recipe":
+        """Return the recipe with a rate that was chosen."""
+        return self.model_copy(update={"learning_rate": learning_rate, "learning_rates": ()})
 
     @model_validator(mode="after")
     def _warmup_fits(self) -> "Recipe":

@@ -7,7 +7,7 @@ starts or stores a trial.
 
 from collections import deque
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import methods
@@ -75,6 +75,8 @@ class Agenda:
         self._spec, self._ground, self._device = spec, ground, device
         self._adapts = spec.adapts
         self._weights = None if spec.adapts else ground.weights_hash
+        self._recipe = None if spec.recipe.learning_rates else spec.recipe
+        self._tried: dict[int, Result | None] = {}  # learning rates, by place in the grid
         self._matrix = trial_matrix(spec)
         targets = spec.cost_targets or [
             CostTarget(axis="macs", reduction=share) for share in FRONT_CONTROLS
@@ -122,7 +124,7 @@ class Agenda:
             for place in cell.places():
                 self._add(place, self._baseline())
         if self._weights is not None:
-            self._unlock()
+            self._tune()
         ended = {entry.place: trial for entry, trial in past if trial.state.is_final}
         while hits := [place for place in self._open if place in ended]:
             for place in hits:
@@ -136,7 +138,7 @@ class Agenda:
         found: list[Wanted] = []
         while self._due and len(found) < limit:
             found.append(self._due.popleft())
-        if self._weights is not None:
+        if self._weights is not None and self._recipe is not None:
             while len(found) < limit and (proposals := self._propose(limit - len(found))):
                 found += proposals
         outstanding = len(self._open) - len(self._last)
@@ -172,6 +174,8 @@ class Agenda:
         done = Result.read(result) if is_back else None
         if place.role is Role.BASELINE:
             self._take_baseline(done)
+        elif place.role is Role.TUNE:
+            self._take_rate(place.index, done)
         elif place.role is Role.PREDICTOR:
             self._predictors.came(place.arm, done.predictor if done else None)
             for arm_name, label in self._studies:
@@ -196,7 +200,31 @@ class Agenda:
             self.problem = "The dense baseline could not be trained, and all else needs it."
         elif self._weights is None and result is not None:
             self._weights = given(result.weights)
+            self._tune()
+
+    def _tune(self) -> None:
+        """Try learning rates on the uniform L1 control, where one is to be chosen for all."""
+        for cell in self._matrix.of(Role.TUNE):
+            for place in cell.places():
+                recipe = self._spec.recipe.at(self._spec.recipe.learning_rates[place.index])
+                trial = self._control(replace(place, index=self._spec.search.seed), recipe)
+                self._add(place, trial.model_copy(update={"reads_test": False}))
+        if self._recipe is not None:
             self._unlock()
+
+    def _take_rate(self, number: int, result: Result | None) -> None:
+        """Once all rates were tried, go on with the one that gives the best accuracy."""
+        self._tried[number] = result
+        rates = self._spec.recipe.learning_rates
+        if len(self._tried) < len(rates):
+            return
+        back = {n: found for n, found in self._tried.items() if found is not None}
+        if not back:
+            self.problem = "No learning rate could be tried, and all else needs one."
+            return
+        best = max(back, key=lambda n: (given(back[n].val_accuracy), -given(back[n].val_loss), n))
+        self._recipe = self._spec.recipe.at(rates[best])
+        self._unlock()
 
     def _propose(self, limit: int) -> list[Wanted]:
         """Ask each study that can for one more proposal, those behind first.
@@ -249,14 +277,14 @@ class Agenda:
                 for place in cell.places():
                     self._add(place, self._control(place))
 
-    def _control(self, place: Place) -> TrialSpec:
+    def _control(self, place: Place, recipe: Recipe | None = None) -> TrialSpec:
         """Return the trial of a control that needs no winner."""
         if place.arm == DENSE:
             return self._trial("dense", place.index)
         arm = ArmSettings(method=_METHODS[place.arm], name=place.arm)
         target = self._targets[place.target]
         ratios = self._ground.uniform(target, self._spec.search.tolerance)
-        return self._prune(Choice(arm=arm, ratios=ratios), target, place.index)
+        return self._prune(Choice(arm=arm, ratios=ratios), target, place.index, recipe=recipe)
 
     def _train_finalists(self, study: Study) -> None:
         """Train the best proposals of a search that judged them without training."""
@@ -270,7 +298,9 @@ class Agenda:
         """Re-run the winners of a study whose search has ended, with fresh seeds."""
         study = self._studies[arm_name, label]
         missed = self._is_out(arm_name)
-        waits = self._weights is None or self._predictors.is_awaited(arm_name)
+        waits = (
+            self._weights is None or self._recipe is None or self._predictors.is_awaited(arm_name)
+        )
         if waits or (arm_name, label) in self._over or not (study.is_over or missed):
             return
         if not (missed or study.is_decided):
@@ -340,7 +370,12 @@ class Agenda:
             (self._last if last else self._due).append(Wanted(place=place, trial=trial))
 
     def _prune(
-        self, choice: Choice, target: CostTarget | None, seed: int, predictor: str | None = None
+        self,
+        choice: Choice,
+        target: CostTarget | None,
+        seed: int,
+        predictor: str | None = None,
+        recipe: Recipe | None = None,
     ) -> TrialSpec:
         way = {**self._way(choice.arm), "predictor": predictor}
         gradual = Schedule(**way["schedule"]).is_gradual
@@ -349,7 +384,7 @@ class Agenda:
             for group, width in self._ground.of(choice.arm.unit).layout.widths.items()
             if choice.ratios  # none: the method allocates
         }
-        return self._trial("prune", seed, target=target, ratios=counted, **way)
+        return self._trial("prune", seed, recipe, target=target, ratios=counted, **way)
 
     def _way(self, arm: ArmSettings) -> dict[str, Any]:
         """Return what an arm's trials say of method and schedule, with every setting filled in.
@@ -404,7 +439,7 @@ class Agenda:
             model=spec.model,
             data=spec.data,
             data_hash=ground.data.data_hash,
-            recipe=recipe or spec.recipe,
+            recipe=recipe or self._recipe or spec.recipe,
             layers=spec.layers,
             seed=seed,
             weights=weights if kind in {"baseline", "prune", "dense"} else None,

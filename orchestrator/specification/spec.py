@@ -276,6 +276,18 @@ class SweepSpec(Settings):
         return seeds
 
     @model_validator(mode="after")
+    def _baseline_has_a_rate(self) -> Self:
+        trains = self.checkpoint is None or self.adapts or self.controls.scratch
+        if self.recipe.learning_rates and trains and "learning_rate" not in self.baseline:
+            raise ValueError(
+                "recipe.learning_rate is chosen for trials that start from the dense network; name "
+                "the one that network is trained with: baseline.learning_rate"
+            )
+        if _of_recipe(self.baseline).get("learning_rate") == "auto":
+            raise ValueError("baseline.learning_rate cannot be auto; name a number")
+        return self
+
+    @model_validator(mode="after")
     def _front_can_be_searched(self) -> Self:
         if self.targets is None and self.search.trials == 1:
             raise ValueError("a front needs more than search.trials = 1; raise it, or name targets")
@@ -331,7 +343,8 @@ class SweepSpec(Settings):
     @property
     def baseline_recipe(self) -> Recipe:
         """The recipe the dense baseline is trained with."""
-        return Recipe.model_validate({**self.recipe.model_dump(), **_of_recipe(self.baseline)})
+        recipe = self.recipe.at(self.recipe.learning_rate)
+        return Recipe.model_validate({**recipe.model_dump(), **_of_recipe(self.baseline)})
 
     @property
     def adapts(self) -> bool:

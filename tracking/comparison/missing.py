@@ -16,6 +16,7 @@ from tracking.winners import best_arm
 _WORDS: Final[Mapping[Role, str]] = {
     Role.BASELINE: "dense baseline",
     Role.PREDICTOR: "latency predictor of {arm}",
+    Role.TUNE: "learning rates on {arm}",
     Role.SEARCH: "search of {arm}",
     Role.FINALIST: "best proposals of {arm}, trained",
     Role.CONFIRM: "fresh-seed runs of {arm}",
@@ -25,6 +26,7 @@ _WORDS: Final[Mapping[Role, str]] = {
 #: The order they are told in.
 _TOLD: Final = (
     Role.BASELINE,
+    Role.TUNE,
     Role.CONTROL,
     Role.PREDICTOR,
     Role.SEARCH,

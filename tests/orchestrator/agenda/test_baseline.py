@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
 
 from orchestrator.agenda.agenda import Agenda, Wanted
 from orchestrator.agenda.survey import Ground
+from orchestrator.errors import SpecError
 from orchestrator.specification.spec import SweepSpec
 from tests.orchestrator.simulation import simulate
 from tests.orchestrator.sweeps import DEVICE, ground, specification
@@ -73,3 +74,48 @@ class TestChance:
         end(agenda, first, test_accuracy=10.2)
         assert agenda.problem is None
         assert agenda.next(10)
+
+
+class TestLearningRate:
+    AUTO: ClassVar[dict[str, Any]] = {
+        "recipe": {"epochs": 2, "learning_rate": "auto"},
+        "baseline": {"learning_rate": 0.1},
+    }
+
+    def tuned(self, best: int) -> tuple[list[Wanted], list[Wanted]]:
+        """Return the trials that try rates, and what comes once number ``best`` was highest."""
+        agenda = begun(specification(**self.AUTO), ground())
+        (first,) = agenda.next(10)
+        end(agenda, first)
+        tried = agenda.next(100)
+        for number, wanted in enumerate(tried):
+            assert agenda.next(10) == []
+            end(agenda, wanted, val_accuracy=90.0 if number == best else 50.0 + number)
+        return tried, agenda.next(100)
+
+    def test_each_rate_is_tried_on_uniform_l1_without_the_test_split(self) -> None:
+        tried, _ = self.tuned(2)
+        assert [w.trial.recipe.learning_rate for w in tried] == [0.1, 0.03, 0.01, 0.003, 0.001]
+        for wanted in tried:
+            assert wanted.place.role is Role.TUNE
+            assert not wanted.trial.reads_test
+            assert (wanted.trial.method, wanted.trial.seed) == ("filter_norm", 0)
+
+    @pytest.mark.parametrize(("best", "rate"), [(0, 0.1), (3, 0.003)])
+    def test_the_best_is_in_every_later_trial(self, best: int, rate: float) -> None:
+        _, later = self.tuned(best)
+        assert len(later) > 5
+        trained = [w.trial.recipe for w in later if w.trial.kind != "proxy"]
+        assert {recipe.learning_rate for recipe in trained} == {rate}
+        assert all("learning_rates" not in w.trial.model_dump()["recipe"] for w in later)
+
+    def test_no_rate_that_works_ends_the_sweep(self) -> None:
+        agenda = begun(specification(**self.AUTO), ground())
+        end(agenda, agenda.next(1)[0])
+        for wanted in agenda.next(100):
+            agenda.ended(wanted.place, wanted.trial.uid, TrialState.FAILED, None)
+        assert agenda.problem == "No learning rate could be tried, and all else needs one."
+
+    def test_the_baseline_names_its_own(self) -> None:
+        with pytest.raises(SpecError, match=r"baseline\.learning_rate"):
+            specification(recipe={"epochs": 2, "learning_rate": "auto"}, baseline={})

@@ -42,6 +42,10 @@ SWEEPS: dict[str, dict[str, Any]] = {
     "a predictor": {"arms": ["l1", GATES]},
     "judged without training": {"search": BY_PROXY, "arms": ["l1", GRADUAL]},
     "a front judged without training": {**FRONT, "search": {**FRONT["search"], "proxy": True}},
+    "a learning rate": {
+        "recipe": {"epochs": 2, "learning_rate": "auto"},
+        "baseline": {"learning_rate": 0.1},
+    },
     "a checkpoint": {"checkpoint": True},
     "a checkpoint and a front": {"checkpoint": True, **FRONT},
 }
