@@ -138,7 +138,7 @@ def test_a_result_is_stored_flat_and_without_a_test_that_was_not_taken() -> None
     )
     others = [f.name for f in fields(results.TrialResult) if f.name not in {"shape", "test"}]
     on_test = results.ResultOnTest(
-        test_accuracy=90.0, test_loss=0.1, test_images=8, test_correct="ff"
+        test_accuracy=90.0, test_loss=0.1, test_images=8, test_chance=10.0, test_correct="ff"
     )
     searched = results.TrialResult(shape=shape, test=None, **dict.fromkeys(others, 1))  # type: ignore[arg-type]
     tested = results.TrialResult(shape=shape, test=on_test, **dict.fromkeys(others, 1))  # type: ignore[arg-type]
