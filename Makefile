@@ -7,7 +7,7 @@ JOBS ?= auto
 # Each module of tests, or what shares a cluster, stays in one process; the longest begin.
 PYTEST := $(BIN)/pytest -n $(JOBS) --dist loadgroup --no-loadscope-reorder --times
 
-.PHONY: demo test test-integration test-slow lint install lock clean
+.PHONY: demo test test-integration test-slow lint install docs lock clean
 
 demo: install  ## Run the quickstart sweep and print the comparison.
 	$(BIN)/prunesweep run examples/quickstart.yaml tracking.store=$(STORE)
@@ -32,6 +32,10 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	touch $@
+
+docs: install  ## Draw what two pages show of the code: the imports, and the tree of errors.
+	$(BIN)/python -m tests.import_graph
+	$(BIN)/python -m tests.error_tree
 
 lock: install  ## Resolve every dependency anew into constraints.txt.
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \

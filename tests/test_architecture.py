@@ -127,7 +127,7 @@ def test_no_folder_is_a_heap() -> None:
 
 
 def test_the_picture_of_the_house_is_drawn_from_the_code() -> None:
-    assert picture() in PAGE.read_text(encoding="utf-8"), "python -m tests.import_graph draws it"
+    assert picture() in PAGE.read_text(encoding="utf-8"), "make docs draws it anew"
 
 
 def test_workers_take_nothing_of_tracking_but_files_and_how_results_are_read() -> None:

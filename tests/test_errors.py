@@ -1,65 +1,26 @@
 """Every error has one root, a family with an exit code, and a message that travels."""
 
-import importlib
 import inspect
 import pickle
-import pkgutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any, Final, get_type_hints
 
 import pytest
 
-from orchestrator.commands.exits import EXIT_CODES, exit_code
+from orchestrator.commands.exits import exit_code
 from orchestrator.errors import Problem
 from prunesweep import PrunesweepError
 from tests.checkout import ROOT
+from tests.error_tree import ALL, PAGE, drawn, raised_here
 from tracking.processes import Process
 from tracking.records import LeaseRecord
-
-ROOMS: Final = ("methods", "tracking", "search_spaces", "workers", "orchestrator")
 
 #: What is raised to leave a place, never to say that something is wrong.
 SIGNALS: Final = {"StoppedError", "_ReachedError"}
 
 NOW: Final = datetime(2026, 1, 1, tzinfo=UTC)
-
-
-def modules() -> Iterator[str]:
-    yield "prunesweep"
-    for room in ROOMS:
-        yield room
-        for found in pkgutil.walk_packages([str(ROOT / room)], f"{room}."):
-            if not found.name.endswith("__main__") and ".migrations" not in found.name:
-                yield found.name
-
-
-def raised_here() -> set[type[BaseException]]:
-    """All exceptions the rooms and the root module define, private ones included."""
-    return {
-        thing
-        for name in modules()
-        for _, thing in inspect.getmembers(importlib.import_module(name), inspect.isclass)
-        if issubclass(thing, BaseException) and thing.__module__ == name
-    }
-
-
-ALL: Final = sorted(
-    (e for e in raised_here() if issubclass(e, PrunesweepError) and e is not PrunesweepError),
-    key=lambda e: e.__name__,
-)
-
-
-def tree(root: type[PrunesweepError] = PrunesweepError, depth: int = 0) -> Iterator[str]:
-    """One line an error: its name, its family's exit code, what it says."""
-    code = EXIT_CODES.get(root, "")
-    what = (inspect.getdoc(root) or "").splitlines()[0]
-    yield f"{'  ' * depth + root.__name__:36} {code:<4} {what}".rstrip()
-    children = [kind for kind in ALL if root in kind.__bases__ and kind.__name__[0] != "_"]
-    for child in children:
-        yield from tree(child, depth + 1)
 
 
 def example(annotation: Any) -> Any:
@@ -116,9 +77,7 @@ def test_the_message_survives_the_trip_from_another_process(kind: type[Pruneswee
 
 
 def test_the_page_shows_the_tree() -> None:
-    page = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
-    drawn = page.split("```text\n")[1].split("\n```")[0]
-    assert drawn == "\n".join(tree())
+    assert drawn() in PAGE.read_text(encoding="utf-8"), "make docs draws it anew"
 
 
 @pytest.mark.parametrize("heavy", ["torch", "optuna", "ray", "mlflow", "sqlalchemy"])

@@ -17,8 +17,8 @@ ASK_S = 30.0  #: Longest a machine is waited for that is asked why a worker died
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Inquest:
-    """A trial whose worker died, while its machine is asked of what."""
+class _Question:
+    """What the machine of a worker that died is asked: had its kernel killed for memory?"""
 
     task: Task
     node_id: str
@@ -27,12 +27,12 @@ class _Inquest:
     deadline: float  #: By `time.monotonic`.
 
 
-class Inquests:
-    """Finds out what each lost worker died of, without holding anybody up."""
+class Questions:
+    """What each lost worker died of; where Ray cannot tell, its machine is asked meanwhile."""
 
     def __init__(self) -> None:
         self._memory_kills: dict[str, int] = {}  # by machine, when it was last asked
-        self._open: dict[Any, _Inquest] = {}  # by the reference of the answer
+        self._open: dict[Any, _Question] = {}  # by the reference of the answer
 
     @property
     def awaited(self) -> Iterable[Any]:
@@ -56,7 +56,7 @@ class Inquests:
         loss = _told_by(error, leaves=leaves)
         if loss is not None:
             return [Lost(task=task, loss=loss, reason=reason)]
-        self._open[ask_machine(node_id, memory_kills)] = _Inquest(
+        self._open[ask_machine(node_id, memory_kills)] = _Question(
             task=task,
             node_id=node_id,
             kills=self._memory_kills.get(node_id, 0),
@@ -69,23 +69,23 @@ class Inquests:
         """Tell what workers died of whose machines have answered, or have not for too long."""
         now, answered = time.monotonic(), set(ready)
         found = []
-        for asked, inquest in list(self._open.items()):
+        for asked, question in list(self._open.items()):
             if asked in answered:
-                loss = self._answer(asked, inquest)
-            elif now > inquest.deadline:
+                loss = self._answer(asked, question)
+            elif now > question.deadline:
                 loss = Loss.WORKER
             else:
                 continue
             del self._open[asked]
-            found.append(Lost(task=inquest.task, loss=loss, reason=inquest.reason))
+            found.append(Lost(task=question.task, loss=loss, reason=question.reason))
         return found
 
-    def _answer(self, asked: Any, inquest: _Inquest) -> Loss:
+    def _answer(self, asked: Any, question: _Question) -> Loss:
         try:
-            now = self._memory_kills[inquest.node_id] = int(ray.get(asked))
+            now = self._memory_kills[question.node_id] = int(ray.get(asked))
         except RayError:
             return Loss.NODE  # nobody is there to answer
-        return Loss.MEMORY if now > inquest.kills else Loss.WORKER
+        return Loss.MEMORY if now > question.kills else Loss.WORKER
 
 
 def _told_by(error: BaseException, *, leaves: bool) -> Loss | None:

@@ -17,7 +17,7 @@ from ray.exceptions import (
     RuntimeEnvSetupError,
 )
 
-from orchestrator.cluster.losses import Inquests
+from orchestrator.cluster.losses import Questions
 from orchestrator.cluster.packing import Packing
 from orchestrator.errors import SweepError
 from orchestrator.loop.backend import (
@@ -91,7 +91,7 @@ class RayBackend:
         self._seats = [self._hire() for _ in range(resources.workers)]
         self._device: str | None = None
         self._stillborn = 0  # workers in a row that died before they answered
-        self._inquests = Inquests()
+        self._questions = Questions()
         self._draining: set[str] = set()  # machines that are about to leave
         self._drain_check = time.monotonic()
 
@@ -141,7 +141,7 @@ class RayBackend:
         """Return what happened; also lets workers in that have just become ready."""
         pending = {seat.stream if seat.task else seat.greeting: seat for seat in self._seats}
         pending.pop(None, None)
-        awaited = [*pending, *self._inquests.awaited]
+        awaited = [*pending, *self._questions.awaited]
         if not awaited:
             return []
         ready, _ = ray.wait(awaited, num_returns=1, timeout=timeout_s, fetch_local=False)
@@ -152,7 +152,7 @@ class RayBackend:
             if reference in pending:
                 seat = pending[reference]
                 events += self._read(seat) if seat.task else self._welcome(seat)
-        return [*events, *self._inquests.close(ready)]
+        return [*events, *self._questions.close(ready)]
 
     def _welcome(self, seat: _Seat) -> list[Event]:
         try:
@@ -169,7 +169,7 @@ class RayBackend:
         seat.greeting = None
         seat.slot = Slot(node=_name_of_node(hello), pid=hello["pid"])
         seat.node_id = hello["node_id"]
-        self._inquests.note(seat.node_id, hello["memory_kills"])
+        self._questions.note(seat.node_id, hello["memory_kills"])
         self._device = self._device or hello["device"]
         return []
 
@@ -184,7 +184,7 @@ class RayBackend:
         except (RayError, StopIteration) as error:
             self._replace(seat)
             leaves = seat.node_id in self._draining
-            return [*self._inquests.died(task, seat.node_id, error, leaves=leaves)]
+            return [*self._questions.died(task, seat.node_id, error, leaves=leaves)]
         now = datetime.now(UTC)
         events: list[Event] = []
         for message in messages:

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
+import methods
 from orchestrator.specification.knobs import (
     Knob,
     extremes,
@@ -55,8 +56,6 @@ class ArmSettings(Settings):
     @classmethod
     def _method_is_registered(cls, method: str, info: ValidationInfo) -> str:
         if checking(info):
-            import methods
-
             try:
                 methods.create(method)
             except methods.UnknownMethodError as error:
@@ -69,8 +68,6 @@ class ArmSettings(Settings):
     @classmethod
     def _settings_fit(cls, settings: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
         if checking(info) and "method" in info.data:
-            import methods
-
             for values in extremes(settings):
                 methods.create(info.data["method"], values)
         return settings
@@ -81,8 +78,6 @@ class ArmSettings(Settings):
         if not isinstance(schedule.get("name"), str):
             raise ValueError("needs the name of a schedule, as in {name: iterative, rounds: 3}")
         if checking(info):
-            import methods
-
             for values in extremes(schedule):
                 methods.Schedule.create(values)
             known = methods.available().get(info.data.get("method", ""))
@@ -94,8 +89,6 @@ class ArmSettings(Settings):
     @classmethod
     def _method_allocates(cls, allocation: str, info: ValidationInfo) -> str:
         if allocation == "method" and checking(info) and {"method", "settings"} <= info.data.keys():
-            import methods
-
             method = methods.create(info.data["method"], without_knobs(info.data["settings"]))
             if not method.allocates:
                 raise ValueError(
@@ -107,15 +100,11 @@ class ArmSettings(Settings):
     @property
     def unit(self) -> Unit:
         """What its method prunes."""
-        import methods
-
         return methods.kind_of(self.method).unit
 
     @property
     def trains_to_choose(self) -> bool:
         """A choice of filters costs epochs, with one of the values its knobs can have at least."""
-        import methods
-
         ways = (methods.create(self.method, values) for values in extremes(self.settings))
         schedules = (methods.Schedule.create(values) for values in extremes(self.schedule))
         return any(way.trains for way in ways) or any(when.trains for when in schedules)
@@ -133,8 +122,6 @@ class ArmSettings(Settings):
         """Return the arm with its knobs at the values that ``numbers`` in [0, 1] stand for."""
         if not self.knobs:
             return self
-        import methods
-
         kinds = {"settings": methods.kind_of(self.method), "schedule": methods.Schedule}
         filled = {part: dict(getattr(self, part)) for part in kinds}
         for key, knob in self.knobs.items():

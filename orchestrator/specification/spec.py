@@ -9,7 +9,7 @@ are set; paths become absolute.
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import (
     BeforeValidator,
@@ -20,6 +20,8 @@ from pydantic import (
     model_validator,
 )
 
+import methods
+from methods.errors import nearest
 from orchestrator.specification.arms import ArmSettings, Name, shorthand
 from orchestrator.specification.knobs import without_knobs
 from orchestrator.specification.settings import (
@@ -43,9 +45,6 @@ from workers.settings import (
     Share,
     content_hash,
 )
-
-if TYPE_CHECKING:
-    from methods import CostTarget
 
 
 def _one_is_a_list(value: Any) -> Any:
@@ -97,12 +96,11 @@ class TargetSettings(Settings):
         return (*macs, *(target_label("params", share) for share in self.params_reduction))
 
     @property
-    def points(self) -> tuple["CostTarget", ...]:
+    def points(self) -> "tuple[methods.CostTarget, ...]":
         """One target per reduction, MACs first."""
-        from methods import CostTarget
-
-        macs = [CostTarget(axis="macs", reduction=share) for share in self.macs_reduction]
-        params = [CostTarget(axis="params", reduction=share) for share in self.params_reduction]
+        target = methods.CostTarget
+        macs = [target(axis="macs", reduction=share) for share in self.macs_reduction]
+        params = [target(axis="params", reduction=share) for share in self.params_reduction]
         return (*macs, *params)
 
 
@@ -189,7 +187,6 @@ class SweepSpec(Settings):
     @classmethod
     def _model_is_known(cls, model: ModelSettings, info: ValidationInfo) -> ModelSettings:
         if checking(info) and ":" not in model.name:
-            from methods.errors import nearest
             from workers.models import list_models
 
             known = list_models()
@@ -309,8 +306,6 @@ class SweepSpec(Settings):
     @model_validator(mode="after")
     def _costs_are_settled(self, info: ValidationInfo) -> Self:
         if checking(info):
-            import methods
-
             for arm in self.arms:
                 method = methods.create(arm.method, without_knobs(arm.settings))
                 if method.sets_cost:
@@ -336,7 +331,7 @@ class SweepSpec(Settings):
             )
 
     @property
-    def cost_targets(self) -> tuple["CostTarget", ...]:
+    def cost_targets(self) -> "tuple[methods.CostTarget, ...]":
         """The targets, MACs first; none: the front is searched."""
         return () if self.targets is None else self.targets.points
 
