@@ -64,6 +64,11 @@ class Role(StrEnum):
         return self in {Role.TUNE, Role.SEARCH, Role.FINALIST}
 
     @property
+    def is_ranked(self) -> bool:
+        """The index of a place is a rank: among a search's proposals, by what they promise."""
+        return self is Role.FINALIST
+
+    @property
     def serves_every_target(self) -> bool:
         """Where its places name no target, their trials count at each of them."""
         return self in {Role.PREDICTOR, Role.CONTROL}

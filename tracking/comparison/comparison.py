@@ -109,6 +109,16 @@ class UniformCheck:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ProxyCheck:
+    """Finalists of a search, untrained and trained: was judging without training a good guide?"""
+
+    finalists: int
+    untrained: tuple[float, ...]  #: Validation accuracy before any training, uniform ratios first.
+    trained: tuple[float, ...]  #: The same after the whole recipe.
+    rank_correlation: float | None  #: Spearman's; None for fewer than three, or if all are equal.
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Width:
     """Filters of one group."""
 
@@ -148,6 +158,7 @@ class Row:
     latency: tuple[Latency, ...]
     widths: tuple[Width, ...]
     uniform: UniformCheck | None
+    proxy: ProxyCheck | None  #: None where proposals were trained, or none was a finalist.
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

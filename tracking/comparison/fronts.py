@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from tracking.comparison.comparison import Front, FrontPoint
-from tracking.comparison.runs import Run, search_cost, summary_of, usable
+from tracking.comparison.runs import Run, summary_of, usable
+from tracking.comparison.searches import search_cost
 from tracking.places import FRONT, Role, front_number, front_point, is_front
 from tracking.results import finite, given
 from tracking.winners import front

@@ -13,12 +13,11 @@ from tracking.comparison.runs import (
     cost_of,
     count,
     latencies_of,
-    search_cost,
     summary_of,
-    uniform_check,
     usable,
     widths_of,
 )
+from tracking.comparison.searches import proxy_check, search_cost, uniform_check
 from tracking.matrix import CostPoint
 from tracking.places import CONTROLS, DENSE, Role, kind_of_control, scratched_arm
 from tracking.records import TrialState
@@ -76,7 +75,9 @@ class _Table:
             usable(self._of(Role.CONTROL, DENSE)), lambda result: result.test_accuracy
         )
         searched = self._of(Role.SEARCH, scratched_arm(arm) or arm)
-        search = search_cost(searched) if searched else None
+        finalists = self._of(Role.FINALIST, scratched_arm(arm) or arm)
+        search = search_cost([*searched, *finalists]) if searched else None
+        judges_search = role == "arm" and not self.point.is_front
         seconds = average(good, lambda run: run.seconds)
         predictor = average(usable(predictors), lambda run: run.seconds)
         return Row(
@@ -114,7 +115,8 @@ class _Table:
             ),
             latency=latencies_of(usable(self._of(Role.LATENCY, name))),
             widths=widths_of(good),
-            uniform=uniform_check(searched) if role == "arm" and not self.point.is_front else None,
+            uniform=uniform_check(searched, finalists) if judges_search else None,
+            proxy=proxy_check(searched, finalists) if judges_search else None,
         )
 
     def _on_target(self, runs: Sequence[Run]) -> bool | None:

@@ -11,8 +11,6 @@ from tracking.comparison.comparison import (
     Failure,
     Latency,
     Runs,
-    SearchCost,
-    UniformCheck,
     Width,
 )
 from tracking.comparison.statistics import Summary, summarise
@@ -165,39 +163,6 @@ def cost_of(runs: Sequence[Run]) -> Cost | None:
         flops=2 * macs,
         macs_reduction=1 - macs / base_macs,
         params_reduction=1 - params / base_params,
-    )
-
-
-def search_cost(runs: Sequence[Run]) -> SearchCost:
-    """Add up a study, whatever became of its trials; what served twice is paid once."""
-    trials = {run.trial.id: run for run in runs}
-    own = math.fsum(run.own_seconds for run in trials.values())
-    computed = any(run.result.statistics_computed for run in runs)
-    borrowed = max((run.borrowed_seconds for run in runs), default=0.0)
-    return SearchCost(
-        proposals=len(runs),
-        trials=len(trials),
-        seconds=own if computed else own + borrowed,
-        runs=count(runs),
-    )
-
-
-def uniform_check(search: Sequence[Run]) -> UniformCheck | None:
-    """Hold the best proposal against the first, uniform ratios; None unless both came back."""
-    scores = {
-        run.place.index: score
-        for run in sorted(search, key=lambda run: run.place.index)
-        if (score := finite(run.result.val_accuracy)) is not None
-    }
-    if 0 not in scores or len(scores) < 2:
-        return None
-    best = max(scores, key=lambda index: scores[index])  # the earliest of equals
-    return UniformCheck(
-        uniform=scores[0],
-        best=scores[best],
-        gain=scores[best] - scores[0],
-        best_index=best,
-        beaten=scores[best] > scores[0],
     )
 
 

@@ -80,6 +80,7 @@ def grids_of(table: Table) -> tuple[Grid, ...]:
         ("Statistics", lambda row: time_spent(row.statistics_seconds)),
         *(predictor if any(row.predictor_seconds for row in table.rows) else ()),
         ("Search trials", lambda row: str(row.search.trials) if row.search else NOTHING),
+        ("Rank correlation", _correlation),
         ("Search", lambda row: time_spent(row.search.seconds if row.search else None)),
         ("Total", lambda row: time_spent(row.total_seconds)),
     )
@@ -305,3 +306,9 @@ def _both(row: Row, what: str) -> str:
     own = getattr(row.runs, what)
     searched = getattr(row.search.runs, what) if row.search and row.role == "arm" else 0
     return f"{own} + {searched}" if searched else str(own)
+
+
+def _correlation(row: Row) -> str:
+    """Return that of proposals untrained and trained, over the finalists of a search."""
+    known = row.proxy and row.proxy.rank_correlation
+    return NOTHING if known is None else f"{known:+.2f}"

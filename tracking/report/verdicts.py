@@ -158,6 +158,25 @@ def _search(table: Table) -> list[str]:
         )
     if unbeaten:
         sentences.append(f"Search did not beat uniform ratios for {listed(unbeaten)}.")
+    return [*sentences, *_proxies(table)]
+
+
+def _proxies(table: Table) -> list[str]:
+    """Say how well judging without training foresaw what training made of the finalists."""
+    ranked = [
+        (row.name, row.proxy, row.proxy.rank_correlation)
+        for row in table.arms
+        if row.proxy is not None and row.proxy.rank_correlation is not None
+    ]
+    if not ranked:
+        return []
+    shown = [f"{name} {rho:+.2f} (n={proxy.finalists})" for name, proxy, rho in ranked]
+    sentences = [
+        "Proposals were judged without training; rank correlation with the trained accuracy over "
+        f"the finalists, who were picked for being good: {listed(shown)}."
+    ]
+    if misled := [name for name, _, rho in ranked if rho <= 0]:
+        sentences.append(f"It was no guide among the finalists of {listed(misled)}.")
     return sentences
 
 
