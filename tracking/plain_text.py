@@ -1,22 +1,19 @@
 """Text from elsewhere, fit for a message: nothing in it reaches a terminal or forges a line."""
 
 import re
-import unicodedata
 
 LONGEST_LINE = 2000  #: Characters of one line of a message.
 LONGEST_WORD = 300  #: Characters without a space; longer ones are somebody's input, not ours.
-_HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})  #: Kinds that a reader cannot see.
 _WORD = re.compile(rf"\S{{{LONGEST_WORD + 1},}}")
 
 
 def visible(text: str) -> str:
     r"""Return ``text`` with each character that cannot be seen written as an escape, ``\x1b``.
 
-    Line ends, tabs, controls of a terminal, marks that reverse what follows, lone surrogates.
+    Line ends, tabs, controls of a terminal, marks that reverse what follows, lone surrogates, and
+    blanks that are not the usual one.
     """
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join(map(_visible, text))
+    return text if text.isprintable() else "".join(map(_visible, text))
 
 
 def one_line(text: str, most: int = LONGEST_LINE) -> str:
@@ -31,7 +28,7 @@ def visible_lines(text: str) -> str:
 
 
 def _visible(character: str) -> str:
-    if unicodedata.category(character) not in _HIDDEN:
+    if character.isprintable():
         return character
     return character.encode("unicode_escape", "surrogatepass").decode()
 

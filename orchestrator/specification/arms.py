@@ -17,6 +17,7 @@ from orchestrator.specification.knobs import (
 from orchestrator.specification.settings import checking
 from workers.settings import Settings, Unit
 
+LARGEST: Final = 1e12  #: Of a setting of a method, a schedule or a network.
 #: Where a plain string stands for a mapping with this one key.
 SHORTHANDS: Final = {"model": "name", "data": "name", "arms": "method", "schedule": "name"}
 
@@ -25,6 +26,22 @@ def shorthand(field: str) -> BeforeValidator:
     """Let a plain string stand for the record that has it under its one key."""
     key = SHORTHANDS[field]
     return BeforeValidator(lambda value: {key: value} if isinstance(value, str) else value)
+
+
+def check_plain(values: Mapping[str, Any]) -> None:
+    """Refuse numbers that nothing counts or measures, where keys are not known beforehand.
+
+    Raises:
+        ValueError: With the key.
+    """
+    for key, value in values.items():
+        inside = value if isinstance(value, Mapping) else {"": value}
+        for part, number in inside.items():
+            if isinstance(number, int | float) and not abs(number) <= LARGEST:
+                where = f"{key}.{part}" if part else key
+                raise ValueError(
+                    f"has {str(number)[:20]} for {where}; at most {LARGEST:g} is taken"
+                )
 
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,99}$")]
@@ -67,6 +84,8 @@ class ArmSettings(Settings):
     @field_validator("settings")
     @classmethod
     def _settings_fit(cls, settings: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        if checking(info):
+            check_plain(settings)
         if checking(info) and "method" in info.data:
             for values in extremes(settings):
                 methods.create(info.data["method"], values)
@@ -78,6 +97,7 @@ class ArmSettings(Settings):
         if not isinstance(schedule.get("name"), str):
             raise ValueError("needs the name of a schedule, as in {name: iterative, rounds: 3}")
         if checking(info):
+            check_plain(schedule)
             for values in extremes(schedule):
                 methods.Schedule.create(values)
             known = methods.available().get(info.data.get("method", ""))

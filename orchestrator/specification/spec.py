@@ -22,7 +22,7 @@ from pydantic import (
 
 import methods
 from methods.errors import nearest
-from orchestrator.specification.arms import ArmSettings, Name, shorthand
+from orchestrator.specification.arms import ArmSettings, Name, check_plain, shorthand
 from orchestrator.specification.knobs import without_knobs
 from orchestrator.specification.settings import (
     RecoverySettings,
@@ -186,6 +186,8 @@ class SweepSpec(Settings):
     @field_validator("model")
     @classmethod
     def _model_is_known(cls, model: ModelSettings, info: ValidationInfo) -> ModelSettings:
+        if checking(info):
+            check_plain(model.arguments)
         if checking(info) and ":" not in model.name:
             from workers.models import list_models
 
