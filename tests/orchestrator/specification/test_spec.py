@@ -206,8 +206,9 @@ class TestLoading:
     def test_examples_are_good(self, path: Path, tmp_path: Path) -> None:
         users = tmp_path / "file"  # stands for what the user has to bring
         users.touch()
-        needs_files = "checkpoint: data/" in path.read_text()
-        brought = [f"checkpoint={users}", f"data.path={users}"] if needs_files else []
+        text = path.read_text()
+        brought = [f"checkpoint={users}"] if "checkpoint: data/" in text else []
+        brought += [f"data.path={users}"] if "path: data/" in text else []
         assert load_spec(path, brought).arms
 
     def test_overrides_reach_into_lists_and_shorthands(self, quickstart: Path) -> None:
