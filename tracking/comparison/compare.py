@@ -7,8 +7,9 @@ from tracking.comparison.comparison import Comparison, Dense, Identity, Table
 from tracking.comparison.fronts import flattened, fronts_of
 from tracking.comparison.identities import differing, fits, identities, shared
 from tracking.comparison.missing import missing_from
+from tracking.comparison.model import MARGIN
 from tracking.comparison.predictors import predictors_of
-from tracking.comparison.rows import rows_of
+from tracking.comparison.rows import harm_of, rows_of
 from tracking.comparison.runs import Run, failure_of, usable
 from tracking.matrix import CostPoint, cost_points, matrix_of
 from tracking.places import Role
@@ -26,13 +27,22 @@ class Records(Protocol):
         """Return the sweep's trials."""
 
 
-def compare(ledger: Records, sweep: SweepRecord) -> Comparison:
-    """Compare the arms of a sweep, finished or not, from its stored records alone."""
-    return compare_records(sweep, ledger.entries(sweep.id), ledger.trials(sweep.id))
+def compare(ledger: Records, sweep: SweepRecord, margin: float = MARGIN) -> Comparison:
+    """Compare the arms of a sweep, finished or not, from its stored records alone.
+
+    Args:
+        ledger: Where the records are.
+        sweep: The one to compare.
+        margin: Points of accuracy that rows must be shown to be closer than to tie.
+    """
+    return compare_records(sweep, ledger.entries(sweep.id), ledger.trials(sweep.id), margin)
 
 
 def compare_records(
-    sweep: SweepRecord, entries: Iterable[EntryRecord], trials: Iterable[TrialRecord]
+    sweep: SweepRecord,
+    entries: Iterable[EntryRecord],
+    trials: Iterable[TrialRecord],
+    margin: float = MARGIN,
 ) -> Comparison:
     """Compare records at hand; an entry whose trial is not among them is left out."""
     by_id = {trial.id: trial for trial in trials}
@@ -54,31 +64,38 @@ def compare_records(
         spec=sweep.spec,
         last_change=max(ends).isoformat(timespec="seconds") if ends else None,
         dense=_dense(baselines, None),
-        tables=_all_tables(sweep.spec, runs, baselines),
+        tables=_all_tables(sweep.spec, runs, baselines, margin),
         fronts=fronts_of(runs),
         predictors=predictors_of(runs),
         failures=tuple(failure for run in runs if (failure := failure_of(run)) is not None),
         missing=missing_from(sweep.spec, runs),
         warnings=_warnings(sweep.spec, environments),
         environments=tuple(environment.stored for environment in environments),
+        margin=margin,
         seeds=tuple(sorted({run.place.index for run in usable(reported)})),
     )
 
 
 def _all_tables(
-    spec: Mapping[str, Any], runs: Sequence[Run], baselines: Sequence[Run]
+    spec: Mapping[str, Any], runs: Sequence[Run], baselines: Sequence[Run], margin: float
 ) -> tuple[Table, ...]:
     """Build the tables of every target, or the one of the fronts."""
     points = cost_points(spec)
     if points[0].is_front:
-        tables = _tables(points[0], (), flattened(runs), baselines)
+        tables = _tables(points[0], (), flattened(runs), baselines, margin)
         return tuple(table for table in tables if table.rows)
     arms = matrix_of(spec).arms
-    return tuple(table for point in points for table in _tables(point, arms, runs, baselines))
+    return tuple(
+        table for point in points for table in _tables(point, arms, runs, baselines, margin)
+    )
 
 
 def _tables(
-    point: CostPoint, arms: Sequence[str], runs: Sequence[Run], baselines: Sequence[Run]
+    point: CostPoint,
+    arms: Sequence[str],
+    runs: Sequence[Run],
+    baselines: Sequence[Run],
+    margin: float,
 ) -> list[Table]:
     """Build one table, or one per identity where runs that must not be compared have met."""
     here = [
@@ -123,7 +140,9 @@ def _tables(
                     policy=identity[3],
                 ),
                 dense=dense,
-                rows=rows_of(point, arms, [*others, *part], dense),
+                rows=rows_of(point, arms, [*others, *part], dense, margin),
+                margin=margin,
+                harm=harm_of(part, dense),
                 warnings=tuple(warnings),
             )
         )

@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, Literal
 
-from tracking.comparison.statistics import PairedTest, Summary
+from tracking.comparison.model import Difference, Reach, Spread
+from tracking.comparison.statistics import Summary
 from tracking.places import FRONT, Role
 from tracking.results import Judged
 
@@ -18,13 +19,16 @@ class Verdict(StrEnum):
     """Where a row stands in its table."""
 
     BEST = "best"  #: Highest mean, and every other ranked row is worse by the test.
-    TIE = "tie"  #: Among the rows that the test cannot tell from the highest mean.
+    UNDECIDED = "undecided"  #: Neither a difference nor its absence was shown.
+    TIE = "tie"  #: Shown to be closer to the highest mean than the margin.
+    SAME = "same"  #: The very trials of the highest mean, by another name.
     WORSE = "worse"  #: Lower than the highest mean by the test.
-    UNTESTED = "untested"  #: Fewer than two seeds shared with the highest mean.
+    UNTESTED = "untested"  #: It or the highest mean has fewer than two seeds.
     ONLY = "only arm"  #: Nothing to be ranked against.
     CONTROL = "control"  #: There to be beaten; tested against the highest mean, not ranked.
     OFF_TARGET = "off target"  #: Outside the tolerance of the target, so left out of the ranking.
     UNRANKED = "not ranked"  #: The rows of its table differ in cost by design.
+    NO_VERDICT = "no verdict"  #: The recipe harms the dense network, so nothing is concluded.
     MISSING = "no result"  #: No confirmation run has given an accuracy.
 
 
@@ -143,7 +147,10 @@ class Row:
     val_accuracy_before: Summary | None  #: Once filters were gone, before the network recovered.
     test_accuracy_drop: float | None  #: Lost against the dense baseline as it was given.
     tuned_drop: float | None  #: Lost against the dense network trained for the same budget.
-    test: PairedTest | None  #: Highest mean minus this row.
+    spread: Spread | None  #: What the model of its table knows of it; None below two seeds.
+    same_as: str | None  #: An earlier row with the very same trials.
+    test: Difference | None  #: Highest mean minus this row.
+    reach: Reach | None  #: What could have been shown against the highest mean.
     p: float | None  #: Of that test, corrected for the best having been picked.
     cost: Cost | None
     on_target: bool | None  #: None where there is no target or nothing to check yet.
@@ -193,6 +200,8 @@ class Table:
     identity: Identity
     dense: Dense | None
     rows: tuple[Row, ...]  #: Arms by descending accuracy, then controls.
+    margin: float  #: Points that a tie is closer than.
+    harm: Difference | None  #: Dense control minus dense baseline, where it ends clearly below.
     warnings: tuple[str, ...]
 
     @property
@@ -267,6 +276,7 @@ class Comparison:
     missing: tuple[str, ...]  #: What is still to come, in words; empty when the sweep is done.
     warnings: tuple[str, ...]
     environments: tuple[Mapping[str, Any], ...]  #: The distinct ones the results came from.
+    margin: float  #: Points that a tie is closer than.
     seeds: tuple[int, ...]  #: Of the runs whose accuracy is reported.
 
     def to_json(self) -> dict[str, Any]:

@@ -1,48 +1,68 @@
 """Judging the rows of one table: an order by mean, and a test that says what of it is sure."""
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
 
 from tracking.comparison.comparison import Row, Verdict
-from tracking.comparison.statistics import SIGNIFICANCE, PairedTest, compare_pairs, corrected
+from tracking.comparison.model import (
+    SIGNIFICANCE,
+    Difference,
+    Reach,
+    corrected,
+    difference_of,
+    images_variance,
+    is_tie,
+    moderated,
+    reach_of,
+)
 
 
-def ranked(arms: Sequence[Row]) -> list[Row]:
-    """Judge the arms against the highest mean: it first, then the others, then those left out."""
-    contenders = contending(arms)
-    contestants = {row.name for row in contenders}
-    others = [row for row in arms if row.name not in contestants]
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sample:
+    """What a row's accuracy rests on."""
+
+    uids: frozenset[str]  #: Of its trials.
+    answers: NDArray[np.bool_] | None  #: Which test images were got right, ``[seeds, images]``.
+
+
+def judged(
+    arms: Sequence[Row], controls: Sequence[Row], samples: Mapping[str, Sample], margin: float
+) -> tuple[Row, ...]:
+    """Judge the arms against the highest mean, and hold the controls against it.
+
+    Args:
+        arms: Rows to be ranked.
+        controls: Rows to be tested, not ranked.
+        samples: What each row rests on, by its name.
+        margin: Points that a tie is closer than.
+
+    Returns:
+        The highest mean, the other ranked arms, those left out, then the controls.
+    """
+    rows = _with_spreads([*contending(arms), *controls], samples)
+    contenders = [row for row in rows if row.role == "arm"]
+    held = [row for row in rows if row.role == "control"]
+    names = {row.name for row in contenders}
+    others = [row for row in arms if row.name not in names]
     off = [replace(row, verdict=Verdict.OFF_TARGET) for row in others if row.accuracy]
-    missing = [row for row in others if not row.accuracy]
+    left_out = [*sorted(off, key=_descending), *(row for row in others if not row.accuracy)]
     if not contenders:
-        return [*sorted(off, key=_descending), *missing]
+        return (*left_out, *held)
     lead, *rest = contenders
-    tests, p_values = _against(lead, rest, best_of=len(contenders), among_themselves=True)
-    judged = [
-        replace(
-            row,
-            test=tests.get(row.name),
-            p=p_values.get(row.name),
-            verdict=_verdict(p_values.get(row.name)),
-        )
-        for row in rest
+    best_of = sum(row.same_as is None for row in contenders)
+    bench = _Bench(lead=lead, samples=samples, best_of=best_of)
+    found = [
+        replace(row, verdict=_verdict(row, lead, margin))
+        for row in bench.tested(rest, among_themselves=True)
     ]
-    lead = replace(lead, leads=True, verdict=_verdict_of_lead({row.verdict for row in judged}))
-    return [lead, *judged, *sorted(off, key=_descending), *missing]
-
-
-def tested(controls: Sequence[Row], arms: Sequence[Row]) -> list[Row]:
-    """Test each control that may be compared against the arm with the highest mean."""
-    contenders = contending(arms)
-    if not contenders:
-        return list(controls)
-    fair = [row for row in controls if row.on_target is not False]
-    tests, p_values = _against(contenders[0], fair, best_of=len(contenders), among_themselves=False)
-    return [
-        replace(row, test=tests.get(row.name), p=p_values.get(row.name)) if row in fair else row
-        for row in controls
-    ]
+    fair = [row for row in held if row.on_target is not False]
+    tested = {row.name: row for row in bench.tested(fair, among_themselves=False)}
+    lead = replace(lead, leads=True, verdict=_verdict_of_lead({row.verdict for row in found}))
+    return (lead, *found, *left_out, *(tested.get(row.name, row) for row in held))
 
 
 def contending(arms: Sequence[Row]) -> list[Row]:
@@ -51,32 +71,93 @@ def contending(arms: Sequence[Row]) -> list[Row]:
     return sorted(fit, key=_descending)
 
 
-def _against(
-    lead: Row, others: Iterable[Row], *, best_of: int, among_themselves: bool
-) -> tuple[dict[str, PairedTest], dict[str, float]]:
-    """Test rows that share enough seeds with the leader; return tests and corrected p by name."""
-    made = {row.name: compare_pairs(lead.by_seed, row.by_seed) for row in others}
-    tests = {name: test for name, test in made.items() if test is not None}
-    p_values = corrected(
-        {name: test.p for name, test in tests.items()},
-        seeds=max((test.seeds for test in tests.values()), default=0),
-        best_of=best_of,
-        among_themselves=among_themselves,
-    )
-    return tests, p_values
+def _with_spreads(rows: Sequence[Row], samples: Mapping[str, Sample]) -> list[Row]:
+    """Fit the model to the rows, each set of trials counted once."""
+    first: dict[frozenset[str], Row] = {}
+    for row in rows:
+        if samples[row.name].uids:
+            first.setdefault(samples[row.name].uids, row)
+    found = moderated([list(row.by_seed.values()) for row in first.values()])
+    spreads = dict(zip(first, found, strict=True))
+    return [
+        replace(row, spread=spreads.get(uids), same_as=_other(first.get(uids), row))
+        for row in rows
+        for uids in [samples[row.name].uids]
+    ]
+
+
+def _other(first: Row | None, row: Row) -> str | None:
+    return None if first is None or first.name == row.name else first.name
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Bench:
+    """What rows are held against."""
+
+    lead: Row
+    samples: Mapping[str, Sample]
+    best_of: int
+
+    def tested(self, rows: Sequence[Row], *, among_themselves: bool) -> list[Row]:
+        """Test rows against the leader; one that has its trials by another name needs no test."""
+        made = {
+            row.name: test
+            for row in rows
+            if row.same_as is None and (test := self._test(row)) is not None
+        }
+        p = corrected(made, best_of=self.best_of, among_themselves=among_themselves)
+        count = self.best_of + (0 if among_themselves else len(made))
+        found: dict[str, Row] = {}
+        for row in rows:
+            alike = found.get(row.same_as or "")
+            if alike is not None:
+                test, corrected_p, reach = alike.test, alike.p, alike.reach
+            else:
+                test = made.get(row.name) or (
+                    self._test(row) if row.same_as not in {None, self.lead.name} else None
+                )
+                corrected_p = p.get(row.name)
+                reach = self._reach(row, count) if test is not None else None
+                if test is not None and corrected_p is None:  # a control that is one of the arms
+                    corrected_p = corrected(
+                        {row.name: test}, best_of=self.best_of, among_themselves=False
+                    )[row.name]
+            found[row.name] = replace(row, test=test, p=corrected_p, reach=reach)
+        return list(found.values())
+
+    def _test(self, row: Row) -> Difference | None:
+        if self.lead.spread is None or row.spread is None:
+            return None
+        return difference_of(self.lead.spread, row.spread, self._images(row))
+
+    def _reach(self, row: Row, rows: int) -> Reach | None:
+        if self.lead.spread is None or row.spread is None:
+            return None
+        return reach_of(self.lead.spread, row.spread, self._images(row), rows)
+
+    def _images(self, row: Row) -> float | None:
+        ours, theirs = (self.samples[each.name].answers for each in (self.lead, row))
+        if ours is None or theirs is None or ours.shape[1] != theirs.shape[1]:
+            return None
+        return images_variance(ours, theirs)
 
 
 def _verdict_of_lead(others: set[Verdict]) -> Verdict:
     """The highest mean is the best only when that is sure of every other row."""
     if not others:
         return Verdict.ONLY
-    return next((v for v in (Verdict.TIE, Verdict.UNTESTED) if v in others), Verdict.BEST)
+    order = (Verdict.UNDECIDED, Verdict.UNTESTED, Verdict.TIE)
+    return next((v for v in order if v in others), Verdict.BEST)
 
 
-def _verdict(p: float | None) -> Verdict:
-    if p is None:
+def _verdict(row: Row, lead: Row, margin: float) -> Verdict:
+    if row.same_as == lead.name:
+        return Verdict.SAME
+    if row.p is None or row.test is None:
         return Verdict.UNTESTED
-    return Verdict.WORSE if p < SIGNIFICANCE else Verdict.TIE
+    if row.p < SIGNIFICANCE:
+        return Verdict.WORSE
+    return Verdict.TIE if is_tie(row.test, margin) else Verdict.UNDECIDED
 
 
 def _descending(row: Row) -> float:

@@ -1,12 +1,17 @@
 """The rows of one table, each from the runs of one arm or control."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Final, Literal
 
+import numpy as np
+
+from tracking.answers import unpack_answers
 from tracking.comparison.comparison import Dense, Row, Verdict
 from tracking.comparison.fronts import arm_of
-from tracking.comparison.ranking import ranked, tested
+from tracking.comparison.model import MARGIN, Difference, Spread, difference_of
+from tracking.comparison.ranking import Sample, judged
 from tracking.comparison.runs import (
     Run,
     average,
@@ -23,9 +28,23 @@ from tracking.places import CONTROLS, DENSE, Role, kind_of_control, scratched_ar
 from tracking.records import TrialState
 from tracking.results import finite, given
 
+_JUDGED: Final = {
+    Verdict.BEST,
+    Verdict.UNDECIDED,
+    Verdict.TIE,
+    Verdict.SAME,
+    Verdict.WORSE,
+    Verdict.UNTESTED,
+    Verdict.ONLY,
+}
+
 
 def rows_of(
-    point: CostPoint, arms: Sequence[str], runs: Sequence[Run], dense: Dense | None
+    point: CostPoint,
+    arms: Sequence[str],
+    runs: Sequence[Run],
+    dense: Dense | None,
+    margin: float = MARGIN,
 ) -> tuple[Row, ...]:
     """Return the rows of one table: arms by descending accuracy, then controls, tested and judged.
 
@@ -34,8 +53,24 @@ def rows_of(
         arms: Names that get a row even without a run.
         runs: Of this table.
         dense: The baseline the runs started from.
+        margin: Points that a tie is closer than.
     """
-    return _Table(arms=arms, runs=runs, point=point, dense=dense).rows()
+    return _Table(arms=arms, runs=runs, point=point, dense=dense, margin=margin).rows()
+
+
+def harm_of(runs: Sequence[Run], dense: Dense | None) -> Difference | None:
+    """Return dense control minus dense baseline where its interval lies below zero, else None."""
+    controls = [run for run in usable(runs) if run.place.role is Role.CONTROL]
+    ends = [given(run.accuracy) for run in controls if run.place.arm == DENSE]
+    if dense is None or len(ends) < 2:
+        return None
+    n = len(ends)
+    mean, variance = math.fsum(ends) / n, float(np.var(ends, ddof=1))
+    found = difference_of(
+        Spread(n=n, mean=mean, variance=variance, df=n - 1.0),
+        Spread(n=1, mean=dense.test_accuracy, variance=0.0, df=1.0),
+    )
+    return found if found.high < 0 else None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,6 +81,7 @@ class _Table:
     runs: Sequence[Run]
     point: CostPoint
     dense: Dense | None
+    margin: float
 
     def rows(self) -> tuple[Row, ...]:
         """Return the arms by descending accuracy, then the controls, each tested and judged."""
@@ -58,7 +94,19 @@ class _Table:
             arms.sort(key=lambda row: (row.arm, -(row.cost.macs if row.cost else 0)))
             free = [replace(row, verdict=Verdict.UNRANKED) if row.accuracy else row for row in arms]
             return (*free, *controls)
-        return (*ranked(arms), *tested(controls, arms))
+        samples = {
+            row.name: _sample(
+                self._of(Role.CONFIRM if row.role == "arm" else Role.CONTROL, row.name)
+            )
+            for row in (*arms, *controls)
+        }
+        found = judged(arms, controls, samples, self.margin)
+        if harm_of(self.runs, self.dense) is None:
+            return found
+        return tuple(
+            replace(row, verdict=Verdict.NO_VERDICT) if row.verdict in _JUDGED else row
+            for row in found
+        )
 
     def _of(self, role: Role, name: str) -> list[Run]:
         return [run for run in self.runs if (run.place.role, run.place.arm) == (role, name)]
@@ -70,7 +118,9 @@ class _Table:
         predictors = self._of(Role.PREDICTOR, arm) if role == "arm" else []
         broken = [run for run in predictors if run.trial.state is TrialState.FAILED]
         good = usable(runs)
-        accuracy = summary_of(good, lambda result: result.test_accuracy)
+        accuracy = summary_of(
+            good, lambda result: result.test_accuracy, lambda result: result.test_images
+        )
         tuned = summary_of(
             usable(self._of(Role.CONTROL, DENSE)), lambda result: result.test_accuracy
         )
@@ -94,7 +144,10 @@ class _Table:
                 self.dense.test_accuracy - accuracy.mean if self.dense and accuracy else None
             ),
             tuned_drop=tuned.mean - accuracy.mean if tuned and accuracy else None,
+            spread=None,
+            same_as=None,
             test=None,
+            reach=None,
             p=None,
             cost=cost_of(good),
             on_target=self._on_target(good),
@@ -126,6 +179,18 @@ class _Table:
         found = [run.result.reduction(self.point.axis) for run in runs if run.place.target]
         distances = [abs(share - self.point.reduction) for share in found if share is not None]
         return max(distances) <= self.point.tolerance + 1e-9 if distances else None
+
+
+def _sample(runs: Sequence[Run]) -> Sample:
+    """Gather what a row rests on; answers only where every run kept them, for the same images."""
+    good = usable(runs)
+    results = [run.result for run in good]
+    kept = [(r.test_correct, r.test_images) for r in results if r.test_correct and r.test_images]
+    whole = len(kept) == len(good) and len({images for _, images in kept}) == 1
+    return Sample(
+        uids=frozenset(run.trial.uid for run in good),
+        answers=np.stack([unpack_answers(*each) for each in kept]) if whole else None,
+    )
 
 
 def _control_order(name: str) -> tuple[int, str]:

@@ -141,10 +141,15 @@ def average(runs: Iterable[Run], of: Callable[[Run], float | None]) -> float | N
     return math.fsum(known) / len(known) if known else None
 
 
-def summary_of(runs: Iterable[Run], of: Callable[[Result], float | None]) -> Summary | None:
-    """Summarise one number of the results; None where no run has it."""
+def summary_of(
+    runs: Sequence[Run],
+    of: Callable[[Result], float | None],
+    images: Callable[[Result], int | None] = lambda _: None,
+) -> Summary | None:
+    """Summarise one number of the results, each measured on so many images; None: no run has it."""
     values = [value for run in runs if (value := finite(of(run.result))) is not None]
-    return summarise(values) if values else None
+    known = {images(run.result) for run in runs}
+    return summarise(values, known.pop() if len(known) == 1 else None) if values else None
 
 
 def cost_of(runs: Sequence[Run]) -> Cost | None:

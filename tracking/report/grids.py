@@ -53,13 +53,15 @@ Column = tuple[str, Callable[[Row], str]]
 def grids_of(table: Table) -> tuple[Grid, ...]:
     """Return what one table shows: accuracy, cost, latency, effort and runs."""
     accuracy: Sequence[Column] = (
-        ("Verdict", lambda row: str(row.verdict)),
+        ("Verdict", _verdict),
         ("n", lambda row: str(row.accuracy.n) if row.accuracy else "0"),
         ("Test accuracy, %", lambda row: spread(row.accuracy)),
         ("95 % interval", lambda row: interval(row.accuracy)),
         ("vs dense", lambda row: points(_negative(row.test_accuracy_drop))),
         ("vs dense tuned", lambda row: points(_negative(row.tuned_drop))),
         ("p vs highest", lambda row: "highest" if row.leads else p_value(row.p)),
+        ("Could show", lambda row: percent(row.reach.smallest if row.reach else None)),
+        ("Seeds needed", _seeds_needed),
     )
     cost: Sequence[Column] = (
         ("MACs", lambda row: amount(row.cost.macs if row.cost else None)),
@@ -97,7 +99,9 @@ def grids_of(table: Table) -> tuple[Grid, ...]:
     )
     notes = (
         "Mean and standard deviation of fresh-seed runs; differences in points. "
-        "p is corrected for the best being picked; from 0.05 up it is a tie.",
+        "p is corrected for the best being picked; from 0.05 up it is undecided. Could show: the "
+        "points these seeds would have told apart in 80 % of cases. Seeds needed: per row, for "
+        "the difference seen.",
         f"MACs of conv and linear layers at batch 1; FLOPs are twice the MACs. "
         f"On target: within {share(table.tolerance)} of the dense cost. "
         "In theory, measured: how many times faster by MACs, and by the clock.",
@@ -280,6 +284,16 @@ def _kind(row: Row) -> Kind:
     if row.verdict in {Verdict.OFF_TARGET, Verdict.MISSING}:
         return "aside"
     return "lead" if row.leads else "arm"
+
+
+def _verdict(row: Row) -> str:
+    return f"same as {row.same_as}" if row.verdict is Verdict.SAME else str(row.verdict)
+
+
+def _seeds_needed(row: Row) -> str:
+    if row.reach is None:
+        return NOTHING
+    return "> 1000" if row.reach.seeds is None else str(row.reach.seeds)
 
 
 def _negative(drop: float | None) -> float | None:

@@ -1,5 +1,6 @@
 """What a table says, in words: computed from the rows, claiming no more than the test does."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tracking.comparison.comparison import (
@@ -9,7 +10,7 @@ from tracking.comparison.comparison import (
     Table,
     Verdict,
 )
-from tracking.comparison.statistics import SIGNIFICANCE
+from tracking.comparison.model import SIGNIFICANCE
 from tracking.places import DENSE, RANDOM, UNIFORM_L1, scratched_arm
 from tracking.report.wording import equals, listed, percent, points, share, target
 from tracking.winners import front
@@ -37,13 +38,23 @@ def method_note(comparison: Comparison) -> str:
     made = [row.test for table in comparison.tables for row in table.rows if row.test is not None]
     if not made:
         return ""
-    tests = listed(sorted({test.test for test in made}))
-    seeds = listed([str(n) for n in sorted({test.seeds for test in made})])
+    counts = sorted({n for test in made for n in test.seeds})
+    images = (
+        "over seeds and test images"
+        if all(test.images for test in made)
+        else "over seeds and, where both rows kept their answers, test images"
+        if any(test.images for test in made)
+        else "over seeds alone: which test images were got right was not kept"
+    )
     return (
-        f"Tested with the {tests}, two-sided, over {seeds} shared seeds. p-values are corrected "
-        "for the best row having been picked by looking: p is how often as many equal methods "
-        "would show a difference as clear (step-down minP, simulated); "
-        f"from {SIGNIFICANCE} up, rows are tied. Intervals are 95 % by Student's t."
+        f"Differences are tested with Welch's t, two-sided, {images}; "
+        f"{listed([str(n) for n in counts])} seeds a row. Variances are moderated: drawn toward "
+        "the pooled one as far as the rows bear that out. p-values are corrected for the best row "
+        "having been picked by looking (studentized range, step-down). From "
+        f"{SIGNIFICANCE} up, rows are undecided; a tie is shown by two one-sided tests at "
+        f"{SIGNIFICANCE} to be within {comparison.margin:g} points. Could show: the true "
+        "difference that would be shown in 80 % of such sweeps; seeds needed: as many per row "
+        "would show the difference seen as often. Intervals are 95 %."
     )
 
 
@@ -59,7 +70,9 @@ def story_of(table: Table) -> Story:
             else "No arm has a fresh-seed result yet."
         )
         return Story(title=title, headline=why, details=(*_search(table), *_left_out(table)))
-    details = [*_others(table, lead), *_drops(table, lead), *_controls(table, lead)]
+    details = _drops(table, lead)
+    if table.harm is None:
+        details = [*_others(table, lead), *details, *_controls(table, lead)]
     return Story(
         title=title,
         headline=_headline(table, lead),
@@ -68,18 +81,22 @@ def story_of(table: Table) -> Story:
 
 
 def _headline(table: Table, lead: Row) -> str:
-    ties = [row for row in table.arms if row.verdict is Verdict.TIE and not row.leads]
-    untested = [row for row in table.arms if row.verdict is Verdict.UNTESTED and not row.leads]
+    if table.harm is not None:
+        return (
+            "No verdict: trained by this recipe, the dense network itself loses "
+            f"{-table.harm.difference:.2f} points ({-table.harm.high:.2f} to "
+            f"{-table.harm.low:.2f}), so a lower learning rate or another recipe comes first."
+        )
+    by = {
+        verdict: [row for row in table.arms if row.verdict is verdict and not row.leads]
+        for verdict in Verdict
+    }
+    undecided, untested, ties = (
+        by[each] for each in (Verdict.UNDECIDED, Verdict.UNTESTED, Verdict.TIE)
+    )
     mean = f"{percent(_mean(lead))} % test accuracy"
-    if ties:
-        names = listed([lead.name, *(row.name for row in ties)])
-        gap = max(_mean(lead) - _mean(row) for row in ties)
-        least = min(row.p for row in ties if row.p is not None)
-        what = "the difference" if len(ties) == 1 else "their differences"
-        much = f"of {gap:.2f} points is" if len(ties) == 1 else f"of up to {gap:.2f} points are"
-        sure = equals(least) if len(ties) == 1 else f"smallest {equals(least)}"
-        top = percent(_mean(lead))
-        return f"{names} tie at up to {top} %: {what} {much} within noise ({sure})."
+    if undecided:
+        return _undecided(lead, undecided, mean)
     if untested:
         return (
             f"{lead.name} has the highest mean ({mean}), but there are too few shared seeds to "
@@ -87,11 +104,49 @@ def _headline(table: Table, lead: Row) -> str:
         )
     if lead.verdict is Verdict.ONLY:
         return f"{lead.name} reaches {mean}; no other arm is there to compare it with."
+    if ties:
+        return (
+            f"{listed([lead.name, *(row.name for row in ties)])} tie, at up to {mean}: they are "
+            f"shown to be within {table.margin:g} points of {lead.name}."
+        )
+    same = by[Verdict.SAME]
+    if same and len(same) + 1 == sum(row.accuracy is not None for row in table.arms):
+        return f"{listed([lead.name, *(row.name for row in same)])} are the same runs, with {mean}."
     return f"{lead.name} is best, with {mean}."
 
 
+def _undecided(lead: Row, rows: Sequence[Row], mean: str) -> str:
+    gap = max(_mean(lead) - _mean(row) for row in rows)
+    least = min(row.p for row in rows if row.p is not None)
+    names = listed([row.name for row in rows])
+    if len(rows) == 1:
+        return (
+            f"{lead.name} has the highest mean ({mean}), but it is undecided whether it is better "
+            f"than {names}: {gap:.2f} points apart ({equals(least)}){_could_show(rows)}."
+        )
+    return (
+        f"{lead.name} has the highest mean ({mean}), but it is undecided whether it is better than "
+        f"{names}: up to {gap:.2f} points apart (smallest {equals(least)}){_could_show(rows)}."
+    )
+
+
+def _could_show(rows: Sequence[Row]) -> str:
+    """Say what the seeds could have shown of rows that are undecided."""
+    known = [row.reach for row in rows if row.reach is not None]
+    if not known:
+        return ""
+    low, high = (f(reach.smallest for reach in known) for f in (min, max))
+    span = f"{high:.2f}" if f"{low:.2f}" == f"{high:.2f}" else f"{low:.2f} to {high:.2f}"
+    needed = [reach.seeds for reach in known]
+    if len(rows) > 1:
+        return f"; these seeds could have shown {span} points"
+    seeds = "no number of seeds" if needed[0] is None else f"{needed[0]} seeds each"
+    return f"; these seeds could have shown {span} points, and {seeds} would show this"
+
+
 def _others(table: Table, lead: Row) -> list[str]:
-    sentences = [
+    same = [f"{row.name} is the same as {row.same_as}." for row in table.arms if row.same_as]
+    sentences = same + [
         f"{row.name} is {_mean(lead) - _mean(row):.2f} points below {lead.name} ({equals(row.p)})."
         for row in table.arms
         if row.verdict is Verdict.WORSE and row.p is not None
@@ -128,7 +183,9 @@ def _controls(table: Table, lead: Row) -> list[str]:
         if row.accuracy is None or row.on_target is False or row.name == DENSE:
             continue
         ahead, name = _mean(lead) - _mean(row), _control_name(row.name)
-        if row.p is None:
+        if row.same_as == lead.name:
+            parts.append(f"is the same as {name}")
+        elif row.p is None:
             parts.append(f"is {points(ahead)} points from {name} (too few seeds to test)")
         elif row.p >= SIGNIFICANCE:
             parts.append(f"cannot be told from {name} ({points(ahead)} points, {equals(row.p)})")

@@ -186,64 +186,51 @@ def tell(tmp_path: Path, *rows: tuple[str, str, list[float | None]], **spec: obj
 
 
 class TestVerdict:
-    def test_a_tie_of_two_is_called_noise(self, tmp_path: Path) -> None:
+    def test_what_is_not_shown_is_undecided_and_says_what_would_show_it(
+        self, tmp_path: Path
+    ) -> None:
         story = tell(
             tmp_path,
             ("confirm", "l1", [91.0, 92.0, 93.0]),
-            ("confirm", "fpgm", [90.0, 90.0, 90.0]),
+            ("confirm", "fpgm", [89.0, 90.0, 91.0]),
         )
         assert story.title == "At 50 % fewer MACs"
-        assert story.headline == (
-            "l1 and fpgm tie at up to 92.00 %: the difference of 2.00 points is within noise "
-            "(p = 0.074)."
-        )
-
-    def test_a_tie_of_three_gives_the_widest_gap_and_the_smallest_p(self, tmp_path: Path) -> None:
-        story = tell(
-            tmp_path,
-            ("confirm", "a", [91.0, 91.0, 91.0]),
-            ("confirm", "b", [91.0, 91.0, 91.0]),
-            ("confirm", "c", [90.5, 91.2, 91.0]),
-        )
-        # a - c: 0.5, -0.2, 0: t = 0.4804, p = 0.678; the best of three equal rows is mostly
-        # as far from one of the others
-        assert story.headline == (
-            "a, b and c tie at up to 91.00 %: their differences of up to 0.10 points are within "
-            "noise (smallest p = 0.91)."
+        assert re.fullmatch(
+            r"l1 has the highest mean \(92\.00 % test accuracy\), but it is undecided whether it "
+            r"is better than fpgm: 2\.00 points apart \(p = 0\.\d+\); these seeds could have shown "
+            r"\d\.\d\d points, and \d+ seeds each would show this\.",
+            story.headline,
         )
 
     def test_a_winner_is_named_with_what_it_costs(self, tmp_path: Path) -> None:
         story = tell(
             tmp_path,
-            ("confirm", "l1", [91.5, 91.5, 91.5]),
+            ("confirm", "l1", [91.4, 91.5, 91.6]),
             ("confirm", "fpgm", [90.6, 90.5, 90.4]),
             ("control", "random", [89.6, 89.5, 89.4]),
             ("control", "dense", [92.0, 92.5, 93.0]),
         )
         assert story.headline == "l1 is best, with 91.50 % test accuracy."
-        assert story.details == (
-            "fpgm is 1.00 points below l1 (p = 0.0033).",
+        assert story.details[0].startswith("fpgm is 1.00 points below l1 (p ")
+        assert story.details[1] == (
             "l1 loses 0.50 points against the dense baseline (92.00 %) and loses 1.00 points "
-            "against the dense network trained for the same budget.",
-            # 1.9, 2.0, 2.1: p = 0.00083, for the better of two arms held against two controls
-            "Against the controls, l1 beats random pruning by 2.00 points (p = 0.0018).",
+            "against the dense network trained for the same budget."
+        )
+        assert story.details[2].startswith(
+            "Against the controls, l1 beats random pruning by 2.00 points (p "
         )
 
-    def test_a_control_that_wins_is_said(self, tmp_path: Path) -> None:
+    def test_a_recipe_that_harms_comes_first_and_nothing_is_concluded(self, tmp_path: Path) -> None:
         story = tell(
             tmp_path,
-            ("confirm", "l1", [90.6, 90.5, 90.4]),
-            ("control", "random", [92.5, 92.5, 92.5]),
-            ("control", "uniform_l1", [91.6, 90.5, 90.4]),
+            ("confirm", "l1", [86.0, 86.1, 85.9]),
+            ("control", "random", [80.0, 80.1, 79.9]),
+            ("control", "dense", [88.0, 88.1, 87.9]),
         )
-        assert story.headline == "l1 reaches 90.50 % test accuracy; no other arm is there to " + (
-            "compare it with."
+        assert story.headline.startswith(
+            "No verdict: trained by this recipe, the dense network itself loses 4.00 points ("
         )
-        # l1 - uniform_l1: -1, 0, 0: t = -1, p = 0.4226; random: (2, 2.1, 1.9), t = 34.64, p < 0.001
-        assert story.details[-1] == (
-            "Against the controls, l1 is beaten by random pruning by 2.00 points (p = 0.0017) and "
-            "cannot be told from uniform L1 (\N{MINUS SIGN}0.33 points, p = 0.42)."
-        )
+        assert not any("beats" in detail for detail in story.details)
 
     def test_one_seed_is_not_dressed_up(self, tmp_path: Path) -> None:
         story = tell(tmp_path, ("confirm", "l1", [91.0]), ("confirm", "fpgm", [80.0]))
@@ -288,8 +275,7 @@ class TestVerdict:
 
     def test_the_test_and_its_correction_are_named(self, whole: Comparison, tmp_path: Path) -> None:
         assert method_note(whole).startswith(
-            "Tested with the paired t-test, two-sided, over 3 shared seeds. p-values are corrected "
-            "for the best row having been picked by looking"
+            "Differences are tested with Welch's t, two-sided, over seeds alone"
         )
         assert method_note(empty_sweep(tmp_path)) == ""
 
