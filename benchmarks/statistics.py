@@ -23,7 +23,13 @@ Test = Callable[[Floats], dict[int, float]]  #: ``[arms, seeds]`` to corrected p
 SEEDS: Final = (3, 5, 10)
 ARMS: Final = (3, 10, 29)
 SIGNIFICANCE: Final = 0.05
-SPREADS: Final = ("equal", "one arm ten times", "half of the arms five times")
+SPREADS: Final = (
+    "equal",
+    "one arm ten times",
+    "half of the arms five times",
+    "log-normal, sigma 1",
+)
+SEED: Final = 20261127
 BEHIND: Final = (2.0, 4.0, 8.0)  #: Standard deviations that one arm lies behind all others.
 
 
@@ -34,6 +40,8 @@ def spreads(kind: str, arms: int) -> Floats:
         found[0] = 10.0
     elif kind == SPREADS[2]:
         found[: arms // 2] = 5.0
+    elif kind == SPREADS[3]:
+        found = np.exp(np.random.default_rng(SEED).standard_normal(arms))
     return found
 
 
@@ -90,14 +98,14 @@ def smallest_by_chance(rows: int, seeds: int) -> Floats:
 
 def false_rate(test: Test, kind: str, arms: int, seeds: int, sweeps: int) -> float:
     """Return the share of sweeps of equal methods in which some arm is told from the leader."""
-    generator = np.random.default_rng([arms, seeds])
+    generator = np.random.default_rng([SEED, arms, seeds])
     values = generator.standard_normal((sweeps, arms, seeds)) * spreads(kind, arms)[:, None]
     return sum(min(test(sweep).values()) < SIGNIFICANCE for sweep in values) / sweeps
 
 
 def power(test: Test, behind: float, arms: int, seeds: int, sweeps: int) -> float:
     """Return how often one arm, so many standard deviations behind the others, is found."""
-    values = np.random.default_rng([arms, seeds]).standard_normal((sweeps, arms, seeds))
+    values = np.random.default_rng([SEED, arms, seeds]).standard_normal((sweeps, arms, seeds))
     values[:, -1] -= behind
     return sum(test(sweep).get(arms - 1, 1.0) < SIGNIFICANCE for sweep in values) / sweeps
 

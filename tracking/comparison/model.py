@@ -27,6 +27,7 @@ POWER: Final = 0.8  #: Of the smallest difference that could have been shown.
 MARGIN: Final = 0.5  #: Points: rows proven to be closer than this tie.
 MOST_SEEDS: Final = 1000  #: Beyond it, seeds are not what is missing.
 _OWN: Final = 0.1  #: Rows whose spread is as unlikely as this under the pooled one keep their own.
+_DOUBT: Final = 2.0  #: Standard errors by which spreads are taken to differ beyond what is seen.
 _FLOOR: Final = 1e-4  #: Share of the pooled variance that no row is believed to fall below.
 
 Floats = NDArray[np.float64]
@@ -97,7 +98,7 @@ def moderate(own: Floats, df: Floats) -> tuple[Floats, Floats]:
     noise = float(polygamma(1, df / 2).mean())
     tails = float(polygamma(3, df / 2).mean())
     doubt = math.sqrt(tails / rows + 2.0 * noise**2 / (rows - 1))
-    unlike = float(logs.var(ddof=1)) - noise + (0.5 + 4.5 / rows) * doubt
+    unlike = float(logs.var(ddof=1)) - noise + _DOUBT * doubt
     lent = 2.0 * _inverse_trigamma(max(unlike, 1e-4))
     variance = (lent * pooled + df * own) / (lent + df)
     apart = fdtrc(df, max(lent, 1.0), own / pooled) < _OWN
@@ -203,7 +204,7 @@ def _smallest(
     total = sum(parts) + (images or 0.0)
     dfs = tuple(max(1.0, row.df + n - row.n) for row, n in zip((first, second), seeds, strict=True))
     df = _df(parts, dfs, total)
-    return (_critical(rows, df) + float(stdtrit(df, POWER))) * math.sqrt(total)
+    return float((_critical(rows, df) + float(stdtrit(df, POWER))) * math.sqrt(total))
 
 
 def _critical(rows: int, df: float) -> float:
@@ -232,7 +233,7 @@ def _df(parts: Sequence[float], dfs: Sequence[float], total: float) -> float:
     if shares == 0.0:
         return max(dfs)
     seeds_only = sum(parts) ** 2 / shares
-    return min(seeds_only, max(dfs)) * (total / sum(parts)) ** 2
+    return float(min(seeds_only, max(dfs)) * (total / sum(parts)) ** 2)
 
 
 def _inverse_trigamma(value: float) -> float:
@@ -259,7 +260,7 @@ def images_variance(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> floa
     images = first.shape[1]
     between = float((first.mean(axis=0) - second.mean(axis=0)).var(ddof=1)) / images
     both = math.fsum(_together(answers) for answers in (first, second))
-    return 1e4 * max(0.0, between - both)
+    return float(1e4 * max(0.0, between - both))
 
 
 def _together(answers: NDArray[np.bool_]) -> float:
@@ -269,4 +270,5 @@ def _together(answers: NDArray[np.bool_]) -> float:
         return 0.0
     values = answers.astype(np.float64)
     rest = values - values.mean(axis=0) - values.mean(axis=1, keepdims=True) + values.mean()
-    return float((rest**2).sum() / ((seeds - 1) * (images - 1))) / (seeds * images)
+    degrees = (seeds - 1) * (images - 1)
+    return float(np.sum(rest * rest)) / float(degrees * seeds * images)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmarks.statistics import before, false_rate, now
+from benchmarks.statistics import SPREADS, before, false_rate, now
 from tracking.comparison.model import (
     Spread,
     corrected,
@@ -80,10 +80,11 @@ def test_equal_runs_without_any_spread_are_not_made_certain() -> None:
     assert difference_of(row(91.0, 0.0, n=3), row(91.0, 0.0, n=3)).p == 1.0
 
 
-def test_alike_spreads_lend_one_another_and_an_unlike_one_keeps_its_own() -> None:
+def test_alike_spreads_lend_one_another_and_an_unlike_one_keeps_most_of_its_own() -> None:
     own = np.array([1.0, 1.2, 0.9, 1.1, 0.8, 1.0, 0.9, 1.1, 1.0, 400.0])
     variance, df = moderate(own, np.full(10, 4.0))
-    assert (variance[-1], df[-1]) == (400.0, 4.0)
+    assert variance[-1] > 300.0
+    assert df[-1] < 6.0
     alike, more = moderate(own[:-1], np.full(9, 4.0))
     assert np.ptp(alike) < 0.5 * np.ptp(own[:-1])
     assert (more > 4.0).all()
@@ -126,7 +127,7 @@ def test_images_count_once_beside_the_seeds() -> None:
     assert images_variance(first, second) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("kind", ["equal", "one arm ten times", "half of the arms five times"])
+@pytest.mark.parametrize("kind", SPREADS)
 @pytest.mark.parametrize(("arms", "seeds"), [(3, 3), (10, 5)])
 def test_equal_methods_are_told_apart_in_at_most_five_percent_of_sweeps(
     kind: str, arms: int, seeds: int
@@ -152,7 +153,7 @@ def test_a_gap_of_forty_one_points_is_found_far_more_often_than_by_paired_tests(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["equal", "one arm ten times", "half of the arms five times"])
+@pytest.mark.parametrize("kind", SPREADS)
 @pytest.mark.parametrize("arms", [3, 10, 29])
 @pytest.mark.parametrize("seeds", [3, 5, 10])
 def test_the_false_difference_rate_holds_at_every_size(kind: str, arms: int, seeds: int) -> None:
