@@ -215,17 +215,29 @@ def compare(
     to: Annotated[
         Path | None, typer.Option(help="File to write; standard output without it.", metavar="FILE")
     ] = None,
+    between: Annotated[
+        tuple[str, str] | None,
+        typer.Option(help="Two arms or controls, or SWEEP/ARM.", metavar="ARM ARM"),
+    ] = None,
+    margin: Annotated[
+        float, typer.Option(help="Points that a tie is closer than.", min=0.0, max=100.0)
+    ] = 0.5,
     store: Store = None,
     ledger: Ledger = None,
     as_json: AsJson = False,
 ) -> None:
     """Compare the arms of a sweep by what is in the ledger, finished or not."""
+    from orchestrator.commands import between as pairs
     from orchestrator.commands import views
     from tracking.comparison.compare import compare as compare_arms
     from tracking.report import report
 
-    with find_sweep(name, RecordsAt(store=store, ledger=ledger)) as found:
-        comparison = compare_arms(found.ledger, found.record)
+    at = RecordsAt(store=store, ledger=ledger)
+    if between is not None:
+        views.show(pairs.between(name, between, margin, at), pairs.view, as_json=as_json)
+        return
+    with find_sweep(name, at) as found:
+        comparison = compare_arms(found.ledger, found.record, margin)
     writers: dict[str, Callable[[Comparison], str]] = {
         "text": report.to_text,
         "md": report.to_markdown,
