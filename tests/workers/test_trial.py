@@ -419,7 +419,9 @@ class Careless(PruningMethod):
     name: ClassVar[str] = "careless"
 
     def select(self, network: nn.Module, ratios: Ratios, session: Session) -> PruningPlan:
-        network.get_submodule("bn2").register_forward_hook(lambda _m, _i, out: out + 1.0)
+        network.get_submodule("bn2").register_forward_hook(
+            lambda _m, _i, out: out + out.mean(1, True)
+        )
         scores = {g.name: torch.arange(float(g.width)) for g in session.layout.groups}
         return prune_lowest(self, session.layout, scores, ratios)
 

@@ -8,7 +8,7 @@ import tempfile
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
 import fsspec
@@ -28,6 +28,11 @@ _COUNTER = "num_batches_tracked"  #: Of batch norms; does not change what a netw
 _FOREIGN_COUNTERS = frozenset({"n_averaged", "total_ops", "total_params"})
 _DEEPEST = 4  #: Nests inside each other; a checkpoint may contain itself.
 _ZIP, _PICKLE = b"PK\x03\x04", b"\x80"  #: What torch.save wrote begins with, now and long ago.
+#: How lines of torch begin that advise to read the file without protection.
+_ADVICE: Final = ("Weights only load failed", "Please file an issue", "Check the documentation")
+#: How a refused pickle names what it would have called, in the words of several versions of torch.
+_FOREIGN: Final = re.compile(r"[^\n]*\b(?:global|class)\b[^\n]*", re.IGNORECASE)
+
 _IN_PLACE_OF_A_FILE = (
     (re.compile(rb"version https://git-lfs"), "the pointer that Git LFS keeps in place of a file"),
     (
@@ -100,13 +105,14 @@ def _decoded(path: Path) -> Any:
     except UnreadableCheckpointError:
         raise
     except pickle.UnpicklingError as error:
-        if "Unsupported" not in str(error):
+        foreign = _FOREIGN.search(str(error))
+        if foreign is None:
             raise _unreadable(path, error) from error
         raise UnreadableCheckpointError(
             path,
             "is refused: it holds more than tensors and plain containers, and reading it would "
             "run code. Save the weights alone: torch.save(model.state_dict(), path), or as "
-            f"safetensors. ({str(error).splitlines()[0]})",
+            f"safetensors. ({foreign.group()})",
         ) from error
     except Exception as error:  # damaged files make a decoder raise anything
         raise _unreadable(path, error) from error
@@ -255,7 +261,8 @@ def _unwrapped(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _unreadable(path: Path, error: Exception) -> UnreadableCheckpointError:
-    reason = (str(error) or type(error).__name__).splitlines()[0]
+    said = [line for line in str(error).splitlines() if line and not line.startswith(_ADVICE)]
+    reason = said[0] if said else type(error).__name__
     return UnreadableCheckpointError(
         path, f"cannot be read ({reason}); give a safetensors file or what torch.save wrote."
     )

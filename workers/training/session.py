@@ -12,7 +12,7 @@ from dataclasses import asdict
 import torch
 from torch import Tensor, nn
 
-from methods import NO_STATE, CostTarget, Layout, Schedule, State
+from methods import NO_STATE, CostTarget, Layout, MethodError, Schedule, State
 from methods.base import PruningSchedule
 from methods.hooks import Hooks, Trainer
 from methods.structure.latency_predictor import LatencyPredictor
@@ -36,6 +36,7 @@ from workers.training.meter import Act, Meter
 from workers.training.seeds import derive_seed
 from workers.training.shared_statistics import (
     StatisticsCost,
+    depends_on_recipe,
     load_statistics,
     statistics_name,
     store_statistics,
@@ -369,6 +370,12 @@ class TrainingSession(Trainer):
             images=after.images - before.images,
             seconds=after.seconds - before.seconds,
         )
+        if cost.steps and not depends_on_recipe(self.spec):
+            raise MethodError(
+                f"The method {self.spec.method!r} trains to compute statistics, so they depend on "
+                "the recipe; but they are shared across recipes unless its class says trains. "
+                "Override that property to return True."
+            )
         self.statistics_computed += 1
         self.seconds_statistics += cost.seconds
         if shared:

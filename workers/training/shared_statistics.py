@@ -37,10 +37,15 @@ def statistics_name(spec: TrialSpec, key: str, device: torch.device) -> str:
         device: Where they are computed.
     """
     matters = {"model", "data_hash", "weights", "layers", "method", "method_settings", "seed"}
-    if spec.method is None or methods.create(spec.method, spec.method_settings).trains:
+    if depends_on_recipe(spec):
         matters.add("recipe")
     content = spec.model_dump(mode="json", include=matters)
     return content_hash({**content, "key": key, "device": device.type})
+
+
+def depends_on_recipe(spec: TrialSpec) -> bool:
+    """Say whether a trial's statistics may come of training."""
+    return spec.method is None or methods.create(spec.method, spec.method_settings).trains
 
 
 def load_statistics(

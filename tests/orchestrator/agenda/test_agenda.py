@@ -98,7 +98,7 @@ class TestTestSplit:
         for wanted in given:
             chooses = wanted.place.role in {Role.SEARCH, Role.FINALIST}
             assert wanted.trial.reads_test == (not chooses), wanted.place
-        assert {w.place.role for w in given} == {*Role} - {Role.PREDICTOR}
+        assert {w.place.role for w in given} == {*Role} - {Role.PREDICTOR, Role.TUNE}
 
 
 class TestPhases:

@@ -346,7 +346,7 @@ class TestExits:
         assert says in " ".join(result.stderr.split())
 
     def test_completion_knows_the_verbs(self) -> None:
-        asked = {"COMP_WORDS": "prunesweep st", "COMP_CWORD": "1"}
+        asked = {"COMP_WORDS": "prunesweep stat", "COMP_CWORD": "1"}
         environment = {"_PRUNESWEEP_COMPLETE": "complete_bash", **asked}
         result = CliRunner().invoke(app, [], env=environment, prog_name="prunesweep")
         assert result.stdout.split() == ["status"]

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from methods import CostTarget, Hooks, LayerPolicy, Step, find_layout
+from methods import CostTarget, Hooks, LayerPolicy, MethodError, Step, find_layout
 from methods.base import Session
 from tracking.artifacts import ArtifactStore
 from workers.data import DataSet, load
@@ -65,7 +65,7 @@ class Sessions:
             recipe=recipe,
             seed=1,
             weights=weights_hash(network().state_dict()),
-            method="filter_norm",
+            method="scop",  # which trains for its statistics
         )
         return base.model_copy(update=changes)
 
@@ -361,7 +361,7 @@ class TestStatistics:
         [
             {"seed": 2},
             {"data_hash": "other"},
-            {"method_settings": {"p": 2}},
+            {"method_settings": {"share": 0.5}},
             {"recipe": RECIPE.model_copy(update={"learning_rate": 0.01})},
         ],
         ids=["seed", "data", "settings", "recipe"],
@@ -373,6 +373,25 @@ class TestStatistics:
         self.learn(sessions.new(RECIPE), calls)
         self.learn(sessions.new(**{"recipe": RECIPE, **change}), calls)  # type: ignore[arg-type]
         assert len(calls) == 2
+
+    def test_a_method_that_does_not_train_shares_them_across_recipes(
+        self, sessions: Sessions
+    ) -> None:
+        calls: list[int] = []
+
+        def compute() -> dict[str, Tensor]:
+            calls.append(1)
+            return {"one": torch.ones(1)}
+
+        for rate in (0.1, 0.2):
+            recipe = RECIPE.model_copy(update={"learning_rate": rate})
+            session = sessions.new(recipe, method="filter_norm")
+            session.statistics(network(), "plain", compute)
+        assert calls == [1]
+
+    def test_a_method_that_trains_for_them_has_to_say_so(self, sessions: Sessions) -> None:
+        with pytest.raises(MethodError, match=r"'filter_norm' trains .* says trains"):
+            self.learn(sessions.new(RECIPE, method="filter_norm"), [])
 
     def test_a_trial_that_asks_twice_pays_once(self, sessions: Sessions) -> None:
         def mean(session: TrainingSession) -> dict[str, Tensor]:
