@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -72,6 +73,21 @@ class RayStartError(SweepError):
             f"Ray could not start on this machine: {self.reason} Other work may keep it too busy; "
             "run the same command again, and nothing that has ended is run twice."
         )
+
+
+def check_reachable(address: str | None) -> None:
+    """Refuse an address at which nobody listens; Ray would try it for many minutes.
+
+    Raises:
+        ClusterUnreachableError: Nobody does.
+    """
+    if address in {None, "auto", "local"}:
+        return
+    host, _, port = str(address).rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_S).close()
+    except OSError as error:
+        raise ClusterUnreachableError(str(address), error.strerror or str(error)) from error
 
 
 def connect(resources: ResourceSettings, model: str = "", secrets: Iterable[str] = ()) -> None:

@@ -436,14 +436,10 @@ def _stored(name: str, at: RecordsAt, address: str | None, workers: int | None) 
     """Take a sweep up from its ledger, on the machines the command line names."""
     from orchestrator.sweep import Sweep
 
+    given = {"address": address, "workers": workers}
+    changes = {key: value for key, value in given.items() if value is not None}
     with find_sweep(name, at) as found:
-        tracking = found.tracking
-    sweep = Sweep.from_ledger(name, tracking)
-    changes = {"address": address, "workers": workers}
-    resources = sweep.spec.resources.model_copy(
-        update={key: value for key, value in changes.items() if value is not None}
-    )
-    return Sweep(sweep.spec.model_copy(update={"resources": resources}))
+        return Sweep.from_record(found.record, found.tracking, changes)
 
 
 def _drive(

@@ -11,11 +11,18 @@ from rich.text import Text
 
 from orchestrator.loop.driver import Ended
 from tracking.durations import duration
+from tracking.ledger.ledger import Ledger
 from tracking.places import Place
 from tracking.records import Loss, TrialState
 from tracking.results import Result
 
 LINE_EVERY_S = 15.0  #: Between plain lines.
+
+
+def places_done(ledger: Ledger, sweep_id: int) -> list[Place]:
+    """Return the places whose trials have ended."""
+    final = {trial.id for trial in ledger.trials(sweep_id) if trial.state.is_final}
+    return [entry.place for entry in ledger.entries(sweep_id) if entry.trial_id in final]
 
 
 class Progress:

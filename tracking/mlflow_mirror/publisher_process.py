@@ -7,7 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Event, Thread
 
@@ -18,6 +19,7 @@ from tracking.mlflow_mirror.publisher import GRACE_S, Publisher
 from tracking.mlflow_mirror.sole_publisher import sole_publisher
 
 LEDGER, MLFLOW, ARTIFACTS = "PRUNESWEEP_LEDGER", "PRUNESWEEP_MLFLOW", "PRUNESWEEP_ARTIFACTS"
+FLUSH_S = 120.0  #: How long the end of a sweep waits for MLflow to show everything.
 ROOT = Path(__file__).resolve().parents[2]
 
 log = logging.getLogger("tracking.mlflow_mirror.publisher")
@@ -64,6 +66,33 @@ def start_publisher(
             stderr=output,
             start_new_session=True,  # Ctrl-C in the driver's terminal is the driver's to handle
         )
+
+
+@contextmanager
+def publishing(
+    *,
+    ledger_url: str,
+    tracking_uri: str,
+    artifacts_url: str,
+    sweep: str,
+    log_file: str | os.PathLike[str],
+    weights_artifacts: bool,
+) -> Iterator[None]:
+    """Publish a sweep beside the block, and what is left at its end; see `start_publisher`."""
+    process = start_publisher(
+        ledger_url=ledger_url,
+        tracking_uri=tracking_uri,
+        artifacts_url=artifacts_url,
+        sweep=sweep,
+        log_file=log_file,
+        weights_artifacts=weights_artifacts,
+    )
+    try:
+        yield
+    finally:
+        process.terminate()  # it publishes what is left, and ends
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=FLUSH_S)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -13,7 +13,7 @@ from tracking.artifacts import ArtifactStore
 from workers.data import DataSet, load
 from workers.errors import ArtifactCorruptError, WorkerError
 from workers.files import SharedFiles
-from workers.networks.checkpoints import from_safetensors, weights_hash
+from workers.networks.checkpoints import from_safetensors, to_safetensors, weights_hash
 from workers.settings import DataSettings, content_hash
 
 T = TypeVar("T")
@@ -59,6 +59,13 @@ def resolve_device(name: str) -> torch.device:
 def weights_path(content: str) -> str:
     """Return where weights with this content hash lie in the artifact store."""
     return f"weights/{content}.safetensors"
+
+
+def store_weights(artifacts: ArtifactStore, weights: Mapping[str, Tensor]) -> None:
+    """Store weights under their content hash, unless they are there."""
+    path = weights_path(weights_hash(weights))
+    if not artifacts.exists(path):
+        artifacts.write_bytes(path, to_safetensors(weights))
 
 
 class Recent(Generic[T]):

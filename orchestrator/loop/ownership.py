@@ -1,0 +1,66 @@
+"""Who runs a sweep: one driver waits until it is free, and takes it."""
+
+import os
+import socket
+import time
+from contextlib import suppress
+
+from orchestrator.errors import SpecChangeError
+from orchestrator.specification.changes import forbidden_changes
+from orchestrator.specification.spec import SweepSpec
+from orchestrator.specification.stored import spec_of
+from tracking.errors import SweepHeldError, UnknownSweepError
+from tracking.ledger.ledger import Ledger
+from tracking.ledger.writer import SweepWriter
+from tracking.records import LeaseRecord
+
+
+def driver_name() -> str:
+    """Name this process, as the owner of a sweep."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def wait_until_free(ledger: Ledger, sweep: str, wait_s: float) -> None:
+    """Wait until no driver is known to run a sweep: only `take` makes sure of it.
+
+    Raises:
+        SweepHeldError: One still does after ``wait_s``.
+    """
+    deadline = time.monotonic() + wait_s
+    while (lease := _lease(ledger, sweep)) is not None:
+        if time.monotonic() >= deadline:
+            raise SweepHeldError(sweep, lease)
+        time.sleep(min(1.0, max(0.0, deadline - time.monotonic())))
+
+
+def _lease(ledger: Ledger, sweep: str) -> LeaseRecord | None:
+    with suppress(UnknownSweepError):
+        lease = ledger.lease(ledger.sweep(sweep).id)
+        return None if lease is None or lease.is_over else lease
+    return None
+
+
+def take(ledger: Ledger, spec: SweepSpec, *, extend: bool) -> SweepWriter:
+    """Create a sweep, or take it over if the specification allows; return what writes it.
+
+    Args:
+        ledger: Where the sweep is, or will be.
+        spec: What is asked for now.
+        extend: More search trials or seeds than before are allowed.
+
+    Raises:
+        SpecChangeError: The name belongs to a sweep that would give other results.
+        SweepHeldError: Another driver runs it now.
+    """
+    stored = spec.model_dump(mode="json")
+    try:
+        record = ledger.sweep(spec.name)
+    except UnknownSweepError:
+        ledger.create_sweep(spec.name, stored, spec.spec_hash)
+        return ledger.take_over(spec.name, driver_name())
+    if changes := forbidden_changes(spec_of(record), spec, extend=extend):
+        raise SpecChangeError(spec.name, changes)
+    # Taken over first: until then, its driver of before could still write by the old specification.
+    writer = ledger.take_over(spec.name, driver_name())
+    writer.amend_spec(stored, spec.spec_hash)
+    return writer

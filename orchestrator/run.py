@@ -1,0 +1,123 @@
+"""What one driver does once a sweep is its own, from the agenda to the stored report."""
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from rich.console import Console
+
+from orchestrator.agenda.agenda import Agenda
+from orchestrator.agenda.stopper import Stopper
+from orchestrator.agenda.survey import Ground
+from orchestrator.agenda.trial_matrix import trial_matrix
+from orchestrator.cluster.ray_backend import RayBackend
+from orchestrator.errors import SweepFailedError
+from orchestrator.loop.driver import Driver
+from orchestrator.loop.progress import Progress, places_done
+from orchestrator.loop.signals import left_in_order, stopping_on_signals
+from orchestrator.specification.spec import SweepSpec
+from tracking.artifacts import ArtifactStore
+from tracking.comparison.compare import compare
+from tracking.comparison.comparison import Comparison
+from tracking.ledger.ledger import Ledger
+from tracking.ledger.writer import SweepWriter
+from tracking.mlflow_mirror.publisher_process import publishing
+from tracking.records import SweepState
+from tracking.report.stored import store_report
+from workers.node.node import store_weights
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """All that is left of a sweep, to be done by this driver; see `orchestrator.sweep.Sweep.run`.
+
+    It may begin more than once: after an outage of the ledger, with a new writer.
+    """
+
+    spec: SweepSpec
+    ground: Ground
+    ledger: Ledger
+    console: Console  #: Where progress goes.
+    runner: str  #: ``package.module:callable`` that runs one trial in a worker.
+
+    def go_on(self, writer: SweepWriter) -> Comparison:
+        """Do what is left, as far as ``writer`` gets.
+
+        Raises:
+            SweepFailedError: The sweep cannot go on.
+            KeyboardInterrupt: Stopped by hand; what ran goes back, and the ledger is in order.
+        """
+        with writer.lease.kept(), left_in_order(writer):
+            if self.ground.weights is not None:
+                # Before any trial is started: its worker reads them from the store.
+                store_weights(self._artifacts, self.ground.weights)
+            is_over = self._drive(writer)
+            comparison = self._conclude(writer, is_over)
+        if not is_over:
+            raise KeyboardInterrupt
+        return comparison
+
+    @property
+    def _artifacts(self) -> ArtifactStore:
+        return ArtifactStore(self.spec.tracking.artifacts_url)
+
+    def publishing(self) -> AbstractContextManager[object]:
+        """Show the sweep in MLflow meanwhile, where there is one."""
+        tracking = self.spec.tracking
+        if tracking.mlflow_url is None:
+            return nullcontext()
+        return publishing(
+            ledger_url=tracking.ledger_url,
+            tracking_uri=tracking.mlflow_url,
+            artifacts_url=tracking.artifacts_url,
+            sweep=self.spec.name,
+            log_file=tracking.folder / "publisher.log",
+            weights_artifacts=tracking.publish_weights,
+        )
+
+    def _drive(self, writer: SweepWriter) -> bool:
+        """Run the loop; return whether the sweep is over."""
+        spec, console = self.spec, self.console
+        backend = RayBackend(
+            spec.resources,
+            cache_dir=str(spec.tracking.folder / "cache"),
+            artifacts=spec.tracking.artifacts_url,
+            checkpoint_epochs=spec.recovery.checkpoint_epochs,
+            runner=self.runner,
+        )
+        try:
+            device = f"{backend.device_of_first_worker()}, torch {torch.__version__}"
+            agenda = Agenda(spec, self.ground, device)
+            stopper = Stopper(spec)
+            stopper.restore(self.ledger, writer.sweep_id)
+            done = places_done(self.ledger, writer.sweep_id)
+            with Progress(console, trial_matrix(spec).trials, spec.name, done) as progress:
+                driver = Driver(
+                    agenda,
+                    backend,
+                    self.ledger,
+                    writer,
+                    progress,
+                    stopper=stopper,
+                    hung_after_s=spec.recovery.hung_after_s,
+                )
+                with stopping_on_signals(driver):
+                    is_over = driver.run()
+                console.print(progress.summary(), highlight=False, soft_wrap=True)
+            if agenda.problem is not None:
+                writer.set_state(SweepState.FAILED)
+                raise SweepFailedError(spec.name, agenda.problem)
+            return is_over
+        finally:
+            backend.close()
+
+    def _conclude(self, writer: SweepWriter, is_over: bool) -> Comparison:
+        """Record the end, and store the report beside the artifacts, if that takes it."""
+        # The state first: no trouble with the report makes a sweep that is over look interrupted.
+        writer.set_state(SweepState.COMPLETED if is_over else SweepState.INTERRUPTED)
+        comparison = compare(self.ledger, self.ledger.sweep(self.spec.name))
+        try:
+            writer.set_artifacts(store_report(self._artifacts, comparison))
+        except OSError as error:  # a full disk, or a store that is out of reach
+            self.console.print(f"The report could not be stored: {error}", highlight=False)
+        return comparison
