@@ -53,7 +53,9 @@ class TestFinishedSweep:
         report, ui = out.splitlines()[-2:]
         assert Path(report.removeprefix("Report: ")).read_text().startswith("<!doctype html>")
         assert ui == f"MLflow: prunesweep ui --store {store}"
-        assert err.startswith("tiny: 4 of 4 done")
+        data, *_, progress = err.splitlines()
+        assert data.startswith("Data: 180 training")
+        assert progress.startswith("tiny: 4 of 4 done")
         assert "Traceback" not in err
 
     def test_status_knows_all_of_it(self, store: Path) -> None:
@@ -180,7 +182,8 @@ def test_a_cluster_that_is_not_there_ends_with_2_and_nothing_written(tmp_path: P
     spec = write_spec(tmp_path)
     code, out, err = ended(tmp_path, "run", spec, "--address", "127.0.0.1:1")
     assert (code, out) == (2, "")
-    assert err.startswith("resources.address: no Ray cluster answers at '127.0.0.1:1'")
+    says = err.splitlines()[-1]
+    assert says.startswith("resources.address: no Ray cluster answers at '127.0.0.1:1'")
     assert os.listdir(tmp_path) == ["sweep.yaml"]
 
 
