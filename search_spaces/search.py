@@ -125,6 +125,8 @@ class Search:
                 f"cannot be asked for before the result of proposal {missing} is known, because "
                 f"the window is {self._window}. Tell that result first, or widen the window.",
             )
+        # Told by number, never by time: the study that makes this proposal holds the results up to
+        # the window and no others, whichever came in first.
         self._tell_until(number - self._window)
         before = dict(self._storage.get_study_system_attrs(self._study_id))
         self._study.sampler = self._sampler_for(number)
@@ -155,6 +157,7 @@ class Search:
             raise SearchOrderError(number, "was never asked for, so it cannot have a result.")
         if number in self._results:
             raise SearchOrderError(number, "has a result already, which is final.")
+        # Kept, not told on: the study learns it when a proposal is due that must know it.
         self._results[number] = self._result(number, values, outcome)
 
     def restore(self, past: Iterable[PastProposal]) -> None:
@@ -179,6 +182,8 @@ class Search:
                 )
             if item.outcome is not None:
                 self._results[number] = self._result(number, item.values, item.outcome)
+        # The study gets the results that the last proposal knew and no others: the next `ask` tells
+        # the rest in order, as if there had been no break.
         for item in history:
             self._add(item.proposal, ended=item.proposal.number < len(history) - self._window)
 

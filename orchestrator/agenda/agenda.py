@@ -112,9 +112,11 @@ class Agenda:
         """Start, or go on from what the ledger holds."""
         by_id = {trial.id: trial for trial in trials}
         past = [(entry, by_id[entry.trial_id]) for entry in entries]
+        # Before anything is added: a place that is known is open again, not due once more.
         self._known = {entry.place: trial.uid for entry, trial in past}
         if self._adapts and _began_as_given(past):
             self._adapts, self._weights = False, self._ground.weights_hash
+        # Before results are told: what follows from them depends on whether their arm was given up.
         self._breaker.replay(past)
         for key, study in self._studies.items():
             mine = [(e, t) for e, t in past if e.place.words == (Role.SEARCH, *key)]
@@ -125,6 +127,8 @@ class Agenda:
                 self._add(place, self._baseline())
         if self._weights is not None:
             self._tune()
+        # Only now, with all that began open, are results told, round by round: each may open places
+        # (a winner its re-runs) that have ended, too.
         ended = {entry.place: trial for entry, trial in past if trial.state.is_final}
         while hits := [place for place in self._open if place in ended]:
             for place in hits:

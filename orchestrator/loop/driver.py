@@ -137,11 +137,14 @@ class Driver:
         try:
             self._take_up_pending()
             while not self._stopping:
+                # A driver with nothing to write would not notice that it has been replaced.
                 self._writer.check()
                 self._plan()
                 self._start()
                 if self._is_over():
                     return True
+                # What workers sent comes before silence is judged: a report that has waited here
+                # is a sign of life, and its trial must not be given up.
                 self._collect(self._backend.wait(self._patience()))
                 self._collect(self._give_up_silent())
                 self._give_up_arms()
@@ -155,6 +158,8 @@ class Driver:
         """Go on from the ledger: what is pending runs first, with its stored ratios."""
         entries = self._ledger.entries(self._writer.sweep_id)
         trials = self._ledger.trials(self._writer.sweep_id)
+        # In the thread that asks it later, and before anything is queued: what the agenda restores
+        # is exactly what is in the ledger.
         self._planner.submit(self._agenda.begin, entries, trials).result()
         pending = {trial.id: trial for trial in trials if trial.state is TrialState.PENDING}
         for entry in entries:
@@ -191,6 +196,8 @@ class Driver:
         if not wanted:
             return
         stored = []
+        # All of them are committed before the first is queued or told of: a driver that is killed
+        # in between finds the same proposals, so no search proposes anything twice.
         with self._writer.transaction():
             for item in wanted:
                 spec = item.trial.model_dump(mode="json")
@@ -229,6 +236,8 @@ class Driver:
             self._running.add(trial_id)
         if not begun:
             return
+        # The attempt is committed before its worker hears of it: no worker ever runs what the
+        # ledger does not know to be running.
         with self._writer.transaction():
             for trial_id, slot in begun:
                 attempt = self._writer.start(trial_id, slot.node, slot.pid)
@@ -270,6 +279,7 @@ class Driver:
                     continue  # a report of an attempt that was given up meanwhile
                 if follow_up is not None:
                     after.append(follow_up)
+        # Only once it is committed: the agenda must not follow up what is rolled back.
         for follow_up in after:
             follow_up()
 
@@ -314,7 +324,8 @@ class Driver:
 
     def _requeue(self, trial_id: int, lost: Lost) -> None:
         self._running.discard(trial_id)
-        self._work[trial_id].task = None
+        self._work[trial_id].task = None  # a late report of the lost attempt finds no task
+        # To the front: its search may wait for this very result to propose anything more.
         self._waiting.appendleft(trial_id)
         self._watcher.lost(trial_id, lost.loss, lost.reason)
 

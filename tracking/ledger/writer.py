@@ -90,6 +90,9 @@ class SweepWriter:
                 yield self._connection
                 return
             with self._database.write() as connection:
+                # In the transaction and before its first change: SQLite has given it the write
+                # lock, PostgreSQL locks the row here; so a take-over comes before all of it or
+                # after all of it.
                 self._check_epoch(connection)
                 self._connection = connection
                 try:

@@ -207,6 +207,8 @@ class TrainingSession(Trainer):
                 epoch += 1
                 self._steps += outcome.steps
                 self.meter.charge(steps=outcome.steps, images=outcome.images)
+                # Reported before it is kept: a retry goes on behind the checkpoint, so an epoch
+                # that was kept first and cut off here would never be reported.
                 self._report_epoch(network, outcome.train_loss, outcome.learning_rate)
                 if outcome.ended_early:
                     return
@@ -220,6 +222,8 @@ class TrainingSession(Trainer):
             Epochs of the call that are done.
         """
         found = self._resume
+        # A checkpoint belongs to one call, told by its act and the step at which that began: calls
+        # before it train again, so that this one starts from the network it started from then.
         if found is None or (found.act, found.first_step) != (self.meter.current, self._steps):
             return 0
         if found.step > self._steps + steps:  # a call for no steps comes before the one meant
@@ -227,6 +231,7 @@ class TrainingSession(Trainer):
         with restoring():
             training.load_parts(found.parts)
             self._load_state(found.parts["session"])
+        # From here on images come in the order they would have come in: it is drawn from the steps.
         self._steps = found.step
         return found.epoch
 
