@@ -10,15 +10,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
-from typing import Any
 
-from orchestrator.loop.backend import Event, Finished, Reported, Slot, Stopped, Task
+from orchestrator.loop.backend import Event, Finished, InlineRunner, Reported, Slot, Stopped, Task
 from workers.settings import TrialSpec
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)  #: What the virtual clock shows at 0.
 NAP_S = 0.001  #: Between looks at whether the proposal has been made.
-
-Runner = Callable[[TrialSpec, Callable[[int, dict[str, float]], None]], dict[str, Any]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,7 +43,7 @@ class VirtualBackend:
     def __init__(
         self,
         workers: int,
-        runner: Runner,
+        runner: InlineRunner,
         seconds: Callable[[TrialSpec], float],
         *,
         is_planning: Callable[[], bool] = lambda: False,

@@ -14,7 +14,7 @@ from search_spaces.errors import (
 )
 from search_spaces.projection import Projected, free_ratios, project
 from search_spaces.samplers import SAMPLERS
-from search_spaces.search import Outcome, PastProposal, Proposal, Search
+from search_spaces.search import PastProposal, Proposal, ProposalOutcome, Search
 from search_spaces.space import PrunableGroup, RatioSpace, SpaceSettings
 from search_spaces.stopping import StoppingRule, create_rule
 
@@ -23,11 +23,11 @@ __all__ = [
     "CostModelMismatchError",
     "DuplicateGroupError",
     "EmptySpaceError",
-    "Outcome",
     "PastProposal",
     "Projected",
     "Proposal",
     "ProposalError",
+    "ProposalOutcome",
     "PrunableGroup",
     "RatioLimitsError",
     "RatioSpace",

@@ -11,12 +11,12 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from search_spaces.errors import StudyStorageError
-from search_spaces.search import DIRECTIONS, Outcome
+from search_spaces.search import DIRECTIONS, ProposalOutcome
 
 SOURCE: Final = "prunesweep"  #: User attribute of a study that says which search it shows.
 NUMBER: Final = "proposal"  #: User attribute of a trial: its number within the search.
 
-_STATES: Final[Mapping[Outcome, TrialState]] = {
+_STATES: Final[Mapping[ProposalOutcome, TrialState]] = {
     "completed": TrialState.COMPLETE,
     "stopped": TrialState.PRUNED,  # Optuna's word for a stopped trial
     "failed": TrialState.FAIL,
@@ -29,7 +29,7 @@ class SearchedProposal:
 
     number: int
     params: Mapping[str, float]  #: Number in [0, 1] by dimension.
-    outcome: Outcome
+    outcome: ProposalOutcome
     values: Sequence[float] | None = None  #: Accuracy, and MACs on a front; None unless completed.
     by_epoch: Mapping[int, float] = field(default_factory=dict)  #: Validation accuracy, percent.
     attributes: Mapping[str, Any] = field(default_factory=dict)  #: JSON-able, by name.

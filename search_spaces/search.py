@@ -20,7 +20,7 @@ from search_spaces import sampler_state
 from search_spaces.errors import SearchOrderError, SearchSettingsError
 from search_spaces.samplers import BLIND, SeededSampler, check_sampler
 
-Outcome = Literal["completed", "stopped", "failed"]
+ProposalOutcome = Literal["completed", "stopped", "failed"]
 
 DIRECTIONS = (StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE)  # of accuracy and cost
 
@@ -39,13 +39,13 @@ class PastProposal:
     """A stored proposal and what became of it."""
 
     proposal: Proposal
-    outcome: Outcome | None = None  #: None while it is not known.
+    outcome: ProposalOutcome | None = None  #: None while it is not known.
     values: Sequence[float] | None = None  #: One per objective; None unless completed.
 
 
 @dataclass(frozen=True, slots=True)
 class _Result:
-    outcome: Outcome
+    outcome: ProposalOutcome
     values: list[float] | None
 
 
@@ -141,7 +141,7 @@ class Search:
             state=sampler_state.to_json(trial.system_attrs, changed),
         )
 
-    def tell(self, number: int, values: Sequence[float] | None, outcome: Outcome) -> None:
+    def tell(self, number: int, values: Sequence[float] | None, outcome: ProposalOutcome) -> None:
         """Take in the result of a proposal; the study learns it when the window allows.
 
         Args:
@@ -214,14 +214,16 @@ class Search:
             self._study.tell(number, result.values, state=self._state(result.outcome))
             self._told = number + 1
 
-    def _state(self, outcome: Outcome) -> TrialState:
+    def _state(self, outcome: ProposalOutcome) -> TrialState:
         if outcome == "completed":
             return TrialState.COMPLETE
         if outcome == "stopped" and self._objectives == 1:
             return TrialState.PRUNED  # Optuna's word for a stopped trial
         return TrialState.FAIL  # with several objectives Optuna knows no stopped trials
 
-    def _result(self, number: int, values: Sequence[float] | None, outcome: Outcome) -> _Result:
+    def _result(
+        self, number: int, values: Sequence[float] | None, outcome: ProposalOutcome
+    ) -> _Result:
         if outcome != "completed":
             return _Result(outcome, None)
         if values is None or len(values) != self._objectives:

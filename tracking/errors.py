@@ -200,13 +200,19 @@ class StaleAttemptError(LedgerError):
 class TransitionError(LedgerError):
     """A trial was asked for a change of state its present state does not allow."""
 
-    def __init__(self, trial_id: int, state: str, event: str, needed: str) -> None:
-        super().__init__(trial_id, state, event, needed)
-        self.trial_id, self.state, self.event, self.needed = trial_id, state, event, needed
+    def __init__(self, trial_id: int, state: str, transition: str, needed: str) -> None:
+        super().__init__(trial_id, state, transition, needed)
+        self.trial_id, self.state, self.transition, self.needed = (
+            trial_id,
+            state,
+            transition,
+            needed,
+        )
 
     def __str__(self) -> str:
         return (
-            f"Trial {self.trial_id} is {self.state}; {self.event!r} needs a {self.needed} trial. "
+            f"Trial {self.trial_id} is {self.state}; "
+            f"{self.transition!r} needs a {self.needed} trial. "
             "Read its record again before deciding what to do with it."
         )
 

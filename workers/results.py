@@ -3,8 +3,12 @@
 `tracking.results` reads it, field for field.
 """
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from typing import Any
+
+#: How a trial tells of an epoch while it runs: the step, from 1, and values by name.
+Report = Callable[[int, dict[str, float]], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

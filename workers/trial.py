@@ -37,6 +37,7 @@ from workers.results import (
     LatencyResult,
     PredictorResult,
     ProxyResult,
+    Report,
     ResultOnTest,
     ShapeResult,
     TrialResult,
@@ -47,7 +48,7 @@ from workers.timing.predictor import measure_predictor, predictor_key, predictor
 from workers.training.loop import DivergedError, autocast, channels_last
 from workers.training.measure import Evaluation, recalibrate_batch_norm
 from workers.training.seeds import seed_everything
-from workers.training.session import PruningSession, Report, TrainingSession
+from workers.training.session import PruningSession, TrainingSession
 from workers.training.trial_checkpoints import (
     CheckpointMismatchError,
     TrialCheckpoints,

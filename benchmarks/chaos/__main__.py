@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from benchmarks.chaos.checks import Effort, effort
-from benchmarks.chaos.experiment import Outcome, fields_for, run_sweep, verdicts
+from benchmarks.chaos.experiment import SweepRun, fields_for, run_sweep, verdicts
 from benchmarks.chaos.saboteur import Sabotage
 from benchmarks.chaos.world import running_world
 from benchmarks.surroundings import publish, surroundings
@@ -26,7 +26,10 @@ MIX = ("worker", "worker", "worker", "machine", "driver", "mlflow", "postgres")
 
 
 def report(
-    outcome: Outcome, quiet: Outcome, problems: Mapping[str, list[str]], options: argparse.Namespace
+    outcome: SweepRun,
+    quiet: SweepRun,
+    problems: Mapping[str, list[str]],
+    options: argparse.Namespace,
 ) -> Iterator[str]:
     """Yield a page of Markdown."""
     spent = effort(outcome.records)
@@ -46,7 +49,7 @@ def report(
         yield f"| {claim} | {'; '.join(found[:5]) or 'yes'} |"
 
 
-def _numbers(outcome: Outcome, spent: Effort) -> Iterator[str]:
+def _numbers(outcome: SweepRun, spent: Effort) -> Iterator[str]:
     kills = Counter(strike.kind for strike in outcome.strikes)
     yield f"- {kills.total()} kills: {_listed(kills)}"
     ends = Counter(

@@ -57,7 +57,7 @@ def fields_for(trials: int) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Outcome:
+class SweepRun:
     """A sweep that has been run to its end; its ledger is open, to be closed by the caller."""
 
     records: Records
@@ -73,7 +73,7 @@ def run_sweep(
     fields: Mapping[str, Any],
     sabotage: Sabotage | None = None,
     patience_s: float = PATIENCE_S,
-) -> Outcome:
+) -> SweepRun:
     """Run the sweep in a ledger and a folder of its own, until a driver ends well.
 
     Raises:
@@ -106,7 +106,7 @@ def run_sweep(
     seconds = time.monotonic() - begun
     if sabotage:
         publish(NAME, url, folder, patience_s)
-    return Outcome(
+    return SweepRun(
         records=Records(ledger=Ledger.open(url, create=False), name=NAME),
         store=ArtifactStore(folder / "store" / "artifacts"),
         exits=supervisor.exits,
@@ -115,7 +115,7 @@ def run_sweep(
     )
 
 
-def verdicts(outcome: Outcome, quiet: Records, mlflow: str) -> dict[str, list[str]]:
+def verdicts(outcome: SweepRun, quiet: Records, mlflow: str) -> dict[str, list[str]]:
     """Return, for everything that must hold, what is wrong with it."""
     return {
         "every trial has completed exactly once": exactly_once(outcome.records),

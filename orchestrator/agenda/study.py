@@ -11,9 +11,9 @@ from orchestrator.specification.arms import ArmSettings
 from orchestrator.specification.knobs import without_knobs
 from orchestrator.specification.spec import SearchSettings
 from search_spaces import (
-    Outcome,
     PastProposal,
     Proposal,
+    ProposalOutcome,
     RatioSpace,
     Search,
     free_ratios,
@@ -28,7 +28,7 @@ from workers.settings import content_hash
 
 UNIFORM = 0  #: Number of the proposal that stands for uniform ratios.
 
-_OUTCOMES: dict[TrialState, Outcome] = {
+_OUTCOMES: dict[TrialState, ProposalOutcome] = {
     TrialState.COMPLETED: "completed",
     TrialState.STOPPED: "stopped",
     TrialState.FAILED: "failed",

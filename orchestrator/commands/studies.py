@@ -8,14 +8,14 @@ from rich.text import Text
 
 from orchestrator.commands.lookup import Found
 from search_spaces.optuna_storage import SearchedProposal, SearchedStudy, write_study
-from search_spaces.search import Outcome
+from search_spaces.search import ProposalOutcome
 from tracking.errors import redact
 from tracking.ledger.ledger import Ledger
 from tracking.places import Role, is_front
 from tracking.records import EntryRecord, TrialRecord, TrialState
 from tracking.results import Result
 
-_OUTCOMES: Mapping[TrialState, Outcome] = {
+_OUTCOMES: Mapping[TrialState, ProposalOutcome] = {
     TrialState.COMPLETED: "completed",
     TrialState.STOPPED: "stopped",
     TrialState.FAILED: "failed",

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from tracking.records import Loss
+from workers.results import Report
 from workers.settings import TrialSpec
 
 
@@ -109,7 +110,7 @@ def one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
 
 
-Runner = Callable[[TrialSpec, Callable[[int, dict[str, float]], None]], dict[str, Any]]
+InlineRunner = Callable[[TrialSpec, Report], dict[str, Any]]
 
 
 class InlineBackend:
@@ -119,7 +120,7 @@ class InlineBackend:
         runner: Runs one trial, given the way to report.
     """
 
-    def __init__(self, runner: Runner) -> None:
+    def __init__(self, runner: InlineRunner) -> None:
         self._runner = runner
         self._queue: deque[tuple[Task, TrialSpec]] = deque()
 

@@ -4,15 +4,22 @@ import random
 from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
 
-from orchestrator.loop.backend import Event, Failed, Finished, Lost, Reported, Slot, Stopped, Task
+from orchestrator.loop.backend import (
+    Event,
+    Failed,
+    Finished,
+    InlineRunner,
+    Lost,
+    Reported,
+    Slot,
+    Stopped,
+    Task,
+)
 from tests.orchestrator.simulation import simulate
 from tracking.records import Loss
 from workers.settings import TrialSpec
 
-Report = Callable[[int, dict[str, float]], None]
-Runner = Callable[[TrialSpec, Report], dict[str, Any]]
 Loses = Callable[[TrialSpec, int], bool]
 
 
@@ -34,7 +41,7 @@ class SeededBackend:
     """
 
     def __init__(
-        self, slots: int = 1, seed: int = 0, runner: Runner = simulate, loses: Loses = never
+        self, slots: int = 1, seed: int = 0, runner: InlineRunner = simulate, loses: Loses = never
     ) -> None:
         self.started: list[TrialSpec] = []
         self.alone: list[bool] = []  #: For each of ``started``, whether it was promised that.

@@ -8,7 +8,7 @@ import hashlib
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from workers.results import (
     LatencyResult,
     PredictorResult,
     ProxyResult,
+    Report,
     ResultOnTest,
     ShapeResult,
     TrialResult,
@@ -46,8 +47,6 @@ ENVIRONMENT = {
     "device_name": "Simulation",
     "threads": 1,
 }
-
-Report = Callable[[int, dict[str, float]], None]
 
 
 def run_trial(spec: TrialSpec, node: Node, report: Report) -> dict[str, Any]:

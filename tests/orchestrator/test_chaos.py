@@ -19,7 +19,7 @@ from benchmarks.chaos.checks import (
     mirror_equals_ledger,
     tables_equal,
 )
-from benchmarks.chaos.experiment import FIELDS, NAME, Outcome, fields_for, run_sweep, verdicts
+from benchmarks.chaos.experiment import FIELDS, NAME, SweepRun, fields_for, run_sweep, verdicts
 from benchmarks.chaos.saboteur import Sabotage
 from benchmarks.chaos.world import World, running_world
 from orchestrator.agenda.survey import survey
@@ -60,7 +60,7 @@ class Case:
     """A sweep under sabotage, and the same one left alone."""
 
     world: World
-    outcome: Outcome
+    outcome: SweepRun
     quiet: Records
 
 

@@ -9,9 +9,9 @@ import pytest
 
 from search_spaces import (
     SAMPLERS,
-    Outcome,
     PastProposal,
     Proposal,
+    ProposalOutcome,
     Search,
     SearchOrderError,
     SearchSettingsError,
@@ -25,7 +25,7 @@ def accuracy(params: Mapping[str, float]) -> float:
     return 1.0 - sum((value - 0.2 - 0.1 * i) ** 2 for i, value in enumerate(params.values()))
 
 
-def result(proposal: Proposal, objectives: int) -> tuple[list[float] | None, Outcome]:
+def result(proposal: Proposal, objectives: int) -> tuple[list[float] | None, ProposalOutcome]:
     """Return values and outcome that depend on the proposal alone; some fail, some are stopped."""
     if proposal.number % 11 == 7:
         return None, "failed"
@@ -46,7 +46,7 @@ class Run:
         self.objectives = settings.get("objectives", 1)
         self.random = random.Random(order)
         self.ledger: list[str] = []  # proposals as JSON
-        self.results: dict[int, tuple[list[float] | None, Outcome]] = {}
+        self.results: dict[int, tuple[list[float] | None, ProposalOutcome]] = {}
         self.search = Search(DIMENSIONS, **settings)
 
     def kill_and_restore(self) -> None:

@@ -48,7 +48,7 @@ class Runs:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Cost:
+class NetworkCost:
     """Size of the shrunk network beside the dense one, averaged over the seeds."""
 
     macs: float  #: Multiply-accumulates of conv and linear layers, batch 1.
@@ -152,7 +152,7 @@ class Row:
     test: Difference | None  #: Highest mean minus this row.
     reach: Reach | None  #: What could have been shown against the highest mean.
     p: float | None  #: Of that test, corrected for the best having been picked.
-    cost: Cost | None
+    cost: NetworkCost | None
     on_target: bool | None  #: None where there is no target or nothing to check yet.
     epochs: float | None  #: Mean per run, selection included.
     seconds: float | None  #: Mean per run, statistics it took from a cache included.

@@ -7,9 +7,9 @@ from functools import cached_property
 from typing import Any
 
 from tracking.comparison.comparison import (
-    Cost,
     Failure,
     Latency,
+    NetworkCost,
     Runs,
     Width,
 )
@@ -152,7 +152,7 @@ def summary_of(
     return summarise(values, known.pop() if len(known) == 1 else None) if values else None
 
 
-def cost_of(runs: Sequence[Run]) -> Cost | None:
+def cost_of(runs: Sequence[Run]) -> NetworkCost | None:
     """Average the size of the shrunk networks; None before a run came back."""
     macs = average(runs, lambda run: run.result.macs)
     params = average(runs, lambda run: run.result.params)
@@ -160,7 +160,7 @@ def cost_of(runs: Sequence[Run]) -> Cost | None:
     base_params = average(runs, lambda run: run.result.base_params)
     if macs is None or params is None or not base_macs or not base_params:
         return None
-    return Cost(
+    return NetworkCost(
         macs=macs,
         params=params,
         base_macs=base_macs,

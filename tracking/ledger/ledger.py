@@ -17,7 +17,7 @@ from tracking.ledger.lease import LEASE_S
 from tracking.ledger.lease import read as read_lease
 from tracking.ledger.lease import take as take_lease
 from tracking.ledger.statements import COMPLETED
-from tracking.ledger.states import Event, move
+from tracking.ledger.states import Transition, move
 from tracking.ledger.tables import attempts, encode, entries, entry_of, metrics, sweeps, trials
 from tracking.ledger.writer import MAX_LOSSES, SweepWriter, clean
 from tracking.processes import Process, this_process
@@ -204,7 +204,7 @@ class Ledger:
                     ended_at=datetime.now(UTC),
                 )
             )
-            move(connection, Event.LOSE, {"sweep_id": row.id})
+            move(connection, Transition.LOSE, {"sweep_id": row.id})
         return SweepWriter(
             self.database,
             sweep_id=row.id,

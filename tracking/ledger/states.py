@@ -13,7 +13,7 @@ from tracking.ledger.tables import trials
 from tracking.records import TrialState
 
 
-class Event(StrEnum):
+class Transition(StrEnum):
     """Something that happens to a trial."""
 
     START = "start"
@@ -28,54 +28,62 @@ class Event(StrEnum):
     REVIVE = "revive"  #: What was cancelled is wanted after all.
 
 
-#: Event -> (state it needs, state it leads to). Nothing leaves a final state but a retry.
-TRANSITIONS: Mapping[Event, tuple[TrialState, TrialState]] = MappingProxyType(
+#: Transition -> (state it needs, state it leads to). Nothing leaves a final state but a retry.
+TRANSITIONS: Mapping[Transition, tuple[TrialState, TrialState]] = MappingProxyType(
     {
-        Event.START: (TrialState.PENDING, TrialState.RUNNING),
-        Event.REPORT: (TrialState.RUNNING, TrialState.RUNNING),
-        Event.COMPLETE: (TrialState.RUNNING, TrialState.COMPLETED),
-        Event.STOP: (TrialState.RUNNING, TrialState.STOPPED),
-        Event.FAIL: (TrialState.RUNNING, TrialState.FAILED),
-        Event.LOSE: (TrialState.RUNNING, TrialState.PENDING),
-        Event.GIVE_UP: (TrialState.RUNNING, TrialState.FAILED),
-        Event.RETRY: (TrialState.FAILED, TrialState.PENDING),
-        Event.CANCEL: (TrialState.PENDING, TrialState.CANCELLED),
-        Event.REVIVE: (TrialState.CANCELLED, TrialState.PENDING),
+        Transition.START: (TrialState.PENDING, TrialState.RUNNING),
+        Transition.REPORT: (TrialState.RUNNING, TrialState.RUNNING),
+        Transition.COMPLETE: (TrialState.RUNNING, TrialState.COMPLETED),
+        Transition.STOP: (TrialState.RUNNING, TrialState.STOPPED),
+        Transition.FAIL: (TrialState.RUNNING, TrialState.FAILED),
+        Transition.LOSE: (TrialState.RUNNING, TrialState.PENDING),
+        Transition.GIVE_UP: (TrialState.RUNNING, TrialState.FAILED),
+        Transition.RETRY: (TrialState.FAILED, TrialState.PENDING),
+        Transition.CANCEL: (TrialState.PENDING, TrialState.CANCELLED),
+        Transition.REVIVE: (TrialState.CANCELLED, TrialState.PENDING),
     }
 )
 
-_COUNTED = {Event.START: ("attempt",), Event.LOSE: ("losses",), Event.GIVE_UP: ("losses",)}
+_COUNTED = {
+    Transition.START: ("attempt",),
+    Transition.LOSE: ("losses",),
+    Transition.GIVE_UP: ("losses",),
+}
 
 
 def move(
-    connection: sa.Connection, event: Event, which: Mapping[str, int], **changes: Any
+    connection: sa.Connection, transition: Transition, which: Mapping[str, int], **changes: Any
 ) -> "list[sa.Row[Any]]":
-    """Let ``event`` happen to the trials it may happen to: the only place that changes a state.
+    """Move the trials that a transition is open to: the only place that changes a state.
 
     Args:
         connection: Transaction to write in.
-        event: What happens; trials not in the state it needs are left alone.
+        transition: What happens; trials not in the state it needs are left alone.
         which: Columns and the values they must have, ``{"sweep_id": 1}`` for a whole sweep.
         changes: New values of other columns; ``attempt`` and ``losses`` are added to what is there
-            when the event is a start or a loss.
+            when the transition is a start or a loss.
 
     Returns:
         Id and attempt of each trial that was moved.
     """
-    _, reached = TRANSITIONS[event]
+    _, reached = TRANSITIONS[transition]
     if reached.is_final:
         changes["ended_at"] = datetime.now(UTC)
-    elif event in {Event.RETRY, Event.REVIVE}:
+    elif transition in {Transition.RETRY, Transition.REVIVE}:
         changes["ended_at"] = None
     values = {f"in_{name}": value for name, value in which.items()}
     values |= {f"new_{name}": value for name, value in changes.items()}
-    return list(connection.execute(_statement(event, tuple(which), tuple(changes)), values).all())
+    return list(
+        connection.execute(_statement(transition, tuple(which), tuple(changes)), values).all()
+    )
 
 
 @cache  # building a statement takes longer than running it
-def _statement(event: Event, which: tuple[str, ...], changed: tuple[str, ...]) -> sa.Executable:
-    needed, reached = TRANSITIONS[event]
-    counted = _COUNTED.get(event, ())
+def _statement(
+    transition: Transition, which: tuple[str, ...], changed: tuple[str, ...]
+) -> sa.Executable:
+    needed, reached = TRANSITIONS[transition]
+    counted = _COUNTED.get(transition, ())
     new: dict[str, Any] = {}
     for name in changed:
         column = trials.c[name]

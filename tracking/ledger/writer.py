@@ -22,7 +22,7 @@ from tracking.errors import (
 from tracking.ledger import statements
 from tracking.ledger.database import Database
 from tracking.ledger.lease import Lease
-from tracking.ledger.states import TRANSITIONS, Event, move
+from tracking.ledger.states import TRANSITIONS, Transition, move
 from tracking.ledger.tables import encode, entry_of, metrics, sweeps
 from tracking.places import Place
 from tracking.records import (
@@ -184,14 +184,16 @@ class SweepWriter:
         with self._writing() as connection:
             moved = move(
                 connection,
-                Event.START,
+                Transition.START,
                 {"id": trial_id, "sweep_id": self.sweep_id},
                 attempt=1,
                 started_at=now,
             )
             if not moved:
                 state = self._trial(connection, trial_id).state
-                raise TransitionError(trial_id, state, Event.START, TRANSITIONS[Event.START][0])
+                raise TransitionError(
+                    trial_id, state, Transition.START, TRANSITIONS[Transition.START][0]
+                )
             n = moved[0].attempt
             values = {"trial_id": trial_id, "n": n, "node": node, "pid": pid, "started_at": now}
             connection.execute(statements.ADD_ATTEMPT, values)
@@ -220,7 +222,7 @@ class SweepWriter:
             for key, value in values.items()
         ]
         with self._writing() as connection:
-            self._advance(connection, Event.REPORT, trial_id, attempt)
+            self._advance(connection, Transition.REPORT, trial_id, attempt)
             if points:
                 connection.execute(self._add_metrics, points)
 
@@ -231,7 +233,7 @@ class SweepWriter:
             StaleAttemptError: ``attempt`` is not the one that runs.
             UnstorableError: ``result`` is not JSON.
         """
-        self._end(Event.COMPLETE, Outcome.COMPLETED, trial_id, attempt, result=result)
+        self._end(Transition.COMPLETE, Outcome.COMPLETED, trial_id, attempt, result=result)
 
     def stop(self, trial_id: int, attempt: int, result: dict[str, Any] | None, reason: str) -> None:
         """Record that a trial was ended early, with what it had reached by then.
@@ -241,7 +243,13 @@ class SweepWriter:
             UnstorableError: ``result`` is not JSON.
         """
         self._end(
-            Event.STOP, Outcome.STOPPED, trial_id, attempt, why=reason, result=result, cause=reason
+            Transition.STOP,
+            Outcome.STOPPED,
+            trial_id,
+            attempt,
+            why=reason,
+            result=result,
+            cause=reason,
         )
 
     def fail(self, trial_id: int, attempt: int, error: str, cause: str) -> None:
@@ -251,7 +259,7 @@ class SweepWriter:
             StaleAttemptError: ``attempt`` is not the one that runs.
         """
         self._end(
-            Event.FAIL, Outcome.FAILED, trial_id, attempt, why=error, error=error, cause=cause
+            Transition.FAIL, Outcome.FAILED, trial_id, attempt, why=error, error=error, cause=cause
         )
 
     def lose(self, trial_id: int, attempt: int, loss: Loss, reason: str) -> TrialState:
@@ -267,15 +275,15 @@ class SweepWriter:
             trial = self._trial(connection, trial_id)
             losses = trial.losses + loss.may_be_its_own
             changes: dict[str, Any] = {"losses": int(loss.may_be_its_own)}
-            event = Event.LOSE
+            transition = Transition.LOSE
             if (loss.may_be_its_own and losses >= self._max_losses) or (
                 loss is Loss.NODE and self._nodes_lost(connection, trial_id) + 1 >= MAX_NODES
             ):
-                event = Event.GIVE_UP
+                transition = Transition.GIVE_UP
                 changes["cause"] = f"lost: {loss}"
                 changes["error"] = f"Attempt {attempt} was lost too, and no more are made: {reason}"
-            self._end(event, Outcome.LOST, trial_id, attempt, why=reason, loss=loss, **changes)
-            return TRANSITIONS[event][1]
+            self._end(transition, Outcome.LOST, trial_id, attempt, why=reason, loss=loss, **changes)
+            return TRANSITIONS[transition][1]
 
     @staticmethod
     def _nodes_lost(connection: sa.Connection, trial_id: int) -> int:
@@ -290,8 +298,8 @@ class SweepWriter:
         fresh = {"error": None, "cause": None, "losses": 0}
         sweep = {"sweep_id": self.sweep_id}
         with self._writing() as connection:
-            again = (Event.RETRY, Event.REVIVE)
-            return sum(len(move(connection, event, sweep, **fresh)) for event in again)
+            again = (Transition.RETRY, Transition.REVIVE)
+            return sum(len(move(connection, transition, sweep, **fresh)) for transition in again)
 
     def cancel(self, trial_ids: Iterable[int], cause: str) -> list[int]:
         """Cancel trials that have not begun; return which: those that have are left alone."""
@@ -302,7 +310,7 @@ class SweepWriter:
                 for trial_id in trial_ids
                 for row in move(
                     connection,
-                    Event.CANCEL,
+                    Transition.CANCEL,
                     {"id": trial_id, "sweep_id": self.sweep_id},
                     cause=cause,
                 )
@@ -335,7 +343,7 @@ class SweepWriter:
 
     def _end(
         self,
-        event: Event,
+        transition: Transition,
         outcome: Outcome,
         trial_id: int,
         attempt: int,
@@ -351,7 +359,7 @@ class SweepWriter:
         for name in changes.keys() & {"error", "cause"}:
             changes[name] = clean(changes[name])
         with self._writing() as connection:
-            self._advance(connection, event, trial_id, attempt, **changes)
+            self._advance(connection, transition, trial_id, attempt, **changes)
             closing = {
                 "trial": trial_id,
                 "attempt": attempt,
@@ -363,11 +371,16 @@ class SweepWriter:
             connection.execute(statements.CLOSE_ATTEMPT, closing)
 
     def _advance(
-        self, connection: sa.Connection, event: Event, trial_id: int, attempt: int, **changes: Any
+        self,
+        connection: sa.Connection,
+        transition: Transition,
+        trial_id: int,
+        attempt: int,
+        **changes: Any,
     ) -> None:
         """Move the trial, provided ``attempt`` is its latest and it runs."""
         which = {"id": trial_id, "sweep_id": self.sweep_id, "attempt": attempt}
-        if not move(connection, event, which, **changes):
+        if not move(connection, transition, which, **changes):
             trial = self._trial(connection, trial_id)
             raise StaleAttemptError(trial_id, attempt, trial.state, trial.attempt)
 

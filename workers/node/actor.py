@@ -19,9 +19,9 @@ from workers.errors import StoppedError
 from workers.node import device_memory
 from workers.node.environment import device_name
 from workers.node.node import Node, resolve_device
+from workers.results import Report
 from workers.settings import TrialSpec
 
-Report = Callable[[int, dict[str, float]], None]
 Runner = Callable[[TrialSpec, Node, Report], dict[str, Any]]
 
 #: What a worker sends back: an epoch's values; then, on a GPU, the bytes that the trial took of it

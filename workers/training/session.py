@@ -20,6 +20,7 @@ from workers.data import DataSet, Split
 from workers.errors import BudgetError, TestSplitReadError
 from workers.files import SharedFiles
 from workers.networks.checkpoints import weights_hash
+from workers.results import Report
 from workers.settings import TrialSpec
 from workers.training.loop import (
     DivergedError,
@@ -46,8 +47,6 @@ from workers.training.trial_checkpoints import Checkpoint, TrialCheckpoints, res
 #: Images evaluated at once: on a CPU as many as keep their activations in its caches.
 EVALUATION_BATCH = {"cpu": 128}
 EVALUATION_BATCH_ELSEWHERE = 1024
-
-Report = Callable[[int, dict[str, float]], None]  #: Called once per epoch: step from 1, values.
 
 
 class TrainingSession(Trainer):

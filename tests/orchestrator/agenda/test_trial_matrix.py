@@ -13,13 +13,14 @@ from orchestrator.agenda.agenda import Agenda
 from orchestrator.agenda.survey import Ground
 from orchestrator.agenda.trial_matrix import trial_matrix
 from orchestrator.specification.spec import SweepSpec
-from tests.orchestrator.backends import Report, SeededBackend
+from tests.orchestrator.backends import SeededBackend
 from tests.orchestrator.simulation import simulate
 from tests.orchestrator.sweeps import DEVICE, OFF, Bench, Log, ground, specification
 from tracking.comparison.missing import StillToCome, missing_from, still_to_come
 from tracking.comparison.runs import Run
 from tracking.matrix import Cell, matrix_of
 from tracking.places import Place, Role
+from workers.results import Report
 from workers.settings import TrialSpec
 
 GATES = {

@@ -9,14 +9,15 @@ from typing import Any
 import pytest
 
 from orchestrator.agenda.trial_matrix import trial_matrix
-from orchestrator.loop.backend import Event, Reported, Slot, Task
+from orchestrator.loop.backend import Event, InlineRunner, Reported, Slot, Task
 from orchestrator.specification.spec import SweepSpec
-from tests.orchestrator.backends import Report, Runner, SeededBackend
+from tests.orchestrator.backends import SeededBackend
 from tests.orchestrator.simulation import simulate
 from tests.orchestrator.sweeps import OFF, Bench, Fuse, KilledError, Log, ground, specification
 from tracking.comparison.compare import compare
 from tracking.errors import FencedError
 from tracking.records import Loss, Outcome, TrialState
+from workers.results import Report
 from workers.settings import TrialSpec
 
 AT_HALF = "macs-50%"
@@ -43,7 +44,7 @@ def undisturbed(
     return lambda spec: _undisturbed(folder / spec.spec_hash, spec.model_dump_json())
 
 
-def failing(when: Callable[[TrialSpec], bool]) -> Runner:
+def failing(when: Callable[[TrialSpec], bool]) -> InlineRunner:
     def run(spec: TrialSpec, report: Report) -> dict[str, Any]:
         if when(spec):
             report(0, {"train_loss": 9.0})
@@ -497,7 +498,7 @@ class TestArmsThatFail:
         way = spec.method_settings.get("p")
         return spec.kind == "prune" and spec.method == "filter_norm" and way == 1
 
-    def runner(self) -> Runner:
+    def runner(self) -> InlineRunner:
         return failing(lambda spec: self.l1(spec) and spec.seed == 0)  # controls have other seeds
 
     @pytest.mark.parametrize("slots", [1, 3])
