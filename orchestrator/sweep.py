@@ -14,7 +14,7 @@ from orchestrator.cluster.connection import check_reachable, connect
 from orchestrator.errors import Problem, SpecError
 from orchestrator.loop.outages import Outages
 from orchestrator.loop.ownership import driver_name, take, wait_until_free
-from orchestrator.run import Run
+from orchestrator.owned_sweep import OwnedSweep
 from orchestrator.specification.loading import SpecFile, parse_spec
 from orchestrator.specification.settings import TrackingSettings, secret_variables
 from orchestrator.specification.spec import SweepSpec
@@ -164,11 +164,13 @@ class Sweep:
             if retry:
                 writer.retry_failed()
             outages = Outages(ledger, spec.name, driver_name(), spec.recovery.ledger_outage_s, say)
-            run = Run(spec=spec, ground=ground, ledger=ledger, console=console, runner=runner)
-            stack.enter_context(run.publishing())
+            owned = OwnedSweep(
+                spec=spec, ground=ground, ledger=ledger, console=console, runner=runner
+            )
+            stack.enter_context(owned.publishing())
             while True:
                 try:
-                    return run.go_on(writer)
+                    return owned.go_on(writer)
                 except LedgerUnreachableError as error:
                     writer = outages.outlast(writer, error)
 

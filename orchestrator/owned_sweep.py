@@ -1,4 +1,4 @@
-"""What one driver does once a sweep is its own, from the agenda to the stored report."""
+"""What a driver does once a sweep is its own, from the agenda to the stored report."""
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ from workers.node.node import store_weights
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class OwnedSweep:
     """All that is left of a sweep, to be done by this driver; see `orchestrator.sweep.Sweep.run`.
 
     It may begin more than once: after an outage of the ledger, with a new writer.
