@@ -103,7 +103,9 @@ class OwnedSweep:
                 )
                 with stopping_on_signals(driver):
                     is_over = driver.run()
-                console.print(progress.summary(), highlight=False, soft_wrap=True)
+                is_whole = is_over and agenda.problem is None
+                told = progress.summary(is_over=is_whole)
+                console.print(told, highlight=False, soft_wrap=True)
             if agenda.problem is not None:
                 writer.set_state(SweepState.FAILED)
                 raise SweepFailedError(spec.name, agenda.problem)

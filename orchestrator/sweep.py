@@ -160,7 +160,7 @@ class Sweep:
             connect(spec.resources, spec.model.name, secret_variables(spec.tracking))
             if ledger is None:
                 ledger = stack.enter_context(Ledger.open(spec.tracking.ledger_url))
-            writer = take(ledger, spec, extend=extend)
+            writer, spec = take(ledger, spec, ground, extend=extend)
             if retry:
                 writer.retry_failed()
             outages = Outages(ledger, spec.name, driver_name(), spec.recovery.ledger_outage_s, say)

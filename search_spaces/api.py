@@ -4,6 +4,7 @@ from search_spaces.errors import (
     CostModelMismatchError,
     DuplicateGroupError,
     EmptySpaceError,
+    NothingMayGoError,
     ProposalError,
     RatioLimitsError,
     SearchOrderError,
@@ -12,7 +13,7 @@ from search_spaces.errors import (
     TargetInfeasibleError,
     UnknownGroupError,
 )
-from search_spaces.projection import Projected, free_ratios, project
+from search_spaces.projection import Projected, free_ratios, project, reachable
 from search_spaces.samplers import SAMPLERS
 from search_spaces.search import PastProposal, Proposal, ProposalOutcome, Search
 from search_spaces.space import PrunableGroup, RatioSpace, SpaceSettings
@@ -23,6 +24,7 @@ __all__ = [
     "CostModelMismatchError",
     "DuplicateGroupError",
     "EmptySpaceError",
+    "NothingMayGoError",
     "PastProposal",
     "Projected",
     "Proposal",
@@ -42,4 +44,5 @@ __all__ = [
     "create_rule",
     "free_ratios",
     "project",
+    "reachable",
 ]

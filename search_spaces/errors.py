@@ -49,6 +49,16 @@ class EmptySpaceError(SearchSpaceError, ValueError):
         )
 
 
+class NothingMayGoError(SearchSpaceError, ValueError):
+    """The limits of a search space keep every filter."""
+
+    def __str__(self) -> str:
+        return (
+            "The limits keep every filter of every group, so that nothing can be pruned. Raise "
+            "max_ratio (or the upper limits of single groups), or let wider layers be pruned."
+        )
+
+
 class DuplicateGroupError(SearchSpaceError, ValueError):
     """Two groups carry one name."""
 

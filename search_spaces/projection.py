@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from methods.structure.cost import CostModel, CostTarget
+from methods.structure.cost import Axis, CostModel, CostTarget
 from search_spaces.errors import CostModelMismatchError, TargetInfeasibleError
 from search_spaces.grid import CountGrid, Counts, Reals
 from search_spaces.space import RatioSpace
@@ -74,6 +74,15 @@ def project(
     )
 
 
+def reachable(space: RatioSpace, cost_model: CostModel, axis: Axis) -> tuple[float, float]:
+    """Return the least and the largest share of the dense cost that the limits let go.
+
+    Raises:
+        CostModelMismatchError: ``cost_model`` and ``space`` have different groups or widths.
+    """
+    return _Goal(space, cost_model, CostTarget(axis=axis, reduction=0.5), 0.0).reachable(space)
+
+
 def free_ratios(proposal: Mapping[str, float], space: RatioSpace) -> dict[str, float]:
     """Turn a proposal into ratios where no cost is asked for: 0 is a group's floor, 1 its cap.
 
@@ -115,9 +124,14 @@ class _Goal:
             -self.tolerance
         ):
             return
-        costs = self.cost(space.max_kept), self.cost(space.min_kept)
-        least, most = (1.0 - cost / self._dense for cost in costs)
-        raise TargetInfeasibleError(self._target.axis, self._target.reduction, (least, most))
+        found = self.reachable(space)
+        raise TargetInfeasibleError(self._target.axis, self._target.reduction, found)
+
+    def reachable(self, space: RatioSpace) -> tuple[float, float]:
+        least, most = (
+            1.0 - self.cost(kept) / self._dense for kept in (space.max_kept, space.min_kept)
+        )
+        return least, most
 
 
 def _scale_to(goal: _Goal, space: RatioSpace, shares: Reals, grid: CountGrid) -> Counts:

@@ -22,7 +22,7 @@ from tracking.places import (
     target_label,
 )
 
-#: Costs the controls are run at where a sweep searches a front, shares of the MACs removed.
+#: Costs the controls of a front are run at where none are stored, shares of the MACs removed.
 FRONT_CONTROLS: Final = (0.25, 0.5, 0.75)
 FRONT_WINNERS: Final = 5  #: Proposals on a front that are re-run, spread over its costs.
 TOLERANCE: Final = 0.01  #: Where the specification names none: a share of the dense cost.
@@ -165,7 +165,8 @@ def matrix_of(
         *(Cell(role=Role.PREDICTOR, arm=n, indices=(0,)) for n in names if n in predicted),
     ]
     rates = tuple(range(len(recipe.get("learning_rates") or ())))
-    at_first: dict[str, Any] = {"arm": UNIFORM_L1, "target": control_labels(points)[0]}
+    beside = [point.label for point in control_points(spec)]
+    at_first: dict[str, Any] = {"arm": UNIFORM_L1, "target": beside[0]}
     cells.append(Cell(role=Role.TUNE, indices=rates, epochs=epochs, **at_first))
     for label in [point.label for point in points]:
         for name, arm in zip(names, arms, strict=True):
@@ -181,7 +182,7 @@ def matrix_of(
             ]
     if controls.get(DENSE):
         cells.append(Cell(role=Role.CONTROL, arm=DENSE, indices=seeds, epochs=epochs))
-    for label in control_labels(points):
+    for label in beside:
         cells += [
             Cell(role=Role.CONTROL, arm=name, target=label, indices=seeds, epochs=epochs)
             for name in (RANDOM, UNIFORM_L1)
@@ -218,11 +219,13 @@ def cost_points(spec: Mapping[str, Any]) -> tuple[CostPoint, ...]:
     )
 
 
-def control_labels(points: Sequence[CostPoint]) -> list[str]:
-    """Return the labels that controls with ratios are run at."""
-    if points[0].is_front:
-        return [target_label("macs", share) for share in FRONT_CONTROLS]
-    return [point.label for point in points]
+def control_points(spec: Mapping[str, Any]) -> tuple[CostPoint, ...]:
+    """Return the costs that controls with ratios are run at: the targets, or some on a front."""
+    points = cost_points(spec)
+    if not points[0].is_front:
+        return points
+    shares = (spec.get("controls") or {}).get("macs_reduction") or FRONT_CONTROLS
+    return cost_points({**spec, "targets": {"macs_reduction": shares}})
 
 
 def is_searched(arm: Mapping[str, Any]) -> bool:

@@ -21,7 +21,6 @@ from orchestrator.specification.arms import ArmSettings
 from orchestrator.specification.spec import SweepSpec
 from search_spaces import Proposal
 from tracking.comparison.given_up import Breaker
-from tracking.matrix import FRONT_CONTROLS
 from tracking.places import (
     DENSE,
     RANDOM,
@@ -78,10 +77,7 @@ class Agenda:
         self._recipe = None if spec.recipe.learning_rates else spec.recipe
         self._tried: dict[int, Result | None] = {}  # learning rates, by place in the grid
         self._matrix = trial_matrix(spec)
-        targets = spec.cost_targets or [
-            CostTarget(axis="macs", reduction=share) for share in FRONT_CONTROLS
-        ]
-        self._targets = {target_label(at.axis, at.reduction): at for at in targets}
+        self._targets = {target_label(at.axis, at.reduction): at for at in spec.control_targets}
         self._due: deque[Wanted] = deque()
         self._last: deque[Wanted] = deque()  # latency, once all else has ended
         self._known: dict[Place, str] = {}  # places the ledger has, with the trial's uid: still out

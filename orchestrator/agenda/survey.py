@@ -19,12 +19,14 @@ from orchestrator.errors import Problem, SpecError
 from orchestrator.specification.knobs import without_knobs
 from orchestrator.specification.spec import SweepSpec
 from search_spaces import (
+    NothingMayGoError,
     Projected,
     RatioSpace,
     SearchSpaceError,
     SpaceSettings,
     TargetInfeasibleError,
     project,
+    reachable,
 )
 from workers.data import DataInfo, describe
 from workers.errors import WorkerError
@@ -51,6 +53,20 @@ class Terrain:
     def uniform(self, target: CostTarget, tolerance: float) -> dict[str, float]:
         """Return the ratios of :meth:`projected`, by group."""
         return dict(self.projected(target, tolerance).ratios)
+
+    @property
+    def reachable(self) -> tuple[float, float]:
+        """The least and the largest share of the MACs that may go."""
+        return reachable(self.space, self.layout.cost, "macs")
+
+    def check_anything_may_go(self) -> None:
+        """See that there is something to prune.
+
+        Raises:
+            NothingMayGoError: The limits keep every filter.
+        """
+        if self.reachable[1] <= 0.0:
+            raise NothingMayGoError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +111,9 @@ def survey(spec: SweepSpec) -> Ground:
         weights = {name: value.clone() for name, value in network.state_dict().items()}
     shape = data.input_shape
     filters = _terrain(spec, _at("layers", partial(layout_of, network, shape, spec.layers)))
+    if spec.controls.macs_reduction:
+        for target in spec.control_targets:
+            _at("controls.macs_reduction", partial(filters.uniform, target, spec.search.tolerance))
     stripes = None
     for i, arm in enumerate(spec.arms):
         if arm.unit == "stripes" and stripes is None:
@@ -132,6 +151,8 @@ def _terrain(spec: SweepSpec, layout: Layout, targets: str = "targets") -> Terra
     terrain = Terrain(layout=layout, space=space)
     for target in spec.cost_targets:
         _at(targets, partial(terrain.uniform, target, search.tolerance))
+    if not spec.cost_targets:
+        _at("search", terrain.check_anything_may_go)
     return terrain
 
 

@@ -19,6 +19,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from methods import CostTarget, PruningPlan, masked_difference
+from orchestrator.agenda.front_controls import settled
 from orchestrator.agenda.predictors import predictor_settings
 from orchestrator.agenda.survey import Ground, Terrain
 from orchestrator.agenda.trial_matrix import trial_matrix
@@ -132,7 +133,11 @@ def _targets(spec: SweepSpec, ground: Ground) -> str:
         return f"{label}{what} {projected.gap:+.2%}"
 
     gaps = [gap(target, terrain) for terrain in ground.terrains for target in spec.cost_targets]
-    return "uniform ratios meet " + ", ".join(gaps) if gaps else "none: the front is searched"
+    if gaps:
+        return "uniform ratios meet " + ", ".join(gaps)
+    controls = settled(spec, ground).control_targets
+    labels = ", ".join(target_label(target.axis, target.reduction) for target in controls)
+    return f"none: the front is searched, with controls at {labels}"
 
 
 def _extreme(spec: SweepSpec, ground: Ground) -> str:

@@ -15,21 +15,24 @@ from rich.table import Table
 from rich.text import Text
 
 import methods
+from orchestrator.agenda.front_controls import settled
 from orchestrator.agenda.survey import Ground
 from orchestrator.agenda.trial_matrix import trial_matrix
 from orchestrator.commands.lookup import NoLedgerError, open_existing
 from orchestrator.errors import SpecChangeError, SpecError
-from orchestrator.specification.changes import forbidden_changes
+from orchestrator.specification.changes import as_begun, forbidden_changes
 from orchestrator.specification.knobs import without_knobs
 from orchestrator.specification.spec import SweepSpec
 from orchestrator.specification.stored import spec_of
 from orchestrator.sweep import Sweep
+from tracking.comparison.missing import still_to_come
+from tracking.comparison.runs import Run
 from tracking.durations import duration
 from tracking.errors import UnknownSweepError
 from tracking.ledger.ledger import Ledger
 from tracking.matrix import Cell
 from tracking.plain_text import visible
-from tracking.records import EntryRecord, TrialRecord, TrialState
+from tracking.records import SweepRecord, TrialRecord, TrialState
 from tracking.results import Result, given
 
 
@@ -49,12 +52,14 @@ def forecast(sweep: Sweep) -> dict[str, Any]:
         SpecError: Something in the specification does not fit.
         SpecChangeError: The name belongs to a sweep that would give other results.
     """
-    spec = sweep.spec
-    ground = _ground(sweep)
+    ground, spec = _ground(sweep), sweep.spec
     images = None if ground is None else ground.data.train_images
     with _ledger_of(spec) as ledger:
-        held = _held(spec, ledger)
-        lines = [_line(cell, held[cell]) for cell in trial_matrix(spec).cells]
+        record = None if ledger is None else _record(spec, ledger)
+        spec = spec if record is None else as_begun(spec, spec_of(record))
+        spec = spec if ground is None else settled(spec, ground)
+        runs = [] if ledger is None or record is None else _runs(ledger, record)
+        lines = _lines(spec, runs)
         pace = _pace(spec, ledger) if ledger is not None else None
         url = None if ledger is None else ledger.url
     epochs = sum(line["to_run"] * line["epochs"] for line in lines)
@@ -158,32 +163,37 @@ def _ledger_of(spec: SweepSpec) -> Iterator[Ledger | None]:
         yield ledger
 
 
-def _held(spec: SweepSpec, ledger: Ledger | None) -> Mapping[Cell, Counter[TrialState]]:
-    """Count what the ledger holds of each cell of the matrix, by state."""
-    entries: list[EntryRecord] = []
-    states: dict[int, TrialState] = {}
-    if ledger is not None:
-        try:
-            record = ledger.sweep(spec.name)
-        except UnknownSweepError:
-            pass
-        else:
-            if changes := forbidden_changes(spec_of(record), spec):
-                raise SpecChangeError(spec.name, changes)
-            entries = ledger.entries(record.id)
-            states = {trial.id: trial.state for trial in ledger.trials(record.id)}
+def _record(spec: SweepSpec, ledger: Ledger) -> SweepRecord | None:
+    """Find the sweep in the ledger, and see that it may go on; None: it has not begun."""
+    try:
+        record = ledger.sweep(spec.name)
+    except UnknownSweepError:
+        return None
+    if changes := forbidden_changes(spec_of(record), spec):
+        raise SpecChangeError(spec.name, changes)
+    return record
+
+
+def _runs(ledger: Ledger, record: SweepRecord) -> list[Run]:
+    trials = {trial.id: trial for trial in ledger.trials(record.id)}
+    return [Run(entry=e, trial=trials[e.trial_id]) for e in ledger.entries(record.id)]
+
+
+def _lines(spec: SweepSpec, runs: list[Run]) -> list[dict[str, Any]]:
+    """Hold each cell of the matrix against what the ledger has of it."""
     matrix = trial_matrix(spec)
     held: dict[Cell, Counter[TrialState]] = {cell: Counter() for cell in matrix.cells}
-    for entry in entries:
-        cell = matrix.cell_of(entry.place)
+    for run in runs:
+        cell = matrix.cell_of(run.place)
         if cell is not None:
-            held[cell][states[entry.trial_id]] += 1
-    return held
+            held[cell][run.trial.state] += 1
+    open_ = still_to_come(spec.model_dump(mode="json"), matrix, runs)
+    left = {state.cell: state.left for state in open_}
+    return [_line(cell, held[cell], left.get(cell, 0)) for cell in matrix.cells]
 
 
-def _line(cell: Cell, held: Counter[TrialState]) -> dict[str, Any]:
+def _line(cell: Cell, held: Counter[TrialState], left: int) -> dict[str, Any]:
     pending = held[TrialState.PENDING] + held[TrialState.RUNNING]
-    over = held.total() - pending
     return {
         "role": cell.role,
         "arm": cell.arm,
@@ -193,7 +203,7 @@ def _line(cell: Cell, held: Counter[TrialState]) -> dict[str, Any]:
         "completed": held[TrialState.COMPLETED] + held[TrialState.STOPPED],
         "pending": pending,
         "failed": held[TrialState.FAILED] + held[TrialState.CANCELLED],
-        "to_run": max(pending, cell.trials - over),
+        "to_run": left,
     }
 
 

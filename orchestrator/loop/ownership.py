@@ -5,8 +5,10 @@ import socket
 import time
 from contextlib import suppress
 
+from orchestrator.agenda.front_controls import settled
+from orchestrator.agenda.survey import Ground
 from orchestrator.errors import SpecChangeError
-from orchestrator.specification.changes import forbidden_changes
+from orchestrator.specification.changes import as_begun, forbidden_changes
 from orchestrator.specification.spec import SweepSpec
 from orchestrator.specification.stored import spec_of
 from tracking.errors import SweepHeldError, UnknownSweepError
@@ -40,27 +42,35 @@ def _lease(ledger: Ledger, sweep: str) -> LeaseRecord | None:
     return None
 
 
-def take(ledger: Ledger, spec: SweepSpec, *, extend: bool) -> SweepWriter:
-    """Create a sweep, or take it over if the specification allows; return what writes it.
+def take(
+    ledger: Ledger, spec: SweepSpec, ground: Ground, *, extend: bool
+) -> tuple[SweepWriter, SweepSpec]:
+    """Create a sweep, or take it over if the specification allows.
 
     Args:
         ledger: Where the sweep is, or will be.
         spec: What is asked for now.
+        ground: What it stands on, which settles what the specification leaves open.
         extend: More search trials or seeds than before are allowed.
+
+    Returns:
+        What writes the sweep, and the specification as it is stored.
 
     Raises:
         SpecChangeError: The name belongs to a sweep that would give other results.
         SweepHeldError: Another driver runs it now.
     """
-    stored = spec.model_dump(mode="json")
     try:
         record = ledger.sweep(spec.name)
     except UnknownSweepError:
-        ledger.create_sweep(spec.name, stored, spec.spec_hash)
-        return ledger.take_over(spec.name, driver_name())
-    if changes := forbidden_changes(spec_of(record), spec, extend=extend):
+        spec = settled(spec, ground)
+        ledger.create_sweep(spec.name, spec.model_dump(mode="json"), spec.spec_hash)
+        return ledger.take_over(spec.name, driver_name()), spec
+    before = spec_of(record)
+    if changes := forbidden_changes(before, spec, extend=extend):
         raise SpecChangeError(spec.name, changes)
+    spec = settled(as_begun(spec, before), ground)
     # Taken over first: until then, its driver of before could still write by the old specification.
     writer = ledger.take_over(spec.name, driver_name())
-    writer.amend_spec(stored, spec.spec_hash)
-    return writer
+    writer.amend_spec(spec.model_dump(mode="json"), spec.spec_hash)
+    return writer, spec

@@ -91,20 +91,21 @@ class Progress:
             self._said = now
             self._console.print(self.summary(), highlight=False, soft_wrap=True)
 
-    def summary(self) -> str:
-        """Return where things stand, in one line."""
+    def summary(self, *, is_over: bool = False) -> str:
+        """Return where things stand, in one line; once it is over, all that was wanted is done."""
         done, fresh = len(self._done), len(self._done) - self._before
+        total = done if is_over else self._total
         minutes = (time.monotonic() - self._began) / 60
         rate = sum(self._states.values()) / minutes if minutes else 0.0
-        parts = [f"{self._name}: {done} of {self._total} done"]
+        parts = [f"{self._name}: {done} of {total} done"]
         parts += [f"{self._running} running"] if self._running else []
         if failed := self._states[TrialState.FAILED]:
             parts.append(f"{failed} failed")
         if self._reused:
             parts.append(f"{self._reused} known already")
         parts.append(f"{rate:.1f} trials/min")
-        if fresh and minutes and done < self._total:
-            left = (self._total - done) / (fresh / minutes)
+        if fresh and minutes and done < total:
+            left = (total - done) / (fresh / minutes)
             parts.append(f"about {duration(60 * left)} left")
         return ", ".join(parts)
 

@@ -20,12 +20,22 @@ def forbidden_changes(old: SweepSpec, new: SweepSpec, *, extend: bool = False) -
     Resources, recovery, tracking and the place of the images may always change. With ``extend``,
     ``search.trials`` may grow and ``seeds`` may be appended to.
     """
+    new = as_begun(new, old)
     if extend and new.search.trials >= old.search.trials:
         search = new.search.model_copy(update={"trials": old.search.trials})
         new = new.model_copy(update={"search": search})
     if extend and new.seeds[: len(old.seeds)] == old.seeds:
         new = new.model_copy(update={"seeds": old.seeds})
     return differences(old, new)
+
+
+def as_begun(spec: SweepSpec, old: SweepSpec) -> SweepSpec:
+    """Return ``spec`` with what was settled when the sweep began, where it leaves that open."""
+    shares = old.controls.macs_reduction
+    if spec.targets is not None or spec.controls.macs_reduction or not shares:
+        return spec
+    controls = spec.controls.model_copy(update={"macs_reduction": shares})
+    return spec.model_copy(update={"controls": controls})
 
 
 def _by_arm(spec: SweepSpec) -> dict[str, Any]:

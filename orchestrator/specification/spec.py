@@ -33,6 +33,7 @@ from orchestrator.specification.settings import (
     checking_here,
     has_password,
 )
+from tracking.matrix import FRONT_CONTROLS
 from tracking.places import target_label
 from workers.settings import (
     Count,
@@ -157,6 +158,15 @@ class ControlSettings(Settings):
     random: bool = True  #: Random filters, uniform ratios.
     uniform_l1: bool = True  #: L1 norm, uniform ratios.
     scratch: bool = True  #: The winning shape, trained from scratch.
+    #: Where those with ratios sit on a front; none: at 25, 50 and 75 % where the limits allow.
+    macs_reduction: Reductions = Field(default=(), exclude_if=lambda shares: not shares)
+
+    @field_validator("macs_reduction")
+    @classmethod
+    def _differ(cls, shares: tuple[float, ...]) -> tuple[float, ...]:
+        if len({target_label("macs", share) for share in shares}) < len(shares):
+            raise ValueError("names the same share twice; take one out")
+        return shares
 
 
 class SweepSpec(Settings):
@@ -287,6 +297,15 @@ class SweepSpec(Settings):
         return self
 
     @model_validator(mode="after")
+    def _controls_sit_at_targets(self) -> Self:
+        if self.targets is not None and self.controls.macs_reduction:
+            raise ValueError(
+                "controls.macs_reduction is for a front; controls sit at the targets, so leave it "
+                "out, or leave targets out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _front_can_be_searched(self) -> Self:
         if self.targets is None and self.search.trials == 1:
             raise ValueError("a front needs more than search.trials = 1; raise it, or name targets")
@@ -336,6 +355,12 @@ class SweepSpec(Settings):
     def cost_targets(self) -> "tuple[methods.CostTarget, ...]":
         """The targets, MACs first; none: the front is searched."""
         return () if self.targets is None else self.targets.points
+
+    @property
+    def control_targets(self) -> "tuple[methods.CostTarget, ...]":
+        """Where controls with ratios sit: at the targets, or at some costs of the front."""
+        shares = self.controls.macs_reduction or FRONT_CONTROLS
+        return self.cost_targets or TargetSettings(macs_reduction=shares).points
 
     @property
     def baseline_recipe(self) -> Recipe:

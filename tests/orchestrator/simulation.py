@@ -159,7 +159,7 @@ def _shape_result(spec: TrialSpec, kept: Mapping[str, int]) -> ShapeResult:
         "widths": dict(layout.widths),
         "kept": {group: list(range(count)) for group, count in kept.items()},
     }
-    is_pruned = kept != layout.widths
+    is_pruned = spec.plan is not None or spec.kind in {"prune", "proxy"}
     return ShapeResult(
         macs=macs,
         params=params,

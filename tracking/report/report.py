@@ -35,13 +35,12 @@ TEXT_WIDTH = 120  #: Columns of the plain text.
 def to_renderable(comparison: Comparison, *, brief: bool = False) -> RenderableType:
     """Return what ``rich`` prints: the verdicts, then the tables; of accuracy and cost if brief."""
     parts: list[RenderableType] = [Text(_title(comparison), style="bold")]
+    parts += _told(front_story(comparison.fronts)) if comparison.fronts else []
     for table in comparison.tables:
         parts += [] if table.is_front else _told(story_of(table))
         parts += [Text(f"  Warning: {line}", style="yellow") for line in table.warnings]
         parts += [_rich(grid) for grid in grids_of(table)[: 2 if brief else None]]
-    if comparison.fronts:
-        parts += _told(front_story(comparison.fronts))
-        parts += [_rich(front_grid(front)) for front in comparison.fronts]
+    parts += [_rich(front_grid(front)) for front in comparison.fronts]
     if not brief:
         for grid in predictor_grids(comparison.predictors):
             parts += [_rich(grid), Text(grid.note, style="dim")]
@@ -67,15 +66,14 @@ def to_text(comparison: Comparison, width: int = TEXT_WIDTH) -> str:
 def to_markdown(comparison: Comparison) -> str:
     """Return verdicts and tables as GitHub-flavoured Markdown."""
     lines = [f"# {_escaped(_title(comparison))}", ""]
+    lines += _markdown_story(front_story(comparison.fronts)) if comparison.fronts else []
     for table in comparison.tables:
         lines += [] if table.is_front else _markdown_story(story_of(table))
         lines += [line for warning in table.warnings for line in (f"> {_escaped(warning)}", "")]
         for grid in grids_of(table):
             lines += _markdown(grid)
-    if comparison.fronts:
-        lines += _markdown_story(front_story(comparison.fronts))
-        for front in comparison.fronts:
-            lines += _markdown(front_grid(front))
+    for front in comparison.fronts:
+        lines += _markdown(front_grid(front))
     for grid in predictor_grids(comparison.predictors):
         lines += _markdown(grid)
     if comparison.failures:

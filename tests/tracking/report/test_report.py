@@ -268,6 +268,12 @@ class TestVerdict:
             "Search did not beat uniform ratios for fpgm.",
         )
 
+    def test_that_of_a_front_comes_before_its_tables(self, tmp_path: Path) -> None:
+        comparison = front_sweep(tmp_path)
+        assert to_markdown(comparison).splitlines()[2] == "## Without a target"
+        text = to_text(comparison)
+        assert text.index("Without a target: The joint front") < text.index("l1 #1")
+
     def test_the_joint_front_is_shared_out(self, tmp_path: Path) -> None:
         story = stories(front_sweep(tmp_path))[-1]
         assert story.headline == "The joint front has 3 points: 3 of l1."
