@@ -56,7 +56,15 @@ RESULT = {
     "seconds_total": 1.5,
     "plan": {"kept": {"layer1.conv1": [0, 2]}},
     "artifacts": {"weights": "trials/a/weights.safetensors"},
-    "latency": [{"batch_size": 8, "median_ms": 1.25}],
+    "latency": [
+        {
+            "batch_size": 8,
+            "median_ms": 1.25,
+            "p90_ms": 1.5,
+            "base_median_ms": 2.5,
+            "base_p90_ms": 3.0,
+        }
+    ],
     "notes": {"whole_cluster_share": 0.125},
 }
 EPOCHS = 3
@@ -664,7 +672,7 @@ class TestPublisherProcess:
         finally:
             process.kill()
             process.wait()
-        assert b"tracking.publisher" in shown
+        assert b"tracking.mlflow_mirror.publisher_process" in shown
         assert b"secret" not in shown
 
 
