@@ -623,7 +623,7 @@ class TestPublisherProcess:
         }
         with sa.create_engine(uri, poolclass=sa.NullPool).connect() as connection:
             rows = connection.scalar(sa.text("SELECT count(*) FROM metrics"))
-        per_trial = 2 * EPOCHS + 8
+        per_trial = 2 * EPOCHS + 11  # of each epoch, and of the result
         assert rows == 40 * per_trial
 
     def test_sigterm_sends_what_is_left_first(self, bench: Bench) -> None:
