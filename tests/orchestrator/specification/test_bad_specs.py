@@ -54,8 +54,8 @@ CASES = {
     ),
     "unknown key like no other": Bad(
         new="controls: {zzz: true}\n",
-        says="sweep.yaml:15: controls.zzz: unknown key; known are dense, random, scratch, "
-        "uniform_l1",
+        says="sweep.yaml:15: controls.zzz: unknown key; known are dense, macs_reduction, "
+        "random, scratch, uniform_l1",
     ),
     "unknown key of an arm": Bad(
         old="- l1",
