@@ -15,8 +15,9 @@ from typing import Final
 from orchestrator.cluster.shipping import network_code, own_code
 from orchestrator.errors import Problem, SpecError
 from orchestrator.specification.loading import SpecFile
-from orchestrator.specification.settings import ELSEWHERE, LEDGER, variables_in
+from orchestrator.specification.settings import ELSEWHERE, variables_in
 from orchestrator.specification.spec import SweepSpec
+from orchestrator.specification.variables import LEDGER
 from tracking.mlflow_mirror.server import sqlite_file
 
 MAX_CHECKPOINT: Final = 256 * 2**20  #: Bytes that travel with a job; Ray takes 500 MiB in all.

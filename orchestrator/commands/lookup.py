@@ -10,8 +10,9 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from orchestrator.errors import InputError, Problem, SpecError
-from orchestrator.specification.settings import CHECK, LEDGER, STORE, TrackingSettings
+from orchestrator.specification.settings import CHECK, TrackingSettings
 from orchestrator.specification.stored import mistakes
+from orchestrator.specification.variables import LEDGER, STORE
 from tracking.errors import MissingLedgerError, redact
 from tracking.ledger.ledger import Ledger
 from tracking.mlflow_mirror.server import sqlite_file

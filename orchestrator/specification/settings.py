@@ -21,8 +21,6 @@ from orchestrator.specification import addresses
 from tracking.database_url import named_by, sqlite_url
 from workers.settings import Count, CountOrNone, Settings
 
-STORE, LEDGER = "PRUNESWEEP_STORE", "PRUNESWEEP_LEDGER"  #: Environment variables.
-
 #: Validation context that also checks what depends on this machine.
 CHECK: Final = {"check": True}
 #: The same for a sweep that will run elsewhere: files and variables are looked for there.

@@ -1,0 +1,1 @@
+"""What is typed for each verb: its arguments, and the one thing it calls."""

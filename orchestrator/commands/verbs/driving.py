@@ -1,0 +1,157 @@
+"""Verbs that drive a sweep on this machine: run it, go on with it, ask more of it."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from orchestrator.commands.exits import INTERRUPTED
+from orchestrator.commands.verbs.options import (
+    Address,
+    AsJson,
+    Ledger,
+    Name,
+    Overrides,
+    Quiet,
+    Spec,
+    Store,
+    Wait,
+    Workers,
+)
+
+if TYPE_CHECKING:
+    from orchestrator.sweep import Sweep
+
+
+def run(
+    spec: Spec,
+    overrides: Overrides = None,
+    address: Address = None,
+    workers: Workers = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would run and what it takes.")
+    ] = False,
+    wait: Wait = 0.0,
+    store: Store = None,
+    ledger: Ledger = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run a sweep, or go on with it, and compare its arms."""
+    from orchestrator.commands.lookup import RecordsAt
+    from orchestrator.sweep import Sweep
+
+    given = [*(overrides or ()), *RecordsAt(store=store, ledger=ledger).overrides]
+    given += [f"resources.address={address}"] if address is not None else []
+    given += [f"resources.workers={workers}"] if workers is not None else []
+    sweep = Sweep.from_file(spec, given)
+    if dry_run:
+        from orchestrator.commands import forecast, views
+
+        views.show(forecast.forecast(sweep), forecast.view, as_json=as_json)
+    else:
+        _drive(sweep, quiet=quiet, as_json=as_json, wait_s=wait)
+
+
+def resume(
+    name: Name,
+    address: Address = None,
+    workers: Workers = None,
+    wait: Wait = 0.0,
+    store: Store = None,
+    ledger: Ledger = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Go on with a sweep that was interrupted."""
+    sweep = _stored(name, store, ledger, address, workers)
+    _drive(sweep, quiet=quiet, as_json=as_json, wait_s=wait)
+
+
+def extend(
+    name: Name,
+    trials: Annotated[
+        str | None,
+        typer.Option(help="Search trials per arm and target: N in all or +N more.", metavar="[+]N"),
+    ] = None,
+    seeds: Annotated[
+        str | None, typer.Option(help="Seeds to add, as in 4,5.", metavar="SEEDS")
+    ] = None,
+    address: Address = None,
+    workers: Workers = None,
+    store: Store = None,
+    ledger: Ledger = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Search longer, or re-run with more seeds; what has run is kept."""
+    more_seeds = [_whole(text, "--seeds") for text in seeds.split(",")] if seeds else []
+    if trials is None and not more_seeds:
+        raise typer.BadParameter("say what to add: --trials +N, --seeds 4,5, or both")
+    sweep = _stored(name, store, ledger, address, workers)
+    count = None
+    if trials is not None:
+        count = _whole(trials.removeprefix("+"), "--trials")
+        count += sweep.spec.search.trials if trials.startswith("+") else 0
+    _drive(
+        sweep.extended(trials=count, seeds=more_seeds), quiet=quiet, as_json=as_json, extend=True
+    )
+
+
+def retry(
+    name: Name,
+    address: Address = None,
+    workers: Workers = None,
+    store: Store = None,
+    ledger: Ledger = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run the failed trials of a sweep again, and go on with it."""
+    sweep = _stored(name, store, ledger, address, workers)
+    _drive(sweep, quiet=quiet, as_json=as_json, retry=True)
+
+
+def _stored(
+    name: str, store: str | None, ledger: str | None, address: str | None, workers: int | None
+) -> "Sweep":
+    """Take a sweep up from its ledger, on the machines the command line names."""
+    from orchestrator.commands.lookup import RecordsAt, find_sweep
+    from orchestrator.sweep import Sweep
+
+    given = {"address": address, "workers": workers}
+    changes = {key: value for key, value in given.items() if value is not None}
+    with find_sweep(name, RecordsAt(store=store, ledger=ledger)) as found:
+        return Sweep.from_record(found.record, found.tracking, changes)
+
+
+def _drive(
+    sweep: "Sweep",
+    *,
+    quiet: bool,
+    as_json: bool,
+    extend: bool = False,
+    retry: bool = False,
+    wait_s: float = 0.0,
+) -> None:
+    """Run a sweep to its end and show the comparison; after Ctrl-C say how to go on."""
+    from rich.console import Console
+
+    from orchestrator.commands import views
+
+    try:
+        console = Console(stderr=True, quiet=quiet)
+        comparison = sweep.run(extend=extend, retry=retry, wait_s=wait_s, console=console)
+    except KeyboardInterrupt:
+        typer.echo(views.stopped(sweep.spec), err=True)
+        raise typer.Exit(INTERRUPTED) from None
+    facts = views.end_facts(sweep.spec, comparison)
+    if as_json:
+        views.print_json(facts)
+    else:
+        views.print_end(facts, comparison)
+
+
+def _whole(text: str, option: str) -> int:
+    if not text.strip().isdecimal():
+        raise typer.BadParameter(f"{option}: {text!r} is not a whole number")
+    return int(text)

@@ -1,0 +1,109 @@
+"""Verbs that bring what a sweep found to where others look: files, MLflow, Optuna's dashboard."""
+
+import signal
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from orchestrator.commands.exits import FAILED
+from orchestrator.commands.verbs.options import AsJson, Ledger, Name, Store
+
+
+def export(
+    name: Name,
+    trial: Annotated[
+        str,
+        typer.Argument(
+            help="Its number, the first digits of its uid, or best:ARM:TARGET.", metavar="TRIAL"
+        ),
+    ],
+    to: Annotated[Path, typer.Option(help="Folder to write; must be empty.", metavar="DIR")],
+    store: Store = None,
+    ledger: Ledger = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a pruned network to a folder that anyone can load."""
+    from orchestrator.commands import views
+    from orchestrator.commands.lookup import (
+        RecordsAt,
+        TrialChoiceError,
+        find_sweep,
+        find_trial,
+        require_variables,
+    )
+    from tracking.artifacts import ArtifactStore
+    from workers.rebuild import export_trial
+    from workers.settings import TrialSpec
+
+    with find_sweep(name, RecordsAt(store=store, ledger=ledger)) as found:
+        chosen = find_trial(found, trial)
+        if chosen.result is None:
+            problem = f"it is {chosen.state} and has no network."
+            raise TrialChoiceError(name, trial, problem)
+        if "weights" not in chosen.result:
+            problem = (
+                f"it is of kind {chosen.spec['kind']!r}, which keeps no weights. Name a trial that "
+                "was trained, or best:ARM:TARGET."
+            )
+            raise TrialChoiceError(name, trial, problem)
+        artifacts = ArtifactStore(require_variables(found.tracking).artifacts_url)
+    folder = export_trial(TrialSpec.model_validate(chosen.spec), chosen.result, artifacts, to)
+    files = sorted(file.name for file in folder.iterdir())
+    facts = {"trial": chosen.id, "uid": chosen.uid, "folder": str(folder), "files": files}
+    words = f"Trial {chosen.id} is in {folder}: {', '.join(files)}"
+    views.show(facts, lambda _: words, as_json=as_json)
+
+
+def ui(
+    port: Annotated[int | None, typer.Option(help="Port to listen on; a free one without.")] = None,
+    store: Store = None,
+) -> None:
+    """Serve the MLflow UI of a store on this machine, until Ctrl-C."""
+    from orchestrator.commands.lookup import NoMlflowError, RecordsAt, require_variables
+    from tracking.mlflow_mirror.server import sqlite_file, start_server
+
+    tracking = RecordsAt(store=store).tracking()
+    uri = require_variables(tracking).mlflow_url or ""
+    file = sqlite_file(uri)
+    if file is not None and not file.exists():
+        raise NoMlflowError(str(file))
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # ends the server, too
+    with start_server(uri, tracking.artifacts_url, port=port) as server:
+        typer.echo(server.url)
+        typer.echo("MLflow answers at this address; Ctrl-C ends it.", err=True)
+        with suppress(KeyboardInterrupt):
+            server.wait()
+            typer.echo("MLflow ended by itself.", err=True)
+            raise typer.Exit(FAILED)
+
+
+def publish(
+    name: Name, store: Store = None, ledger: Ledger = None, as_json: AsJson = False
+) -> None:
+    """Send to MLflow what it lacks of a sweep, as after an outage."""
+    from orchestrator.commands import publishing, views
+    from orchestrator.commands.lookup import RecordsAt, find_sweep
+
+    with find_sweep(name, RecordsAt(store=store, ledger=ledger)) as found:
+        facts = publishing.publish(found)
+    views.show(facts, publishing.view, as_json=as_json)
+    raise typer.Exit(FAILED if facts["left"] else 0)
+
+
+def study(
+    name: Name,
+    to: Annotated[str, typer.Option(help="Address of an Optuna storage.", metavar="URL")],
+    store: Store = None,
+    ledger: Ledger = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write the searches of a sweep as Optuna studies, for optuna-dashboard to show."""
+    from orchestrator.commands import studies, views
+    from orchestrator.commands.lookup import RecordsAt, find_sweep
+
+    with find_sweep(name, RecordsAt(store=store, ledger=ledger)) as found:
+        facts = studies.write_studies(found, to)
+    views.show(facts, studies.view, as_json=as_json)

@@ -1,0 +1,49 @@
+"""Verbs for before a sweep: what a specification can name, and whether one will hold."""
+
+from typing import Annotated
+
+import typer
+
+from orchestrator.commands.exits import FAILED
+from orchestrator.commands.verbs.options import AsJson, Ledger, Overrides, Spec, Store
+
+
+def doctor(
+    spec: Spec,
+    overrides: Overrides = None,
+    store: Store = None,
+    ledger: Ledger = None,
+    as_json: AsJson = False,
+) -> None:
+    """Try the whole chain on a few images before anything is spent."""
+    from orchestrator.commands import views
+    from orchestrator.commands.doctor import examine
+    from orchestrator.commands.lookup import RecordsAt
+    from orchestrator.sweep import Sweep
+
+    at = RecordsAt(store=store, ledger=ledger)
+    sweep = Sweep.from_file(spec, [*(overrides or ()), *at.overrides])
+    tell = (lambda _: None) if as_json else views.print_finding
+    findings = examine(sweep, tell)
+    if as_json:
+        views.print_json([finding.to_json() for finding in findings])
+    raise typer.Exit(0 if all(finding.ok for finding in findings) else FAILED)
+
+
+def methods(
+    name: Annotated[
+        str | None, typer.Argument(help="A method, alias or schedule.", metavar="NAME")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List pruning methods and schedules with their settings."""
+    from orchestrator.commands import catalog, views
+
+    views.show(catalog.methods_facts(name), catalog.methods_view, as_json=as_json)
+
+
+def models(as_json: AsJson = False) -> None:
+    """List the networks that a specification can name."""
+    from orchestrator.commands import catalog, views
+
+    views.show(catalog.models_facts(), catalog.models_view, as_json=as_json)

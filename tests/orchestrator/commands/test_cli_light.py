@@ -1,0 +1,63 @@
+"""Help, completion and mistakes of typing need nothing that takes long to import."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from orchestrator.commands.cli import VERBS
+from tests.checkout import ROOT
+
+HEAVY = {
+    *("torch", "torchvision", "torch_pruning", "mlflow", "ray", "optuna", "sqlalchemy", "alembic"),
+    *("numpy", "scipy", "matplotlib", "pandas", "sklearn", "fsspec"),
+}
+ASK = """
+import json, sys
+from typer.testing import CliRunner
+from orchestrator.commands.cli import app
+called = [CliRunner().invoke(app, words, env=env) for words, env in json.loads(sys.argv[1])]
+print(json.dumps([[result.exit_code, result.output] for result in called]))
+print(json.dumps(sorted(sys.modules)))
+"""
+
+
+def answers(*calls: tuple[list[str], dict[str, str]]) -> tuple[list[tuple[int, str]], set[str]]:
+    """Call the command line in a fresh process: exit codes and output, and what it imported."""
+    done = subprocess.run(
+        [sys.executable, "-c", ASK, json.dumps(calls)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=55,
+        check=True,
+    )
+    results, imported = done.stdout.splitlines()
+    return [(code, text) for code, text in json.loads(results)], set(json.loads(imported))
+
+
+def test_the_help_of_every_verb_imports_nothing_heavy() -> None:
+    names = [verb.__name__.replace("_", "-") for verb in VERBS]
+    pages = [["--help"], ["db", "--help"], *([name, "--help"] for name in names)]
+    results, imported = answers(*((page, {}) for page in pages))
+    assert [code for code, _ in results] == [0] * len(pages)
+    assert imported & HEAVY == set()
+
+
+@pytest.mark.parametrize("words", [["run"], ["compare", "x", "--nope"], ["extend", "x"], ["nope"]])
+def test_a_mistake_of_typing_imports_nothing_heavy(words: list[str]) -> None:
+    results, imported = answers((words, {}))
+    assert results[0][0] == 2
+    assert imported & HEAVY == set()
+
+
+def test_completion_imports_nothing_heavy() -> None:
+    shell = {
+        "_PRUNESWEEP_COMPLETE": "complete_bash",
+        "COMP_WORDS": "prunesweep re",
+        "COMP_CWORD": "1",
+    }
+    results, imported = answers(([], shell))
+    assert set(results[0][1].split()) >= {"resume", "retry"}
+    assert imported & HEAVY == set()
