@@ -9,6 +9,7 @@ from tracking.comparison.identities import differing, fits, identities, shared
 from tracking.comparison.missing import missing_from
 from tracking.comparison.model import MARGIN
 from tracking.comparison.predictors import predictors_of
+from tracking.comparison.rates import rate_choice
 from tracking.comparison.rows import harm_of, rows_of
 from tracking.comparison.runs import Run, failure_of, usable
 from tracking.matrix import CostPoint, cost_points, matrix_of
@@ -67,6 +68,7 @@ def compare_records(
         tables=_all_tables(sweep.spec, runs, baselines, margin),
         fronts=fronts_of(runs),
         predictors=predictors_of(runs),
+        rates=rate_choice(runs),
         failures=tuple(failure for run in runs if (failure := failure_of(run)) is not None),
         missing=missing_from(sweep.spec, runs),
         warnings=_warnings(sweep.spec, environments),

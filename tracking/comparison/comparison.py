@@ -102,6 +102,17 @@ class Predictor:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class RateChoice:
+    """The learning rate that all trials share, where the sweep picked it by itself."""
+
+    arm: str  #: The control that the rates were tried on.
+    target: str
+    tried: tuple[tuple[float, float | None], ...]  #: Rate and validation accuracy, as tried.
+    chosen: float | None  #: None while rates are still out.
+    seconds: float  #: Device time of all that was tried; part of no row's total.
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class UniformCheck:
     """Did the search beat its own first proposal, uniform ratios? One seed, validation split."""
 
@@ -272,6 +283,7 @@ class Comparison:
     tables: tuple[Table, ...]
     fronts: tuple[Front, ...]
     predictors: tuple[Predictor, ...]
+    rates: RateChoice | None  #: None where the specification names the learning rate.
     failures: tuple[Failure, ...]
     missing: tuple[str, ...]  #: What is still to come, in words; empty when the sweep is done.
     warnings: tuple[str, ...]

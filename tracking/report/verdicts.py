@@ -6,13 +6,22 @@ from dataclasses import dataclass
 from tracking.comparison.comparison import (
     Comparison,
     Front,
+    RateChoice,
     Row,
     Table,
     Verdict,
 )
 from tracking.comparison.model import SIGNIFICANCE
 from tracking.places import DENSE, RANDOM, UNIFORM_L1, scratched_arm
-from tracking.report.wording import equals, listed, percent, points, share, target
+from tracking.report.wording import (
+    equals,
+    listed,
+    percent,
+    points,
+    share,
+    target,
+    time_spent,
+)
 from tracking.winners import front
 
 
@@ -34,6 +43,26 @@ def stories(comparison: Comparison) -> tuple[Story, ...]:
 
 
 def method_note(comparison: Comparison) -> str:
+    """Say how the learning rate was chosen, and which tests were made; empty without either."""
+    return " ".join(part for part in (_rate_note(comparison.rates), _test_note(comparison)) if part)
+
+
+def _rate_note(rates: RateChoice | None) -> str:
+    """Say which learning rate all share, what it was chosen from and what choosing it took."""
+    if rates is None or rates.chosen is None:
+        return ""
+    tried = [
+        f"{rate:g} ({'no result' if found is None else f'{percent(found)} %'})"
+        for rate, found in rates.tried
+    ]
+    return (
+        f"Learning rate {rates.chosen:g} for all, chosen from {listed(tried)} by the validation "
+        f"accuracy of {rates.arm} at {rates.target}: {time_spent(rates.seconds)} of device time, "
+        "in no row's total."
+    )
+
+
+def _test_note(comparison: Comparison) -> str:
     """Name the tests that were made and how their p-values were corrected; empty without one."""
     made = [row.test for table in comparison.tables for row in table.rows if row.test is not None]
     if not made:

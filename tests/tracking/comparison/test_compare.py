@@ -11,6 +11,7 @@ from tests.tracking.hand_made import ENVIRONMENT, HandMadeSweep, specification
 from tracking.comparison.compare import compare, compare_records
 from tracking.comparison.comparison import Comparison, Row, Table, Verdict
 from tracking.records import SweepState, TrialState
+from tracking.report.report import to_text
 
 FAILED, STOPPED, PENDING = TrialState.FAILED, TrialState.STOPPED, TrialState.PENDING
 
@@ -132,6 +133,28 @@ class TestWhatSelectionLeft:
         left = row(sweep.compare(), "l1").val_accuracy_before
         assert left is not None
         assert (left.n, left.mean) == (3, 45.0)
+
+
+class TestLearningRates:
+    def test_tell_what_was_tried_what_was_taken_and_what_choosing_cost(
+        self, tmp_path: Path
+    ) -> None:
+        sweep = HandMadeSweep(tmp_path, specification("l1"))
+        for place, (rate, val) in enumerate(((0.01, 70.0), (0.003, 80.0))):
+            recipe = {"recipe": {"epochs": 10, "learning_rate": rate}}
+            sweep.add("tune", "uniform_l1", index=place, test=None, val=val, spec=recipe)
+        sweep.seeds("confirm", "l1", [1.0, 2.0, 3.0], spec={**recipe, "kind": "prune"})
+        comparison = sweep.compare()
+        rates = comparison.rates
+        assert rates is not None
+        assert rates.tried == ((0.01, 70.0), (0.003, 80.0))
+        assert (rates.chosen, rates.seconds) == (0.003, 40.0)
+        assert "Learning rate 0.003 for all, chosen from 0.01 (70.00 %)" in to_text(comparison, 500)
+
+    def test_are_not_spoken_of_where_one_was_given(self, tmp_path: Path) -> None:
+        sweep = HandMadeSweep(tmp_path, specification("l1"))
+        sweep.seeds("confirm", "l1", [1.0, 2.0, 3.0])
+        assert sweep.compare().rates is None
 
 
 class TestControls:
