@@ -27,7 +27,7 @@ from methods import CostModel, Group, LayerPolicy, Layout
 from methods.structure.cost import Term
 from orchestrator.agenda.agenda import Agenda
 from orchestrator.agenda.stopper import Stopper
-from orchestrator.agenda.survey import Ground
+from orchestrator.agenda.survey import PrunableNetwork, Survey
 from orchestrator.cluster.connection import connect
 from orchestrator.cluster.ray_backend import RayBackend
 from orchestrator.loop.driver import Driver, Ended
@@ -43,7 +43,7 @@ FLUSH_S = 600.0
 LOOK_S = 0.2  #: Between looks at how many trials MLflow shows.
 
 
-def made_up_ground(names: Sequence[str] = GROUPS) -> Ground:
+def made_up_survey(names: Sequence[str] = GROUPS) -> Survey:
     """Return a chain of convolutions, each a group, at 8 by 8 pixels."""
     terms = [
         Term(
@@ -79,7 +79,8 @@ def made_up_ground(names: Sequence[str] = GROUPS) -> Ground:
         std=(1.0, 1.0, 1.0),
     )
     weights = {"layer0.conv1.weight": torch.zeros(1)}
-    return Ground(data=data, layout=layout, space=RatioSpace(groups), weights=weights)
+    filters = PrunableNetwork(layout=layout, space=RatioSpace(groups))
+    return Survey(data=data, filters=filters, weights=weights)
 
 
 def specification(folder: Path, trials: int, sampler: str, workers: int) -> SweepSpec:
@@ -166,7 +167,7 @@ def run(spec: SweepSpec, *, mlflow: bool) -> dict[str, Any]:
             runner=RUNNER,
         )
         stack.callback(backend.close)
-        agenda = Agenda(spec, made_up_ground(), backend.device_of_first_worker())
+        agenda = Agenda(spec, made_up_survey(), backend.device_of_first_worker())
         with stopwatch:
             assert Driver(agenda, backend, ledger, writer, stopwatch, stopper=Stopper(spec)).run()
         writer.set_state("completed")

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.noop import WIDTH
-from benchmarks.noop_sweep import made_up_ground
+from benchmarks.noop_sweep import made_up_survey
 from benchmarks.surroundings import publish, surroundings
 from benchmarks.virtual import VirtualBackend, searching, utilisation
 from orchestrator.agenda.agenda import Agenda, Wanted
@@ -161,13 +161,13 @@ def specification(options: argparse.Namespace, folder: Path) -> SweepSpec:
 
 def run(options: argparse.Namespace) -> tuple[VirtualBackend, list[Moment]]:
     """Run the sweep to its end."""
-    ground = made_up_ground([f"layer{number}.conv1" for number in range(options.ratios)])
+    surveyed = made_up_survey([f"layer{number}.conv1" for number in range(options.ratios)])
     with tempfile.TemporaryDirectory() as folder:
         spec = specification(options, Path(folder))
         with Ledger.open(spec.tracking.ledger_url) as ledger:
             ledger.create_sweep(spec.name, spec.model_dump(mode="json"), spec.spec_hash)
             writer = ledger.take_over(spec.name, "benchmark")
-            agenda = TimedAgenda(spec, ground, "none")
+            agenda = TimedAgenda(spec, surveyed, "none")
             backend = VirtualBackend(
                 options.workers,
                 run_trial,

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from orchestrator.agenda.agenda import Agenda
 from orchestrator.agenda.stopper import Stopper
-from orchestrator.agenda.survey import Ground
+from orchestrator.agenda.survey import Survey
 from orchestrator.agenda.trial_matrix import trial_matrix
 from orchestrator.cluster.ray_backend import RayBackend
 from orchestrator.errors import SweepFailedError
@@ -35,7 +35,7 @@ class OwnedSweep:
     """
 
     spec: SweepSpec
-    ground: Ground
+    surveyed: Survey
     ledger: Ledger
     console: Console  #: Where progress goes.
     runner: str  #: ``package.module:callable`` that runs one trial in a worker.
@@ -48,9 +48,9 @@ class OwnedSweep:
             KeyboardInterrupt: Stopped by hand; what ran goes back, and the ledger is in order.
         """
         with writer.lease.kept(), left_in_order(writer):
-            if self.ground.weights is not None:
+            if self.surveyed.weights is not None:
                 # Before any trial is started: its worker reads them from the store.
-                store_weights(self._artifacts, self.ground.weights)
+                store_weights(self._artifacts, self.surveyed.weights)
             is_over = self._drive(writer)
             comparison = self._conclude(writer, is_over)
         if not is_over:
@@ -87,7 +87,7 @@ class OwnedSweep:
         )
         try:
             device = f"{backend.device_of_first_worker()}, torch {torch.__version__}"
-            agenda = Agenda(spec, self.ground, device)
+            agenda = Agenda(spec, self.surveyed, device)
             stopper = Stopper(spec)
             stopper.restore(self.ledger, writer.sweep_id)
             done = places_done(self.ledger, writer.sweep_id)

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from orchestrator.agenda.sizing import say_if_idle
-from orchestrator.agenda.survey import Ground, survey
+from orchestrator.agenda.survey import Survey, survey
 from orchestrator.cluster.connection import check_reachable, connect
 from orchestrator.errors import Problem, SpecError
 from orchestrator.loop.outages import Outages
@@ -85,7 +85,7 @@ class Sweep:
             spec = spec.model_copy(update={"search": search})
         return Sweep(spec.model_copy(update={"seeds": (*spec.seeds, *seeds)}))
 
-    def survey(self) -> Ground:
+    def survey(self) -> Survey:
         """Look at data, network and checkpoint; nothing is written.
 
         Raises:
@@ -96,16 +96,16 @@ class Sweep:
         except SpecError as error:
             raise self._file.located(error) if self._file else error from None
 
-    def try_dense(self, ground: Ground) -> DenseAccuracy | None:
+    def try_dense(self, surveyed: Survey) -> DenseAccuracy | None:
         """Evaluate the checkpoint on some validation images; None where there is none.
 
         Raises:
             SpecError: It cannot be told from chance, and neither is adapted first nor allowed.
         """
         spec = self.spec
-        if ground.weights is None:
+        if surveyed.weights is None:
             return None
-        found = try_checkpoint(spec.model, spec.data, ground.weights)
+        found = try_checkpoint(spec.model, spec.data, surveyed.weights)
         if found.is_near_chance and not (spec.adapts or spec.allows_chance):
             error = SpecError([Problem("checkpoint", found.refusal)])
             raise self._file.located(error) if self._file else error
@@ -144,9 +144,9 @@ class Sweep:
         spec = self.spec
         console = console or Console(stderr=True)
         say = partial(console.print, highlight=False, soft_wrap=True)
-        ground = self.survey()
-        say(visible(f"Data: {ground.data.told()}."), markup=False)
-        if dense := self.try_dense(ground):
+        surveyed = self.survey()
+        say(visible(f"Data: {surveyed.data.told()}."), markup=False)
+        if dense := self.try_dense(surveyed):
             say(f"Before anything: {dense}.")
         with ExitStack() as stack:
             # Whatever may refuse the sweep comes before Ray, which takes a while to start; and
@@ -160,12 +160,12 @@ class Sweep:
             connect(spec.resources, spec.model.name, secret_variables(spec.tracking))
             if ledger is None:
                 ledger = stack.enter_context(Ledger.open(spec.tracking.ledger_url))
-            writer, spec = take(ledger, spec, ground, extend=extend)
+            writer, spec = take(ledger, spec, surveyed, extend=extend)
             if retry:
                 writer.retry_failed()
             outages = Outages(ledger, spec.name, driver_name(), spec.recovery.ledger_outage_s, say)
             owned = OwnedSweep(
-                spec=spec, ground=ground, ledger=ledger, console=console, runner=runner
+                spec=spec, surveyed=surveyed, ledger=ledger, console=console, runner=runner
             )
             stack.enter_context(owned.publishing())
             while True:

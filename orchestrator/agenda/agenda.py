@@ -15,7 +15,7 @@ from methods import CostTarget, PruningPlan, Schedule, stated_ratio
 from methods.structure.latency_predictor import PredictorSettings
 from orchestrator.agenda.predictors import Predictors
 from orchestrator.agenda.study import Choice, Study
-from orchestrator.agenda.survey import Ground
+from orchestrator.agenda.survey import Survey
 from orchestrator.agenda.trial_matrix import trial_matrix
 from orchestrator.specification.arms import ArmSettings
 from orchestrator.specification.spec import SweepSpec
@@ -66,14 +66,14 @@ class Agenda:
 
     Args:
         spec: What is asked for.
-        ground: The network, the data and the starting weights.
+        surveyed: The network, the data and the starting weights.
         device: Name of the device kind, part of what identifies a latency.
     """
 
-    def __init__(self, spec: SweepSpec, ground: Ground, device: str) -> None:
-        self._spec, self._ground, self._device = spec, ground, device
+    def __init__(self, spec: SweepSpec, surveyed: Survey, device: str) -> None:
+        self._spec, self._surveyed, self._device = spec, surveyed, device
         self._adapts = spec.adapts
-        self._weights = None if spec.adapts else ground.weights_hash
+        self._weights = None if spec.adapts else surveyed.weights_hash
         self._recipe = None if spec.recipe.learning_rates else spec.recipe
         self._tried: dict[int, Result | None] = {}  # learning rates, by place in the grid
         self._matrix = trial_matrix(spec)
@@ -89,8 +89,8 @@ class Agenda:
             (arm.name, study.label): study
             for target in (spec.cost_targets or (None,))
             for arm in spec.arms
-            for terrain in [ground.of(arm.unit)]
-            for study in [Study(arm, target, spec.search, terrain.space, terrain.layout)]
+            for prunable in [surveyed.of(arm.unit)]
+            for study in [Study(arm, target, spec.search, prunable.space, prunable.layout)]
         }
         self._predictors = Predictors(spec.arms)
         self._units = {arm.name: arm.unit for arm in spec.arms}
@@ -111,7 +111,7 @@ class Agenda:
         # Before anything is added: a place that is known is open again, not due once more.
         self._known = {entry.place: trial.uid for entry, trial in past}
         if self._adapts and _began_as_given(past):
-            self._adapts, self._weights = False, self._ground.weights_hash
+            self._adapts, self._weights = False, self._surveyed.weights_hash
         # Before results are told: what follows from them depends on whether their arm was given up.
         self._breaker.replay(past)
         for key, study in self._studies.items():
@@ -283,7 +283,7 @@ class Agenda:
             return self._trial("dense", place.index)
         arm = ArmSettings(method=_METHODS[place.arm], name=place.arm)
         target = self._targets[place.target]
-        ratios = self._ground.uniform(target, self._spec.search.tolerance)
+        ratios = self._surveyed.filters.uniform(target, self._spec.search.tolerance)
         return self._prune(Choice(arm=arm, ratios=ratios), target, place.index, recipe=recipe)
 
     def _train_finalists(self, study: Study) -> None:
@@ -353,7 +353,7 @@ class Agenda:
 
     def _shape(self, arm: str, result: Result) -> PruningPlan:
         """Return a plan of the same shape: which filters stay does not matter to most."""
-        layout = self._ground.of(self._units[arm]).layout
+        layout = self._surveyed.of(self._units[arm]).layout
         widths, policy = layout.widths, layout.policy
         if policy.kind in {"scatter", "stripes"}:
             return PruningPlan.from_json(given(result.plan))
@@ -381,7 +381,7 @@ class Agenda:
         gradual = Schedule(**way["schedule"]).is_gradual
         counted = {
             group: stated_ratio(group, width, choice.ratios[group], gradual=gradual)
-            for group, width in self._ground.of(choice.arm.unit).layout.widths.items()
+            for group, width in self._surveyed.of(choice.arm.unit).layout.widths.items()
             if choice.ratios  # none: the method allocates
         }
         return self._trial("prune", seed, recipe, target=target, ratios=counted, **way)
@@ -408,14 +408,14 @@ class Agenda:
     def _baseline(self) -> TrialSpec:
         """Train the dense network, from the checkpoint if there is one, or only measure that."""
         recipe = self._spec.baseline_recipe
-        if self._ground.weights_hash is not None and not self._adapts:
+        if self._surveyed.weights_hash is not None and not self._adapts:
             recipe = recipe.model_copy(update={"epochs": 0, "warmup_epochs": 0.0})
         return self._trial("baseline", self._spec.search.seed, recipe=recipe)
 
     def _scratch(self, plan: PruningPlan, seed: int) -> TrialSpec:
         """As many epochs as the pruned network had in all: the baseline's and its own."""
         recipe = self._spec.baseline_recipe
-        if self._ground.weights_hash is None or self._adapts:
+        if self._surveyed.weights_hash is None or self._adapts:
             epochs = recipe.epochs + self._spec.recipe.epochs
             recipe = recipe.model_copy(update={"epochs": epochs})
         return self._trial("scratch", seed, recipe=recipe, **_of_plan(plan))
@@ -432,13 +432,13 @@ class Agenda:
     def _trial(
         self, kind: Any, seed: int, recipe: Recipe | None = None, **fields: Any
     ) -> TrialSpec:
-        spec, ground = self._spec, self._ground
-        weights = ground.weights_hash if kind == "baseline" else self._weights
+        spec, surveyed = self._spec, self._surveyed
+        weights = surveyed.weights_hash if kind == "baseline" else self._weights
         return TrialSpec(
             kind=kind,
             model=spec.model,
             data=spec.data,
-            data_hash=ground.data.data_hash,
+            data_hash=surveyed.data.data_hash,
             recipe=recipe or self._recipe or spec.recipe,
             layers=spec.layers,
             seed=seed,

@@ -39,8 +39,8 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Terrain:
-    """What of a network may be pruned, and how far."""
+class PrunableNetwork:
+    """What of a network may be pruned, and how far: groups of one unit, and their ratios."""
 
     layout: Layout
     space: RatioSpace
@@ -70,12 +70,13 @@ class Terrain:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ground(Terrain):
-    """The checked surroundings of a sweep's trials; as a terrain, that of filters."""
+class Survey:
+    """What a sweep stands on, looked at and found to fit together."""
 
     data: DataInfo
+    filters: PrunableNetwork
     weights: Mapping[str, Tensor] | None  #: Of the checkpoint; None: the baseline is trained.
-    stripes: Terrain | None = None  #: For arms whose method prunes stripes; None: there are none.
+    stripes: PrunableNetwork | None = None  #: For arms that prune stripes; None: there are none.
 
     @property
     def weights_hash(self) -> str | None:
@@ -83,19 +84,19 @@ class Ground(Terrain):
         return weights_hash(self.weights) if self.weights is not None else None
 
     @property
-    def terrains(self) -> tuple[Terrain, ...]:
-        """That of filters, and that of stripes if there is one."""
-        return (self,) if self.stripes is None else (self, self.stripes)
+    def every_unit(self) -> tuple[PrunableNetwork, ...]:
+        """The network as its filters go, and as its stripes go if an arm prunes those."""
+        return (self.filters,) if self.stripes is None else (self.filters, self.stripes)
 
-    def of(self, unit: Unit) -> Terrain:
-        """Return the terrain of what a method prunes."""
+    def of(self, unit: Unit) -> PrunableNetwork:
+        """Return the network as a method that prunes ``unit`` sees it."""
         if unit == "filters":
-            return self
+            return self.filters
         assert self.stripes is not None  # surveyed for every arm that needs it
         return self.stripes
 
 
-def survey(spec: SweepSpec) -> Ground:
+def survey(spec: SweepSpec) -> Survey:
     """Look at the data, build the network, find its groups and read its checkpoint.
 
     Raises:
@@ -110,7 +111,7 @@ def survey(spec: SweepSpec) -> Ground:
         _at("checkpoint", partial(adopt, network, read))
         weights = {name: value.clone() for name, value in network.state_dict().items()}
     shape = data.input_shape
-    filters = _terrain(spec, _at("layers", partial(layout_of, network, shape, spec.layers)))
+    filters = _prunable(spec, _at("layers", partial(layout_of, network, shape, spec.layers)))
     if spec.controls.macs_reduction:
         for target in spec.control_targets:
             _at("controls.macs_reduction", partial(filters.uniform, target, spec.search.tolerance))
@@ -118,17 +119,15 @@ def survey(spec: SweepSpec) -> Ground:
     for i, arm in enumerate(spec.arms):
         if arm.unit == "stripes" and stripes is None:
             look = partial(layout_of, network, shape, spec.layers, arm.unit)
-            stripes = _terrain(spec, _at(f"arms.{i}", look), targets=f"arms.{i}")
-    ground = Ground(
-        data=data, layout=filters.layout, space=filters.space, weights=weights, stripes=stripes
-    )
+            stripes = _prunable(spec, _at(f"arms.{i}", look), targets=f"arms.{i}")
+    surveyed = Survey(data=data, filters=filters, weights=weights, stripes=stripes)
     for i, arm in enumerate(spec.arms):
         method = create(arm.method, without_knobs(arm.settings))
-        _at(f"arms.{i}", partial(method.accept, network, ground.of(arm.unit).layout))
-    return ground
+        _at(f"arms.{i}", partial(method.accept, network, surveyed.of(arm.unit).layout))
+    return surveyed
 
 
-def _terrain(spec: SweepSpec, layout: Layout, targets: str = "targets") -> Terrain:
+def _prunable(spec: SweepSpec, layout: Layout, targets: str = "targets") -> PrunableNetwork:
     """Lay the search space over a layout, and see that every target can be reached.
 
     Raises:
@@ -148,12 +147,12 @@ def _terrain(spec: SweepSpec, layout: Layout, targets: str = "targets") -> Terra
             ),
         ),
     )
-    terrain = Terrain(layout=layout, space=space)
+    prunable = PrunableNetwork(layout=layout, space=space)
     for target in spec.cost_targets:
-        _at(targets, partial(terrain.uniform, target, search.tolerance))
+        _at(targets, partial(prunable.uniform, target, search.tolerance))
     if not spec.cost_targets:
-        _at("search", terrain.check_anything_may_go)
-    return terrain
+        _at("search", prunable.check_anything_may_go)
+    return prunable
 
 
 def _at(place: str, look: Callable[[], T]) -> T:

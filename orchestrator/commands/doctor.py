@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from methods import CostTarget, PruningPlan, masked_difference
 from orchestrator.agenda.front_controls import settled
 from orchestrator.agenda.predictors import predictor_settings
-from orchestrator.agenda.survey import Ground, Terrain
+from orchestrator.agenda.survey import PrunableNetwork, Survey
 from orchestrator.agenda.trial_matrix import trial_matrix
 from orchestrator.cluster.machines import inspect_machines, verdict_of
 from orchestrator.errors import InputError
@@ -78,12 +78,12 @@ def examine(sweep: Sweep, tell: Callable[[Finding], None]) -> list[Finding]:
         tell(findings[-1])
         return ok
 
-    found: list[Ground] = []
+    found: list[Survey] = []
     if look("data, network, checkpoint", lambda: _survey(sweep, found)):
-        spec, ground = sweep.spec, found[0]
-        look("dense network", lambda: _dense(sweep, ground))
-        look("targets", lambda: _targets(spec, ground))
-        look("smallest network", lambda: _extreme(spec, ground))
+        spec, surveyed = sweep.spec, found[0]
+        look("dense network", lambda: _dense(sweep, surveyed))
+        look("targets", lambda: _targets(spec, surveyed))
+        look("smallest network", lambda: _extreme(spec, surveyed))
     look("ledger", lambda: _ledger(sweep.spec.tracking))
     look("artifacts", lambda: _artifacts(sweep.spec.tracking))
     look("MLflow", lambda: _mlflow(sweep.spec.tracking))
@@ -98,29 +98,29 @@ class _BrokenError(InputError):
     """A link does not hold; the message is the finding."""
 
 
-def _survey(sweep: Sweep, found: list[Ground]) -> str:
-    ground = sweep.survey()
-    found.append(ground)
-    data, cost = ground.data, ground.layout.cost
-    weights = f"checkpoint {ground.weights_hash}" if ground.weights_hash else "no checkpoint"
+def _survey(sweep: Sweep, found: list[Survey]) -> str:
+    surveyed = sweep.survey()
+    found.append(surveyed)
+    data, layout = surveyed.data, surveyed.filters.layout
+    weights = f"checkpoint {surveyed.weights_hash}" if surveyed.weights_hash else "no checkpoint"
     return (
-        f"{visible(data.told())}; {cost.dense('macs'):,} MACs, "
-        f"{cost.dense('params'):,} parameters, {len(ground.layout.groups)} prunable groups; "
+        f"{visible(data.told())}; {layout.cost.dense('macs'):,} MACs, "
+        f"{layout.cost.dense('params'):,} parameters, {len(layout.groups)} prunable groups; "
         f"{weights}"
     )
 
 
-def _dense(sweep: Sweep, ground: Ground) -> str:
+def _dense(sweep: Sweep, surveyed: Survey) -> str:
     """Say what the dense network is worth, as far as is known before it is trained."""
-    found = sweep.try_dense(ground)
+    found = sweep.try_dense(surveyed)
     if found is None:
         return "no checkpoint: the sweep trains it, and ends there if it stays at chance"
     return str(found)
 
 
-def _targets(spec: SweepSpec, ground: Ground) -> str:
-    def gap(target: CostTarget, terrain: Terrain) -> str:
-        projected = terrain.projected(target, spec.search.tolerance)
+def _targets(spec: SweepSpec, surveyed: Survey) -> str:
+    def gap(target: CostTarget, prunable: PrunableNetwork) -> str:
+        projected = prunable.projected(target, spec.search.tolerance)
         label = target_label(target.axis, target.reduction)
         if not projected.within_tolerance:
             raise _BrokenError(
@@ -128,25 +128,27 @@ def _targets(spec: SweepSpec, ground: Ground) -> str:
                 f"tolerance is {spec.search.tolerance:.2%}. The network has too few filters for "
                 "it: raise search.tolerance or move the target."
             )
-        unit = terrain.layout.policy.unit
+        unit = prunable.layout.policy.unit
         what = "" if unit == "filters" else f" by {unit}"
         return f"{label}{what} {projected.gap:+.2%}"
 
-    gaps = [gap(target, terrain) for terrain in ground.terrains for target in spec.cost_targets]
+    gaps = [
+        gap(target, prunable) for prunable in surveyed.every_unit for target in spec.cost_targets
+    ]
     if gaps:
         return "uniform ratios meet " + ", ".join(gaps)
-    controls = settled(spec, ground).control_targets
+    controls = settled(spec, surveyed).control_targets
     labels = ", ".join(target_label(target.axis, target.reduction) for target in controls)
     return f"none: the front is searched, with controls at {labels}"
 
 
-def _extreme(spec: SweepSpec, ground: Ground) -> str:
+def _extreme(spec: SweepSpec, surveyed: Survey) -> str:
     """Shrink every group as far as it may go, and compare with the masked network."""
-    network = build_model(spec.model, ground.data.num_classes, ground.data.channels).eval()
-    if ground.weights is not None:
-        fit(network, ground.weights)
-    images = torch.rand(8, *ground.data.input_shape)
-    difference = max(_difference(network, terrain, images) for terrain in ground.terrains)
+    network = build_model(spec.model, surveyed.data.num_classes, surveyed.data.channels).eval()
+    if surveyed.weights is not None:
+        fit(network, surveyed.weights)
+    images = torch.rand(8, *surveyed.data.input_shape)
+    difference = max(_difference(network, prunable, images) for prunable in surveyed.every_unit)
     if not difference <= 1e-3:
         raise _BrokenError(
             f"At the largest ratios the masked and the shrunk network differ by {difference:.1e} "
@@ -156,8 +158,8 @@ def _extreme(spec: SweepSpec, ground: Ground) -> str:
     return f"every group at its largest ratio; masked and shrunk differ by {difference:.0e}"
 
 
-def _difference(network: nn.Module, terrain: Terrain, images: Tensor) -> float:
-    layout, space = terrain.layout, terrain.space
+def _difference(network: nn.Module, prunable: PrunableNetwork, images: Tensor) -> float:
+    layout, space = prunable.layout, prunable.space
     least = dict(zip(space.groups, space.min_kept.tolist(), strict=True))
     plan = PruningPlan(
         policy=layout.policy.kind,

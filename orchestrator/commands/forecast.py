@@ -16,7 +16,7 @@ from rich.text import Text
 
 import methods
 from orchestrator.agenda.front_controls import settled
-from orchestrator.agenda.survey import Ground
+from orchestrator.agenda.survey import Survey
 from orchestrator.agenda.trial_matrix import trial_matrix
 from orchestrator.commands.lookup import NoLedgerError, open_existing
 from orchestrator.errors import SpecChangeError, SpecError
@@ -52,12 +52,12 @@ def forecast(sweep: Sweep) -> dict[str, Any]:
         SpecError: Something in the specification does not fit.
         SpecChangeError: The name belongs to a sweep that would give other results.
     """
-    ground, spec = _ground(sweep), sweep.spec
-    images = None if ground is None else ground.data.train_images
+    surveyed, spec = _surveyed(sweep), sweep.spec
+    images = None if surveyed is None else surveyed.data.train_images
     with _ledger_of(spec) as ledger:
         record = None if ledger is None else _record(spec, ledger)
         spec = spec if record is None else as_begun(spec, spec_of(record))
-        spec = spec if ground is None else settled(spec, ground)
+        spec = spec if surveyed is None else settled(spec, surveyed)
         runs = [] if ledger is None or record is None else _runs(ledger, record)
         lines = _lines(spec, runs)
         pace = _pace(spec, ledger) if ledger is not None else None
@@ -70,10 +70,10 @@ def forecast(sweep: Sweep) -> dict[str, Any]:
         "trials": sum(line["trials"] for line in lines),
         "to_run": sum(line["to_run"] for line in lines),
         "epochs_to_run": epochs,
-        "data": None if ground is None else ground.data.told(),
+        "data": None if surveyed is None else surveyed.data.told(),
         "train_images": images,
         "images_to_run": None if images is None else epochs * images,
-        "images_made": {} if ground is None else _images_made(spec, ground),
+        "images_made": {} if surveyed is None else _images_made(spec, surveyed),
         "workers": spec.resources.workers,
         "estimate": pace and _estimate(lines, pace, spec.resources.workers),
     }
@@ -127,18 +127,18 @@ def _time(facts: Mapping[str, Any]) -> str:
     )
 
 
-def _images_made(spec: SweepSpec, ground: Ground) -> dict[str, int]:
+def _images_made(spec: SweepSpec, surveyed: Survey) -> dict[str, int]:
     """Return the passes of images that methods make, by arm, at defaults for what is searched."""
     made = {
         arm.name: methods.create(arm.method, without_knobs(arm.settings)).images_made(
-            ground.of(arm.unit).layout
+            surveyed.of(arm.unit).layout
         )
         for arm in spec.arms
     }
     return {arm: images for arm, images in made.items() if images}
 
 
-def _ground(sweep: Sweep) -> Ground | None:
+def _surveyed(sweep: Sweep) -> Survey | None:
     """Check everything a sweep stands on; None while the data set is still to be downloaded."""
     spec = sweep.spec
     if not spec.data.download:

@@ -6,7 +6,7 @@ import time
 from contextlib import suppress
 
 from orchestrator.agenda.front_controls import settled
-from orchestrator.agenda.survey import Ground
+from orchestrator.agenda.survey import Survey
 from orchestrator.errors import SpecChangeError
 from orchestrator.specification.changes import as_begun, forbidden_changes
 from orchestrator.specification.spec import SweepSpec
@@ -43,14 +43,14 @@ def _lease(ledger: Ledger, sweep: str) -> LeaseRecord | None:
 
 
 def take(
-    ledger: Ledger, spec: SweepSpec, ground: Ground, *, extend: bool
+    ledger: Ledger, spec: SweepSpec, surveyed: Survey, *, extend: bool
 ) -> tuple[SweepWriter, SweepSpec]:
     """Create a sweep, or take it over if the specification allows.
 
     Args:
         ledger: Where the sweep is, or will be.
         spec: What is asked for now.
-        ground: What it stands on, which settles what the specification leaves open.
+        surveyed: What it stands on, which settles what the specification leaves open.
         extend: More search trials or seeds than before are allowed.
 
     Returns:
@@ -63,13 +63,13 @@ def take(
     try:
         record = ledger.sweep(spec.name)
     except UnknownSweepError:
-        spec = settled(spec, ground)
+        spec = settled(spec, surveyed)
         ledger.create_sweep(spec.name, spec.model_dump(mode="json"), spec.spec_hash)
         return ledger.take_over(spec.name, driver_name()), spec
     before = spec_of(record)
     if changes := forbidden_changes(before, spec, extend=extend):
         raise SpecChangeError(spec.name, changes)
-    spec = settled(as_begun(spec, before), ground)
+    spec = settled(as_begun(spec, before), surveyed)
     # Taken over first: until then, its driver of before could still write by the old specification.
     writer = ledger.take_over(spec.name, driver_name())
     writer.amend_spec(spec.model_dump(mode="json"), spec.spec_hash)

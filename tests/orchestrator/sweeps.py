@@ -11,7 +11,7 @@ from typing import Any
 
 from orchestrator.agenda.agenda import Agenda
 from orchestrator.agenda.stopper import Stopper
-from orchestrator.agenda.survey import Ground, survey
+from orchestrator.agenda.survey import Survey, survey
 from orchestrator.loop.backend import Backend, InlineBackend
 from orchestrator.loop.driver import Driver, Ended
 from orchestrator.specification.loading import parse_spec
@@ -45,7 +45,7 @@ def specification(**changes: Any) -> SweepSpec:
 
 
 @cache
-def ground() -> Ground:
+def surveyed() -> Survey:
     """Return what every such sweep stands on."""
     return survey(specification())
 
@@ -137,9 +137,9 @@ class Bench:
         stop_when: Callable[[Log], bool] | None = None,
         hung_after_s: float = math.inf,
         device: str = DEVICE,
-        on: Ground | None = None,
+        on: Survey | None = None,
     ) -> Driven:
-        """Run a sweep, or go on with it, by a driver of its own; on the small ground if None."""
+        """Run a sweep, or go on with it, by a driver of its own; on the small survey if None."""
         spec = spec.model_copy(update={"name": self.name})
         stored = spec.model_dump(mode="json")
         try:
@@ -152,7 +152,7 @@ class Bench:
             writer.retry_failed()
         if fuse is not None:
             writer = FusedWriter(self.ledger, writer, fuse)
-        log, agenda = Log(), Agenda(spec, on or ground(), device)
+        log, agenda = Log(), Agenda(spec, on or surveyed(), device)
         stopper = Stopper(spec)
         stopper.restore(self.ledger, writer.sweep_id)
         driver = Driver(

@@ -38,17 +38,17 @@ def side_by_side(**changes: Any) -> SweepSpec:
     return specification(**{"arms": ARMS, "controls": controls, **changes})
 
 
-class TestGround:
+class TestSurvey:
     def test_each_arm_has_the_groups_of_what_it_prunes(self) -> None:
-        ground = survey(side_by_side())
-        assert ground.stripes is not None
-        assert ground.of("filters").layout.widths == {"conv2": 64, "conv3": 64, "conv4": 128}
-        assert ground.of("stripes").layout.widths == {"conv2": 576, "conv3": 576, "conv4": 1152}
+        surveyed = survey(side_by_side())
+        assert surveyed.stripes is not None
+        assert surveyed.of("filters").layout.widths == {"conv2": 64, "conv3": 64, "conv4": 128}
+        assert surveyed.of("stripes").layout.widths == {"conv2": 576, "conv3": 576, "conv4": 1152}
 
     def test_protected_layers_are_protected_from_both(self) -> None:
         layers = {"protect": ["conv3"], "protect_stem": False}
-        ground = survey(side_by_side(layers=layers, targets={"macs_reduction": [0.3]}))
-        names = [set(terrain.layout.widths) for terrain in ground.terrains]
+        surveyed = survey(side_by_side(layers=layers, targets={"macs_reduction": [0.3]}))
+        names = [set(prunable.layout.widths) for prunable in surveyed.every_unit]
         assert names == [{"conv1", "conv2", "conv4"}] * 2
 
     def test_stripes_are_looked_for_only_where_an_arm_prunes_them(self) -> None:

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from methods import PruningPlan
 from orchestrator.agenda.agenda import Agenda, Wanted
-from orchestrator.agenda.survey import Ground
+from orchestrator.agenda.survey import Survey
 from orchestrator.agenda.trial_matrix import trial_matrix
 from orchestrator.specification.spec import SweepSpec
 from tests.orchestrator.simulation import simulate
-from tests.orchestrator.sweeps import DEVICE, OFF, ground, specification
+from tests.orchestrator.sweeps import DEVICE, OFF, specification, surveyed
 from tracking.places import Place, Role
 from tracking.records import TrialState
 
@@ -45,9 +45,9 @@ class Play:
 
     @classmethod
     def of(
-        cls, spec: SweepSpec, verdict: Verdict = as_simulated, on: Ground | None = None
+        cls, spec: SweepSpec, verdict: Verdict = as_simulated, on: Survey | None = None
     ) -> "Play":
-        agenda = Agenda(spec, on or ground(), DEVICE)
+        agenda = Agenda(spec, on or surveyed(), DEVICE)
         agenda.begin([], [])
         return cls(agenda, verdict)
 
@@ -120,7 +120,7 @@ class TestPhases:
 
     def test_given_weights_are_measured_beside_the_search(self) -> None:
         weights: Mapping[str, Tensor] = {}
-        given = replace(ground(), weights=weights)
+        given = replace(surveyed(), weights=weights)
         found = Play.of(specification(), on=given).take()
         assert {wanted.place.role for wanted in found} == {"baseline", "search", "control"}
         (baseline,) = of_role(found, "baseline")
@@ -207,14 +207,14 @@ class TestSearch:
         play = Play.of(specification())
         play.baseline()
         firsts = [w for w in play.take() if w.place.role == "search" and w.place.index == 0]
-        uniform = ground().uniform(specification().cost_targets[0], 0.01)
+        uniform = surveyed().filters.uniform(specification().cost_targets[0], 0.01)
         assert [w.trial.ratios for w in firsts] == [uniform, uniform]
 
     def test_one_trial_is_no_search_but_uniform_ratios_re_run(self) -> None:
         play = Play.of(specification(search={"trials": 1}))
         play.through()
         assert play.places("search") == []
-        uniform = ground().uniform(specification().cost_targets[0], 0.01)
+        uniform = surveyed().filters.uniform(specification().cost_targets[0], 0.01)
         confirmed = of_role(play.given, "confirm")
         assert len(confirmed) == 4
         assert all(wanted.trial.ratios == uniform for wanted in confirmed)
@@ -282,7 +282,7 @@ class TestFailures:
             specification(), fails(lambda place: (place.index, place.role) == (0, "search"))
         )
         play.through()
-        uniform = ground().uniform(specification().cost_targets[0], 0.01)
+        uniform = surveyed().filters.uniform(specification().cost_targets[0], 0.01)
         confirmed = of_role(play.given, "confirm")
         assert len(confirmed) == 4
         assert all(wanted.trial.ratios != uniform for wanted in confirmed)

@@ -10,7 +10,7 @@ from methods import CostTarget, LayerPolicy, MethodError, PruningMethod, Ratios,
 from methods.criteria.filter_norm import FilterNorm
 from methods.testing import CLASSES, EXAMPLES, TinySession
 from orchestrator.agenda.agenda import Agenda, Wanted
-from orchestrator.agenda.survey import Ground
+from orchestrator.agenda.survey import PrunableNetwork, Survey
 from orchestrator.agenda.trial_matrix import trial_matrix
 from orchestrator.specification.spec import SweepSpec
 from search_spaces import RatioSpace, SpaceSettings
@@ -70,14 +70,13 @@ def specification(**changes: Any) -> SweepSpec:
 
 
 @pytest.fixture(scope="module")
-def ground() -> Ground:
+def surveyed() -> Survey:
     example = EXAMPLES["plain"]
     layout = example.layout()
     assert layout.policy == LayerPolicy(protect_stem=False)
-    return Ground(
+    return Survey(
         data=describe(DataSettings(train_images=200, test_images=60)),
-        layout=layout,
-        space=RatioSpace(layout.groups, SpaceSettings()),
+        filters=PrunableNetwork(layout=layout, space=RatioSpace(layout.groups, SpaceSettings())),
         weights=example.network().state_dict(),
     )
 
@@ -86,8 +85,8 @@ class TestSweep:
     def test_such_an_arm_is_named_after_it(self) -> None:
         assert [arm.name for arm in specification().arms] == ["l1", "provable-allocated"]
 
-    def test_it_begins_with_its_fresh_seeds_without_ratios(self, ground: Ground) -> None:
-        agenda = Agenda(specification(), ground, "a machine")
+    def test_it_begins_with_its_fresh_seeds_without_ratios(self, surveyed: Survey) -> None:
+        agenda = Agenda(specification(), surveyed, "a machine")
         agenda.begin([], [])
         mine = [w for w in agenda.next(1000) if w.place.arm == "provable-allocated"]
         assert [(w.place.role, w.place.target, w.place.index) for w in mine] == [
@@ -100,12 +99,12 @@ class TestSweep:
             assert wanted.trial.ratios == {}
         assert len({wanted.trial.uid for wanted in mine}) == 4
 
-    def test_the_others_are_searched_as_before(self, ground: Ground) -> None:
-        agenda = Agenda(specification(), ground, "a machine")
+    def test_the_others_are_searched_as_before(self, surveyed: Survey) -> None:
+        agenda = Agenda(specification(), surveyed, "a machine")
         agenda.begin([], [])
         searched: list[Wanted] = [w for w in agenda.next(1000) if w.place.role == "search"]
         assert {w.place.arm for w in searched} == {"l1"}
-        assert all(w.trial.ratios.keys() == ground.layout.widths.keys() for w in searched)
+        assert all(w.trial.ratios.keys() == surveyed.filters.layout.widths.keys() for w in searched)
 
     def test_it_is_counted_without_a_search(self) -> None:
         cells = [c for c in trial_matrix(specification()).cells if c.arm == "provable-allocated"]

@@ -8,23 +8,23 @@ import pytest
 import torch
 
 from orchestrator.agenda.agenda import Agenda, Wanted
-from orchestrator.agenda.survey import Ground
+from orchestrator.agenda.survey import Survey
 from orchestrator.errors import SpecError
 from orchestrator.specification.spec import SweepSpec
 from tests.orchestrator.simulation import simulate
-from tests.orchestrator.sweeps import DEVICE, ground, specification
+from tests.orchestrator.sweeps import DEVICE, specification, surveyed
 from tracking.places import Place, Role
 from tracking.records import TrialState
 
 BASELINE = Place(Role.BASELINE)
 
 
-def given(**baseline: Any) -> tuple[SweepSpec, Ground]:
+def given(**baseline: Any) -> tuple[SweepSpec, Survey]:
     spec = specification(baseline=baseline).model_copy(update={"checkpoint": "resnet.pt"})
-    return spec, replace(ground(), weights={"conv.weight": torch.zeros(2)})
+    return spec, replace(surveyed(), weights={"conv.weight": torch.zeros(2)})
 
 
-def begun(spec: SweepSpec, on: Ground) -> Agenda:
+def begun(spec: SweepSpec, on: Survey) -> Agenda:
     agenda = Agenda(spec, on, DEVICE)
     agenda.begin([], [])
     return agenda
@@ -59,7 +59,7 @@ class TestAdapting:
 class TestChance:
     @pytest.mark.parametrize("spec_of", [specification, lambda: given(epochs=5)[0]])
     def test_a_baseline_at_chance_ends_the_sweep_before_any_other_trial(self, spec_of: Any) -> None:
-        agenda = begun(spec_of(), ground())
+        agenda = begun(spec_of(), surveyed())
         (first,) = agenda.next(10)
         end(agenda, first, test_accuracy=10.2)
         assert agenda.is_over
@@ -69,7 +69,7 @@ class TestChance:
 
     def test_it_goes_on_where_that_is_allowed(self) -> None:
         spec = specification(baseline={"epochs": 3, "allow_chance": True})
-        agenda = begun(spec, ground())
+        agenda = begun(spec, surveyed())
         (first,) = agenda.next(10)
         end(agenda, first, test_accuracy=10.2)
         assert agenda.problem is None
@@ -84,7 +84,7 @@ class TestLearningRate:
 
     def tuned(self, best: int) -> tuple[list[Wanted], list[Wanted]]:
         """Return the trials that try rates, and what comes once number ``best`` was highest."""
-        agenda = begun(specification(**self.AUTO), ground())
+        agenda = begun(specification(**self.AUTO), surveyed())
         (first,) = agenda.next(10)
         end(agenda, first)
         tried = agenda.next(100)
@@ -110,7 +110,7 @@ class TestLearningRate:
         assert all("learning_rates" not in w.trial.model_dump()["recipe"] for w in later)
 
     def test_no_rate_that_works_ends_the_sweep(self) -> None:
-        agenda = begun(specification(**self.AUTO), ground())
+        agenda = begun(specification(**self.AUTO), surveyed())
         end(agenda, agenda.next(1)[0])
         for wanted in agenda.next(100):
             agenda.ended(wanted.place, wanted.trial.uid, TrialState.FAILED, None)

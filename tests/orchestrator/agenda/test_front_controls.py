@@ -13,7 +13,7 @@ from orchestrator.specification.loading import parse_spec
 from orchestrator.specification.spec import SweepSpec
 from tests.orchestrator.agenda.test_agenda import Play, of_role
 from tests.orchestrator.backends import SeededBackend
-from tests.orchestrator.sweeps import Bench, ground, specification
+from tests.orchestrator.sweeps import Bench, specification, surveyed
 from tracking.matrix import matrix_of
 from tracking.places import Role
 
@@ -39,7 +39,7 @@ def test_a_sweep_of_a_network_that_may_lose_little_ends_well(name: str, tmp_path
     limits, most, at = MOST[name]
     asked = front(**limits)
     on = survey(asked)
-    assert on.reachable[1] == pytest.approx(most, rel=0.1)
+    assert on.filters.reachable[1] == pytest.approx(most, rel=0.1)
     spec = settled(asked, on)
     bench = Bench(tmp_path)
     assert bench.drive(spec, SeededBackend(slots=3), on=on).over
@@ -62,20 +62,20 @@ def test_one_point_is_enough_for_a_front(tmp_path: Path) -> None:
     on = survey(asked)
     spec = settled(asked, on)
     (share,) = spec.controls.macs_reduction
-    assert on.reachable == (share, share)
+    assert on.filters.reachable == (share, share)
     assert Bench(tmp_path).drive(spec, SeededBackend(), on=on).over
 
 
 def test_controls_stay_where_they_always_were_where_they_can() -> None:
     spec = front()
-    assert settled(spec, ground()) is spec
+    assert settled(spec, surveyed()) is spec
     assert labels(spec) == ["macs-25%", "macs-50%", "macs-75%"]
     assert "macs_reduction" not in spec.content["controls"]
 
 
 def test_a_person_may_say_where_they_sit() -> None:
     spec = parse_spec({**front().model_dump(), "controls": {"macs_reduction": [0.3, 0.9]}})
-    assert settled(spec, ground()) is spec
+    assert settled(spec, surveyed()) is spec
     assert labels(spec) == ["macs-30%", "macs-90%"]
     given = of_role(Play.of(spec, on=survey(spec)).through(), Role.CONTROL)
     assert {w.place.target for w in given if w.place.target} == {"macs-30%", "macs-90%"}

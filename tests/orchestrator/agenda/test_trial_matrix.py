@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from orchestrator.agenda.agenda import Agenda
-from orchestrator.agenda.survey import Ground
+from orchestrator.agenda.survey import Survey
 from orchestrator.agenda.trial_matrix import trial_matrix
 from orchestrator.specification.spec import SweepSpec
 from tests.orchestrator.backends import SeededBackend
 from tests.orchestrator.simulation import simulate
-from tests.orchestrator.sweeps import DEVICE, OFF, Bench, Log, ground, specification
+from tests.orchestrator.sweeps import DEVICE, OFF, Bench, Log, specification, surveyed
 from tracking.comparison.missing import StillToCome, missing_from, still_to_come
 from tracking.comparison.runs import Run
 from tracking.matrix import Cell, matrix_of
@@ -52,10 +52,10 @@ SWEEPS: dict[str, dict[str, Any]] = {
 }
 
 
-def sweep(changes: dict[str, Any]) -> tuple[SweepSpec, Ground]:
+def sweep(changes: dict[str, Any]) -> tuple[SweepSpec, Survey]:
     changes = dict(changes)
     is_given = changes.pop("checkpoint", False)
-    spec, on = specification(**changes), ground()
+    spec, on = specification(**changes), surveyed()
     if is_given:
         spec = spec.model_copy(update={"checkpoint": "resnet.pt"})
         on = replace(on, weights={"conv.weight": torch.zeros(2)})
@@ -96,7 +96,7 @@ def ended(bench: Bench) -> set[Place]:
     return {run.place for run in runs_of(bench) if run.trial.state.is_final}
 
 
-def agenda_is_over(bench: Bench, spec: SweepSpec, on: Ground) -> bool:
+def agenda_is_over(bench: Bench, spec: SweepSpec, on: Survey) -> bool:
     agenda = Agenda(spec, on, DEVICE)
     agenda.begin(bench.entries(), bench.trials())
     agenda.next(0)
@@ -108,7 +108,7 @@ def stop_after(ends: int) -> Any:
 
 
 def stops_of(
-    bench: Bench, spec: SweepSpec, on: Ground, runner: Failing, seed: int
+    bench: Bench, spec: SweepSpec, on: Survey, runner: Failing, seed: int
 ) -> list[tuple[set[Place], dict[Cell, StillToCome]]]:
     """Drive to random stops and on to the end; return what had ended, and was left, at each."""
     draw, found, over = random.Random(seed), [], False

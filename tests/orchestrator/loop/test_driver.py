@@ -13,7 +13,7 @@ from orchestrator.loop.backend import Event, InlineRunner, Reported, Slot, Task
 from orchestrator.specification.spec import SweepSpec
 from tests.orchestrator.backends import SeededBackend
 from tests.orchestrator.simulation import simulate
-from tests.orchestrator.sweeps import OFF, Bench, Fuse, KilledError, Log, ground, specification
+from tests.orchestrator.sweeps import OFF, Bench, Fuse, KilledError, Log, specification, surveyed
 from tracking.comparison.compare import compare
 from tracking.errors import FencedError
 from tracking.records import Loss, Outcome, TrialState
@@ -56,7 +56,7 @@ def failing(when: Callable[[TrialSpec], bool]) -> InlineRunner:
 
 def best_when_uniform(spec: TrialSpec, report: Report) -> dict[str, Any]:
     """Of all proposals the first is the best."""
-    uniform = ground().uniform(specification().cost_targets[0], 0.01)
+    uniform = surveyed().filters.uniform(specification().cost_targets[0], 0.01)
     result = simulate(spec, report)
     return {**result, "val_accuracy": 99.0} if spec.ratios == uniform else result
 

@@ -20,7 +20,7 @@ from orchestrator.specification.loading import parse_spec
 from tests.checkout import ROOT
 from tests.orchestrator.agenda.test_agenda import Play, of_role
 from tests.orchestrator.simulation import simulate
-from tests.orchestrator.sweeps import DEVICE, ground, specification
+from tests.orchestrator.sweeps import DEVICE, specification, surveyed
 from tracking.comparison.missing import missing_from
 
 NUMBERS = st.floats(0.0, 1.0)
@@ -102,7 +102,7 @@ class TestSweep:
         assert first.trial.method_settings["kappa"] == pytest.approx(0.25)
         assert first.trial.method_settings["contribution"] == "grad"
         assert first.trial.schedule["rounds"] == methods.Schedule.create("iterative").rounds
-        layout = ground().layout
+        layout = surveyed().filters.layout
         for group, width in layout.widths.items():
             counts = {removed_count(group, width, w.trial.ratios[group]) for w in (first, plain)}
             assert len(counts) == 1
@@ -131,7 +131,7 @@ class TestSweep:
         assert [(line.role, line.trials) for line in trial_matrix(spec).cells if line.arm][:1] == [
             ("search", 4)
         ]
-        agenda = Agenda(spec, ground(), DEVICE)
+        agenda = Agenda(spec, surveyed(), DEVICE)
         play = Play(agenda)
         agenda.begin([], [])
         play.baseline()
