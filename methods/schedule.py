@@ -265,6 +265,7 @@ class SoftMasks:
         self._network = network
         self._parameters = {g.name: filter_parameters(network, g) for g in groups}
         self._hard: dict[str, list[int]] = {g.name: [] for g in groups}
+        self._rows: list[tuple[nn.Parameter, Tensor]] | None = []  # of them; None: to be found
         self.scores: dict[str, Tensor] = {}  #: Ranked when last looked at, by group.
 
     def state_dict(self) -> State:
@@ -275,6 +276,7 @@ class SoftMasks:
     def load_state_dict(self, state: State) -> None:
         """Take over which filters are hard, and the scores."""
         self._hard = {name: [*state[f"hard/{name}"]] for name in self._hard}
+        self._rows = None
         self.scores = {name: state[f"score/{name}"] for name in self._hard}
 
     def rank(self, scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -290,6 +292,7 @@ class SoftMasks:
         latched = self._hard[group.name]
         fresh = [index for index in selected if index not in latched]
         latched += fresh[: max(0, hard - len(latched))]
+        self._rows = None
         soften_filters(self._network, group, [i for i in fresh if i not in latched], factor)
         scale_filters(self._network, group, latched, 0.0)
 
@@ -315,9 +318,12 @@ class SoftMasks:
                     value[rows] = 0.0
 
     def _hard_rows(self) -> list[tuple[nn.Parameter, Tensor]]:
-        return [
-            (parameter, rows[self._hard[name]].flatten())
-            for name, pairs in self._parameters.items()
-            if self._hard[name]
-            for parameter, rows in pairs
-        ]
+        """Return the rows of hard filters; they are brought to the device when they change."""
+        if self._rows is None:
+            self._rows = [
+                (parameter, rows[torch.tensor(self._hard[name], device=rows.device)].flatten())
+                for name, pairs in self._parameters.items()
+                if self._hard[name]
+                for parameter, rows in pairs
+            ]
+        return self._rows

@@ -63,8 +63,9 @@ def load_optimizer_state(
     for path, value in state.items():
         name, _, key = path.rpartition("/")
         parameter = known[name]
-        if key == "step":  # counted on the CPU, whatever the device
-            optimizer.state[parameter][key] = value.clone()
+        if key == "step":  # counted on the CPU, but for a fused optimizer
+            home = parameter.device if optimizer.defaults.get("fused") else "cpu"
+            optimizer.state[parameter][key] = value.clone().to(home)
         else:
             held = torch.empty_like(parameter, dtype=value.dtype)
             optimizer.state[parameter][key] = held.copy_(value)

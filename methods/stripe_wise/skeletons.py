@@ -140,7 +140,8 @@ class _Layer:
         _clear(optimizer, self.factors, self.gone)
         empty = self.gone.flatten(1).all(dim=1)
         for parameter, rows in self._parameters:
-            dead = empty.new_zeros(len(parameter)).index_fill_(0, rows[empty].flatten(), True)
+            gone = empty[:, None].expand_as(rows).flatten()
+            dead = empty.new_zeros(len(parameter)).index_copy_(0, rows.flatten(), gone)
             _clear(optimizer, parameter, dead)
 
 

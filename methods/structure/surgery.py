@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from methods.errors import PlanError
-from methods.structure.groups import Group, Layout
+from methods.structure.groups import Group, Layout, Member
 from methods.structure.narrowing import (
     narrow_inputs,
     narrow_outputs,
@@ -44,8 +44,10 @@ def scale_filters(
     """Multiply some filters, and what their batch norms emit for them, by ``factor``."""
     if not filters:
         return
-    for parameter, rows in filter_parameters(network, group):
-        parameter[rows[list(filters)].flatten()] *= factor
+    for member in group.outputs:
+        rows = _rows(network, member, filters)
+        for parameter in network.get_submodule(member.layer).parameters(recurse=False):
+            parameter[rows] *= factor
 
 
 @torch.no_grad()
@@ -60,8 +62,13 @@ def soften_filters(network: nn.Module, group: Group, filters: Sequence[int], fac
     for member in group.outputs:
         if member.layer in group.producers:
             weight = network.get_parameter(f"{member.layer}.weight")
-            rows = torch.tensor(member.channels)[list(filters)].flatten()
-            weight[rows.to(weight.device)] *= factor
+            weight[_rows(network, member, filters)] *= factor
+
+
+def _rows(network: nn.Module, member: Member, filters: Sequence[int]) -> Tensor:
+    """Return the channels of some filters, on the device: a list would be brought there anew."""
+    channels = [channel for index in filters for channel in member.channels[index]]
+    return torch.tensor(channels, device=next(network.parameters()).device)
 
 
 def shrink(network: nn.Module, plan: PruningPlan, layout: Layout) -> None:

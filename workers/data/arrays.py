@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import sklearn.datasets
 import torch
 import torch.nn.functional as F
 import torchvision.datasets
@@ -67,6 +66,8 @@ class ArraySource:
 
 def load_digits(image_size: int | None) -> ArraySource:
     """1,797 handwritten digits of 8x8 grey pixels, from scikit-learn's installation."""
+    import sklearn.datasets  # which only this data set needs
+
     bunch = sklearn.datasets.load_digits()
     images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)  # stored as 0..16
     return ArraySource(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from workers.data.augment import Augmentation, augment
+from workers.data.augment import Augmentation, draw_moves, move
 from workers.data.info import DataInfo
 from workers.data.stores import ImageStore
 from workers.errors import TestSplitReadError
@@ -70,29 +70,41 @@ class DataSet:
         from ``generator``, on the CPU.
         """
         order = torch.randperm(len(self.train), generator=generator)
-        for images, labels in self._read(self.train, _chunks(order, batch_size)):
-            yield self._normalised(augment(images, augmentation, generator)), labels
+        sizes = _sizes(len(order), batch_size)
+        moves = draw_moves(sizes, self.info.input_shape[1:], augmentation, generator)
+        by_batch = torch.split(moves.to(self.device), sizes)
+        read = self._read(self.train, order, sizes)
+        for (images, labels), some in zip(read, by_batch, strict=True):
+            yield self._normalised(move(images, some)), labels
 
     def steps_per_epoch(self, batch_size: int) -> int:
         """Number of batches ``train_batches`` yields."""
-        return len(_chunks(torch.arange(len(self.train)), batch_size))
+        return len(_sizes(len(self.train), batch_size))
 
     def eval_batches(self, split: Split, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield every image of ``split`` once, as it is, in the order of the split."""
-        for images, labels in self._read(split, torch.split(torch.arange(len(split)), batch_size)):
+        order = torch.arange(len(split))
+        sizes = [len(chunk) for chunk in torch.split(order, batch_size)]
+        for images, labels in self._read(split, order, sizes):
             yield self._normalised(images), labels
 
-    def _read(self, split: Split, chunks: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-        batches = split.store.batches(split.rows[chunk] for chunk in chunks)
-        for chunk, images in zip(chunks, batches, strict=True):
-            yield images, split.labels[chunk.to(split.labels.device)]
+    def _read(
+        self, split: Split, order: Tensor, sizes: Sequence[int]
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield images and labels in batches of ``sizes``; the order travels once, not by batch."""
+        labels = torch.split(split.labels[order.to(split.labels.device)], list(sizes))
+        yield from zip(split.store.batches(split.rows[order], sizes), labels, strict=True)
 
     def _normalised(self, images: Tensor) -> Tensor:
         return images.float().sub_(self._mean).div_(self._std)
 
 
-def _chunks(order: Tensor, batch_size: int) -> list[Tensor]:
-    chunks = list(torch.split(order, batch_size))
-    if len(chunks) > 1 and len(chunks[-1]) == 1:
-        chunks[-2:] = [torch.cat(chunks[-2:])]
-    return chunks
+def _sizes(images: int, batch_size: int) -> list[int]:
+    """Return how many images each batch of an epoch has; none has a single one beside others."""
+    whole, rest = divmod(images, batch_size)
+    sizes = [batch_size] * whole
+    if rest == 1 and whole:
+        sizes[-1] += 1
+    elif rest or not whole:
+        sizes.append(rest)
+    return sizes

@@ -1,7 +1,7 @@
 """Handing out decoded images in batches: from one tensor, or decoded as they are needed."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -17,8 +17,8 @@ from workers.data.source import Items, Source
 class ImageStore(Protocol):
     """The images of one pool, by row."""
 
-    def batches(self, rows: Iterable[Tensor]) -> Iterator[Tensor]:
-        """For each tensor of rows ``[N]`` yield uint8 images ``[N, C, H, W]`` on the device."""
+    def batches(self, rows: Tensor, sizes: Sequence[int]) -> Iterator[Tensor]:
+        """Yield the images of ``rows`` in batches of ``sizes``: uint8, on the device."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -28,10 +28,10 @@ class TensorStore:
     images: Tensor  #: uint8, ``[N, C, H, W]``.
     device: torch.device
 
-    def batches(self, rows: Iterable[Tensor]) -> Iterator[Tensor]:
-        """For each tensor of rows ``[N]`` yield uint8 images ``[N, C, H, W]`` on the device."""
-        for some in rows:
-            yield _moved(self.images[some.to(self.images.device)], self.device)
+    def batches(self, rows: Tensor, sizes: Sequence[int]) -> Iterator[Tensor]:
+        """Yield the images of ``rows`` in batches of ``sizes``: uint8, on the device."""
+        for some in torch.split(rows.to(self.images.device), list(sizes)):
+            yield _moved(self.images[some], self.device)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -46,10 +46,10 @@ class StreamStore:
     items: Items  #: Item of each row.
     device: torch.device
 
-    def batches(self, rows: Iterable[Tensor]) -> Iterator[Tensor]:
-        """For each tensor of rows ``[N]`` yield uint8 images ``[N, C, H, W]`` on the device."""
+    def batches(self, rows: Tensor, sizes: Sequence[int]) -> Iterator[Tensor]:
+        """Yield the images of ``rows`` in batches of ``sizes``: uint8, on the device."""
         threads = decoder_threads()
-        wanted = iter(rows)
+        wanted = iter(torch.split(rows, list(sizes)))
         pool = ThreadPoolExecutor(threads)
         try:
             ahead: deque[Future[Tensor]] = deque(
@@ -63,7 +63,8 @@ class StreamStore:
             pool.shutdown(cancel_futures=True)
 
     def _decode(self, rows: Tensor) -> Tensor:
-        return torch.from_numpy(self.source.decode(self.items[rows.numpy()]))
+        images = torch.from_numpy(self.source.decode(self.items[rows.numpy()]))
+        return images.pin_memory() if self.device.type == "cuda" else images  # not by the reader
 
 
 def _moved(images: Tensor, device: torch.device) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from workers.node.environment import device_name
 from workers.results import LatencyRecord
 from workers.training.measure import synchronize
+from workers.training.seeds import fastest_kernels
 
 DType = Literal["float32", "bfloat16"]
 LARGE_BATCH = {"cpu": 32}  #: Images of the large batch, by kind of device; else 128.
@@ -101,7 +102,7 @@ def time_by_turns(
     if device.type == "cuda":
         images = images.to(memory_format=torch.channels_last)
     times: list[list[float]] = [[] for _ in twins]
-    with torch.inference_mode():
+    with torch.inference_mode(), fastest_kernels(True):
         for twin in twins:
             for _ in range(WARM_UP):
                 twin(images)

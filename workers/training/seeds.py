@@ -2,6 +2,8 @@
 
 import hashlib
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -19,15 +21,31 @@ def seed_everything(seed: int, device: torch.device) -> None:
     """Seed Python, NumPy and torch, and make torch exact: bit for bit on a CPU.
 
     On a CPU operations without a deterministic form raise. On CUDA float32 means float32 (no
-    TF32), and kernels are chosen by timing them, which may change the last bits.
+    TF32), and sums may be added up in another order, which changes the last bits; see
+    :func:`fastest_kernels`.
     """
     random.seed(derive_seed(seed, "python"))
     np.random.seed(derive_seed(seed, "numpy") % 2**32)
     torch.manual_seed(derive_seed(seed, "torch"))  # every device
     torch.use_deterministic_algorithms(device.type == "cpu")
-    torch.backends.cudnn.benchmark = True
+    torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
+
+
+@contextmanager
+def fastest_kernels(wanted: bool) -> Iterator[None]:
+    """Let cuDNN choose its kernels by timing them while the context lasts, or not.
+
+    Every shape is timed once, which takes as long as tens of steps with it, and every pruned
+    network has shapes of its own. Which kernel wins may change the last bits.
+    """
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = wanted
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 def random_state(device: torch.device) -> State:

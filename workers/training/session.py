@@ -34,7 +34,7 @@ from workers.training.loop import (
 )
 from workers.training.measure import Batch, Evaluation, evaluate_each
 from workers.training.meter import Act, Meter
-from workers.training.seeds import derive_seed
+from workers.training.seeds import derive_seed, fastest_kernels
 from workers.training.shared_statistics import (
     StatisticsCost,
     depends_on_recipe,
@@ -47,6 +47,9 @@ from workers.training.trial_checkpoints import Checkpoint, TrialCheckpoints, res
 #: Images evaluated at once: on a CPU as many as keep their activations in its caches.
 EVALUATION_BATCH = {"cpu": 128}
 EVALUATION_BATCH_ELSEWHERE = 1024
+
+#: Steps from which it pays to time the kernels for the shapes of a network first.
+TUNING_STEPS = 1000
 
 
 class TrainingSession(Trainer):
@@ -181,7 +184,10 @@ class TrainingSession(Trainer):
             network=network, optimizer=optimizer, method=hooks.state or NO_STATE, device=self.device
         )
         first_step = self._steps
-        with channels_last(network, self.device) as memory_format:
+        with (
+            channels_last(network, self.device) as memory_format,
+            fastest_kernels(steps >= TUNING_STEPS),
+        ):
             epoch = self._go_on(training, steps)
             while (taken := self._steps - first_step) < steps:
                 outcome = train_epoch(

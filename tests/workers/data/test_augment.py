@@ -2,11 +2,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from workers.data.augment import Augmentation, augment
+from workers.data.augment import Augmentation, draw_moves, move
 
 
 def generator() -> torch.Generator:
     return torch.Generator().manual_seed(0)
+
+
+def augment(images: Tensor, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
+    height, width = images.shape[-2:]
+    return move(images, draw_moves([len(images)], (height, width), augmentation, generator))
 
 
 def numbered(count: int, height: int = 16, width: int = 16) -> Tensor:
@@ -68,3 +73,11 @@ def test_shape_and_type_are_kept(augmentation: Augmentation) -> None:
 def test_images_of_fewer_than_8_pixels_do_not_move() -> None:
     images = numbered(3, height=7, width=7)
     assert torch.equal(augment(images, "shift", generator()), images)
+
+
+def test_an_epoch_is_drawn_as_its_batches_would_be_one_by_one() -> None:
+    whole = draw_moves([3, 5, 2], (16, 24), "shift_flip", generator())
+    draws = generator()
+    one_by_one = [draw_moves([size], (16, 24), "shift_flip", draws) for size in (3, 5, 2)]
+    assert torch.equal(whole, torch.cat(one_by_one))
+    assert whole.amax(dim=0).tolist() <= [4, 6, 1]
