@@ -55,6 +55,7 @@ def _front(arm: str, runs: Sequence[Run]) -> Front:
             accuracy=summary_of(
                 [again for again in confirm if again.place.target == front_point(run.place.index)],
                 lambda result: result.test_accuracy,
+                lambda result: result.test_images,
             ),
         )
         for run in undominated(search)

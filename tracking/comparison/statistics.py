@@ -18,6 +18,7 @@ class Summary:
     std: float | None  #: Sample standard deviation (n - 1); None where there is one value.
     low: float | None  #: 95 % confidence interval of the mean, in [0, 100]; None for one value.
     high: float | None
+    images: int | None = None  #: Test images whose sampling the interval covers; None: seeds alone.
 
     @property
     def half_width(self) -> float | None:
@@ -43,7 +44,7 @@ def summarise(values: Sequence[float], images: int | None = None) -> Summary:
     n = len(values)
     mean = math.fsum(values) / n
     if n == 1:
-        return Summary(n=1, mean=mean, std=None, low=None, high=None)
+        return Summary(n=1, mean=mean, std=None, low=None, high=None, images=images)
     variance = math.fsum((value - mean) ** 2 for value in values) / (n - 1)
     sampling = _sampling(mean, images) if images else 0.0
     total = variance / n + sampling
@@ -55,6 +56,7 @@ def summarise(values: Sequence[float], images: int | None = None) -> Summary:
         std=math.sqrt(variance),
         low=min(mean, max(0.0, mean - half)),
         high=max(mean, min(100.0, mean + half)),
+        images=images,
     )
 
 

@@ -26,7 +26,7 @@ from tracking.report.grids import (
 )
 from tracking.report.plots import accuracy_figure, cost_figure, front_figure, width_figure
 from tracking.report.verdicts import Story, front_story, method_note, stories, story_of
-from tracking.report.wording import amount, percent, target
+from tracking.report.wording import FEW, amount, percent, target
 
 STYLES = {"lead": "bold", "arm": "", "control": "dim", "aside": "dim italic"}
 TEXT_WIDTH = 120  #: Columns of the plain text.
@@ -94,7 +94,12 @@ def to_markdown(comparison: Comparison) -> str:
 def to_json(comparison: Comparison) -> str:
     """Return the comparison and its verdicts as indented JSON."""
     told = [
-        {"title": story.title, "headline": story.headline, "details": list(story.details)}
+        {
+            "title": story.title,
+            "headline": story.headline,
+            "details": list(story.details),
+            "folds": {fold.title: list(fold.names) for fold in story.folds},
+        }
         for story in stories(comparison)
     ]
     return (
@@ -225,6 +230,15 @@ def _rich(grid: Grid) -> RichTable:
 
 def _markdown_story(story: Story) -> list[str]:
     details = [_escaped(" ".join(story.details)), ""] if story.details else []
+    details += [
+        line
+        for fold in story.folds
+        if len(fold.names) > FEW  # fewer are named in the sentences
+        for line in (
+            f"- {_escaped(fold.title)} ({len(fold.names)}): {_escaped(', '.join(fold.names))}",
+        )
+    ]
+    details += [""] if details and details[-1] else []
     return [f"## {_escaped(story.title)}", "", f"**{_escaped(story.headline)}**", "", *details]
 
 

@@ -1,6 +1,5 @@
 """What a table says, in words: computed from the rows, claiming no more than the test does."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tracking.comparison.comparison import (
@@ -13,9 +12,12 @@ from tracking.comparison.comparison import (
 )
 from tracking.comparison.model import SIGNIFICANCE
 from tracking.places import DENSE, RANDOM, UNIFORM_L1, scratched_arm
+from tracking.report.headlines import Fold, folds_of, headline
 from tracking.report.wording import (
+    FEW,
     equals,
     listed,
+    named,
     percent,
     points,
     share,
@@ -32,6 +34,7 @@ class Story:
     title: str
     headline: str
     details: tuple[str, ...]
+    folds: tuple[Fold, ...] = ()  #: Who the arms are that the sentences count.
 
 
 def stories(comparison: Comparison) -> tuple[Story, ...]:
@@ -43,8 +46,27 @@ def stories(comparison: Comparison) -> tuple[Story, ...]:
 
 
 def method_note(comparison: Comparison) -> str:
-    """Say how the learning rate was chosen, and which tests were made; empty without either."""
-    return " ".join(part for part in (_rate_note(comparison.rates), _test_note(comparison)) if part)
+    """Say how the learning rate was chosen, what was tested, and what intervals cover."""
+    parts = (_rate_note(comparison.rates), _test_note(comparison), interval_note(comparison))
+    return " ".join(part for part in parts if part)
+
+
+def interval_note(comparison: Comparison) -> str:
+    """Say what the intervals cover, and over how many test images; empty without an interval."""
+    rows = [row.accuracy for table in comparison.tables for row in table.rows if row.accuracy]
+    rows = [summary for summary in rows if summary.low is not None]
+    if not rows:
+        return ""
+    seeds = listed([str(n) for n in sorted({summary.n for summary in rows})])
+    known = sorted({summary.images for summary in rows if summary.images is not None})
+    images = f"the sampling of {listed([f'{n:,}' for n in known])} test images"
+    if not known:
+        what = "alone, not the sampling of test images, whose number the records do not hold"
+    elif all(summary.images is not None for summary in rows):
+        what = f"and {images}"
+    else:
+        what = f"and, where the records hold their number, {images}"
+    return f"Intervals are 95 % and cover {seeds} seeds a row {what}."
 
 
 def _rate_note(rates: RateChoice | None) -> str:
@@ -83,7 +105,7 @@ def _test_note(comparison: Comparison) -> str:
         f"{SIGNIFICANCE} up, rows are undecided; a tie is shown by two one-sided tests at "
         f"{SIGNIFICANCE} to be within {comparison.margin:g} points. Could show: the true "
         "difference that would be shown in 80 % of such sweeps; seeds needed: as many per row "
-        "would show the difference seen as often. Intervals are 95 %."
+        "would show the difference seen as often."
     )
 
 
@@ -94,7 +116,7 @@ def story_of(table: Table) -> Story:
     if lead is None or lead.accuracy is None:
         off = [row.name for row in table.arms if row.verdict is Verdict.OFF_TARGET]
         why = (
-            f"{listed(off)} missed the target and nothing else has a result."
+            f"{named(off)} missed the target and nothing else has a result."
             if off
             else "No arm has a fresh-seed result yet."
         )
@@ -104,85 +126,39 @@ def story_of(table: Table) -> Story:
         details = [*_others(table, lead), *details, *_controls(table, lead)]
     return Story(
         title=title,
-        headline=_headline(table, lead),
+        headline=headline(table, lead),
         details=(*details, *_search(table), *_left_out(table)),
+        folds=folds_of(table, lead),
     )
-
-
-def _headline(table: Table, lead: Row) -> str:
-    if table.harm is not None:
-        return (
-            "No verdict: trained by this recipe, the dense network itself loses "
-            f"{-table.harm.difference:.2f} points ({-table.harm.high:.2f} to "
-            f"{-table.harm.low:.2f}), so a lower learning rate or another recipe comes first."
-        )
-    by = {
-        verdict: [row for row in table.arms if row.verdict is verdict and not row.leads]
-        for verdict in Verdict
-    }
-    undecided, untested, ties = (
-        by[each] for each in (Verdict.UNDECIDED, Verdict.UNTESTED, Verdict.TIE)
-    )
-    mean = f"{percent(_mean(lead))} % test accuracy"
-    if undecided:
-        return _undecided(lead, undecided, mean)
-    if untested:
-        return (
-            f"{lead.name} has the highest mean ({mean}), but there are too few shared seeds to "
-            f"tell it from {listed([row.name for row in untested])}."
-        )
-    if lead.verdict is Verdict.ONLY:
-        return f"{lead.name} reaches {mean}; no other arm is there to compare it with."
-    if ties:
-        return (
-            f"{listed([lead.name, *(row.name for row in ties)])} tie, at up to {mean}: they are "
-            f"shown to be within {table.margin:g} points of {lead.name}."
-        )
-    same = by[Verdict.SAME]
-    if same and len(same) + 1 == sum(row.accuracy is not None for row in table.arms):
-        return f"{listed([lead.name, *(row.name for row in same)])} are the same runs, with {mean}."
-    return f"{lead.name} is best, with {mean}."
-
-
-def _undecided(lead: Row, rows: Sequence[Row], mean: str) -> str:
-    gap = max(_mean(lead) - _mean(row) for row in rows)
-    least = min(row.p for row in rows if row.p is not None)
-    names = listed([row.name for row in rows])
-    if len(rows) == 1:
-        return (
-            f"{lead.name} has the highest mean ({mean}), but it is undecided whether it is better "
-            f"than {names}: {gap:.2f} points apart ({equals(least)}){_could_show(rows)}."
-        )
-    return (
-        f"{lead.name} has the highest mean ({mean}), but it is undecided whether it is better than "
-        f"{names}: up to {gap:.2f} points apart (smallest {equals(least)}){_could_show(rows)}."
-    )
-
-
-def _could_show(rows: Sequence[Row]) -> str:
-    """Say what the seeds could have shown of rows that are undecided."""
-    known = [row.reach for row in rows if row.reach is not None]
-    if not known:
-        return ""
-    low, high = (f(reach.smallest for reach in known) for f in (min, max))
-    span = f"{high:.2f}" if f"{low:.2f}" == f"{high:.2f}" else f"{low:.2f} to {high:.2f}"
-    needed = [reach.seeds for reach in known]
-    if len(rows) > 1:
-        return f"; these seeds could have shown {span} points"
-    seeds = "no number of seeds" if needed[0] is None else f"{needed[0]} seeds each"
-    return f"; these seeds could have shown {span} points, and {seeds} would show this"
 
 
 def _others(table: Table, lead: Row) -> list[str]:
-    same = [f"{row.name} is the same as {row.same_as}." for row in table.arms if row.same_as]
-    sentences = same + [
-        f"{row.name} is {_mean(lead) - _mean(row):.2f} points below {lead.name} ({equals(row.p)})."
-        for row in table.arms
-        if row.verdict is Verdict.WORSE and row.p is not None
-    ]
+    alike = [row for row in table.arms if row.same_as]
+    sentences = [f"{row.name} is the same as {row.same_as}." for row in alike]
+    if len(alike) > FEW:
+        sentences = [f"{len(alike)} arms are the same runs as another one."]
+    sentences += _worse(table, lead)
     if lead.accuracy is not None and lead.accuracy.n == 1:
         sentences.append(f"{lead.name} has one seed (n=1, no spread): its mean may be chance.")
     return sentences
+
+
+def _worse(table: Table, lead: Row) -> list[str]:
+    """Say how far below the leader the rows are that are told from it."""
+    below = [
+        (row.name, _mean(lead) - _mean(row), row.p)
+        for row in table.arms
+        if row.verdict is Verdict.WORSE and row.p is not None
+    ]
+    if len(below) > FEW:
+        low, high = (f(gap for _, gap, _ in below) for f in (min, max))
+        return [
+            f"{len(below)} arms are {low:.2f} to {high:.2f} points below {lead.name} (largest "
+            f"{equals(max(p for _, _, p in below))})."
+        ]
+    return [
+        f"{name} is {gap:.2f} points below {lead.name} ({equals(p)})." for name, gap, p in below
+    ]
 
 
 def _drops(table: Table, lead: Row) -> list[str]:
@@ -238,12 +214,15 @@ def _search(table: Table) -> list[str]:
     unbeaten = [name for name, check in checked if not check.beaten]
     sentences = []
     if beaten:
+        most = max(check.gain for _, check in checked)
+        whom = f"{len(beaten)} arms (by up to {most:.2f} points)"
         sentences.append(
-            f"Search found better ratios than uniform ones for {listed(beaten)}, by validation "
-            "accuracy with one seed, so an upper bound of the gain."
+            "Search found better ratios than uniform ones for "
+            f"{listed(beaten) if len(beaten) <= FEW else whom}, by validation accuracy with one "
+            "seed, so an upper bound of the gain."
         )
     if unbeaten:
-        sentences.append(f"Search did not beat uniform ratios for {listed(unbeaten)}.")
+        sentences.append(f"Search did not beat uniform ratios for {named(unbeaten)}.")
     return [*sentences, *_proxies(table)]
 
 
@@ -257,12 +236,14 @@ def _proxies(table: Table) -> list[str]:
     if not ranked:
         return []
     shown = [f"{name} {rho:+.2f} (n={proxy.finalists})" for name, proxy, rho in ranked]
+    low, high = (f(rho for _, _, rho in ranked) for f in (min, max))
+    span = listed(shown) if len(shown) <= FEW else f"{low:+.2f} to {high:+.2f}, {len(shown)} arms"
     sentences = [
         "Proposals were judged without training; rank correlation with the trained accuracy over "
-        f"the finalists, who were picked for being good: {listed(shown)}."
+        f"the finalists, who were picked for being good: {span}."
     ]
     if misled := [name for name, _, rho in ranked if rho <= 0]:
-        sentences.append(f"It was no guide among the finalists of {listed(misled)}.")
+        sentences.append(f"It was no guide among the finalists of {named(misled)}.")
     return sentences
 
 
@@ -275,15 +256,15 @@ def _left_out(table: Table) -> list[str]:
     sentences = []
     if off:
         sentences.append(
-            f"{listed(off)} missed the target by more than {share(table.tolerance)} of the dense "
+            f"{named(off)} missed the target by more than {share(table.tolerance)} of the dense "
             "cost and was left out of the ranking."
         )
     if gone:
-        sentences.append(f"Every fresh-seed run of {listed(gone)} ended without a usable result.")
+        sentences.append(f"Every fresh-seed run of {named(gone)} ended without a usable result.")
     if coming:
-        sentences.append(f"Fresh-seed results of {listed(coming)} are still to come.")
+        sentences.append(f"Fresh-seed results of {named(coming)} are still to come.")
     if short:
-        sentences.append(f"Not every run of {listed(short)} gave a result; see the runs table.")
+        sentences.append(f"Not every run of {named(short)} gave a result; see the runs table.")
     return sentences
 
 

@@ -6,6 +6,7 @@ from tracking.comparison.statistics import Summary
 from tracking.durations import duration
 
 NOTHING = "\N{EN DASH}"  #: Where there is no number.
+FEW = 4  #: Names that a sentence lists; of more it gives the number.
 AXES = {"macs": "MACs", "params": "parameters"}
 
 
@@ -79,9 +80,22 @@ def interval(summary: Summary | None) -> str:
     return f"{percent(summary.low)} to {percent(summary.high)}"
 
 
+def covered(summary: Summary) -> str:
+    """Say what the interval covers: ``3 seeds and the sampling of 10,000 test images``."""
+    seeds = f"{summary.n} seed" + ("s" if summary.n > 1 else "")
+    if summary.images is None:
+        return f"{seeds}, not the sampling of test images"
+    return f"{seeds} and the sampling of {summary.images:,} test images"
+
+
 def listed(names: Sequence[str]) -> str:
     """Join names for a sentence: ``a``, ``a and b``, ``a, b and c``."""
     return " and ".join([*([", ".join(names[:-1])] if names[:-1] else []), *names[-1:]])
+
+
+def named(names: Sequence[str], what: str = "arms") -> str:
+    """Name a few; count more: ``a, b and c``, ``17 arms``."""
+    return listed(names) if len(names) <= FEW else f"{len(names)} {what}"
 
 
 def target(axis: str | None, reduction: float | None, label: str) -> str:

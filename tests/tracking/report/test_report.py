@@ -1,5 +1,6 @@
 import json
 import re
+from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -173,7 +174,7 @@ class TestPage:
         assert "random macs-50%" in text
 
 
-def tell(tmp_path: Path, *rows: tuple[str, str, list[float | None]], **spec: object) -> Story:
+def tell(tmp_path: Path, *rows: tuple[str, str, Sequence[float | None]], **spec: object) -> Story:
     """Tell the one table of a sweep of these runs."""
     arms = [name for role, name, _ in rows if role == "confirm"]
     sweep = HandMadeSweep(tmp_path, specification(*arms, controls={}))
@@ -183,6 +184,10 @@ def tell(tmp_path: Path, *rows: tuple[str, str, list[float | None]], **spec: obj
         sweep.seeds("confirm" if role == "confirm" else "control", name, tests)
     (story,) = stories(sweep.compare())
     return story
+
+
+def shown(story: Story) -> list[tuple[str, tuple[str, ...]]]:
+    return [(fold.title, fold.names) for fold in story.folds]
 
 
 class TestVerdict:
@@ -210,7 +215,7 @@ class TestVerdict:
             ("control", "random", [89.6, 89.5, 89.4]),
             ("control", "dense", [92.0, 92.5, 93.0]),
         )
-        assert story.headline == "l1 is best, with 91.50 % test accuracy."
+        assert story.headline == "l1 is best, with 91.50 % test accuracy: fpgm is worse."
         assert story.details[0].startswith("fpgm is 1.00 points below l1 (p ")
         assert story.details[1] == (
             "l1 loses 0.50 points against the dense baseline (92.00 %) and loses 1.00 points "
@@ -219,6 +224,49 @@ class TestVerdict:
         assert story.details[2].startswith(
             "Against the controls, l1 beats random pruning by 2.00 points (p "
         )
+
+    def test_what_is_not_told_from_random_pruning_is_not_called_best(self, tmp_path: Path) -> None:
+        story = tell(
+            tmp_path,
+            ("confirm", "l1", [91.4, 91.5, 91.6]),
+            ("confirm", "fpgm", [88.6, 88.5, 88.4]),
+            ("control", "random", [91.3, 91.6, 91.4]),
+        )
+        assert re.fullmatch(
+            r"l1 has the highest mean \(91\.50 % test accuracy\), and fpgm is worse, but it cannot "
+            r"be told from random pruning \(\+0\.07 points, p = 0\.\d+\)\. "
+            r"Not shown to beat random pruning: fpgm\.",
+            story.headline,
+        )
+        assert ("highest mean, not above random pruning", ("l1",)) in shown(story)
+
+    def test_of_many_arms_the_headline_counts_and_the_folds_name(self, tmp_path: Path) -> None:
+        good, bad = ([f"{kind}{n}" for n in range(10)] for kind in ("good", "bad"))
+        story = tell(
+            tmp_path,
+            ("confirm", "lead", [91.4, 91.5, 91.6]),
+            *(("confirm", name, [88.5, 88.6, 88.7]) for name in good),
+            *(("confirm", name, [80.0, 80.1, 80.2]) for name in bad),
+            ("control", "random", [80.1, 80.2, 79.9]),
+        )
+        assert story.headline == (
+            "lead is best of 21 arms, with 91.50 % test accuracy: 20 arms are worse. "
+            "Not shown to beat random pruning: 10 arms."
+        )
+        folds = dict(shown(story))
+        assert sorted(folds["not shown to beat random pruning"]) == sorted(bad)
+        assert sorted(folds["worse than lead"]) == sorted([*good, *bad])
+
+    def test_what_intervals_cover_is_told_in_every_form(self, tmp_path: Path) -> None:
+        sweep = HandMadeSweep(tmp_path, specification("l1", "fpgm"))
+        for arm in ("l1", "fpgm"):
+            sweep.seeds("confirm", arm, [91.0, 92.0, 93.0], test_images=10_000)
+        comparison = sweep.compare()
+        told = "cover 3 seeds a row and the sampling of 10,000 test images"
+        for write in (to_html, to_markdown, to_json):
+            assert told in write(comparison)
+        (table,) = json.loads(to_json(comparison))["tables"]
+        assert {row["accuracy"]["images"] for row in table["rows"]} == {10_000}
 
     def test_a_recipe_that_harms_comes_first_and_nothing_is_concluded(self, tmp_path: Path) -> None:
         story = tell(
