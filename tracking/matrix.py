@@ -17,6 +17,8 @@ from tracking.places import (
     UNIFORM_L1,
     Place,
     Role,
+    drop_label,
+    is_drop,
     scratched_arm,
     searched_label,
     target_label,
@@ -25,6 +27,7 @@ from tracking.places import (
 #: Costs the controls of a front are run at where none are stored, shares of the MACs removed.
 FRONT_CONTROLS: Final = (0.25, 0.5, 0.75)
 FRONT_WINNERS: Final = 5  #: Proposals on a front that are re-run, spread over its costs.
+COSTS: Final = 5  #: Costs an accuracy drop is searched at, where the specification names none.
 TOLERANCE: Final = 0.01  #: Where the specification names none: a share of the dense cost.
 
 
@@ -34,8 +37,9 @@ class CostPoint:
 
     label: str  #: As places name it.
     axis: str | None  #: ``macs`` or ``params``; None on a front, where costs differ by design.
-    reduction: float | None  #: Share removed from the dense network.
+    reduction: float | None  #: Share removed from the dense network; None: it is searched.
     tolerance: float  #: Largest distance from ``reduction``, a share of the dense cost.
+    drop: float | None = None  #: Points of accuracy that may be lost, where the cost is searched.
 
     @property
     def is_front(self) -> bool:
@@ -68,6 +72,11 @@ class Cell:
     def is_scratch(self) -> bool:
         """It trains the shape of the winner from scratch, whichever arm that is."""
         return self.role is Role.CONTROL and self.arm == SCRATCH
+
+    @property
+    def follows_winner(self) -> bool:
+        """It is a control of the cheapest network within a drop, known once the arms are re-run."""
+        return self.role is Role.CONTROL and (self.is_scratch or is_drop(self.target))
 
     def places(self, *, arm: str | None = None, target: str | None = None) -> Iterator[Place]:
         """Yield its places in order, for the arm that won, and the point that is re-run."""
@@ -126,12 +135,14 @@ class Matrix:
             needed = (Role.SEARCH,)
         elif cell.role is Role.CONFIRM:
             needed = (Role.PREDICTOR, Role.SEARCH, Role.FINALIST)
+            if is_drop(cell.target):  # what is lost is lost against the dense control
+                baseline = [*baseline, *(c for c in self.of(Role.CONTROL) if c.arm == DENSE)]
         own = [
             other
             for other in self.cells
             if other.role in needed and other.arm == cell.arm and other.target in {"", cell.target}
         ]
-        if cell.is_scratch:  # the winner is known once every arm was re-run
+        if cell.follows_winner:  # which is known once every arm was re-run
             own = [other for other in self.of(Role.CONFIRM) if other.target == cell.target]
         return [*baseline, *own]
 
@@ -168,16 +179,20 @@ def matrix_of(
     beside = [point.label for point in control_points(spec)]
     at_first: dict[str, Any] = {"arm": UNIFORM_L1, "target": beside[0]}
     cells.append(Cell(role=Role.TUNE, indices=rates, epochs=epochs, **at_first))
-    for label in [point.label for point in points]:
+    for label, is_open in [(point.label, point.drop is not None) for point in points]:
+        costs = int(search.get("costs", COSTS)) if is_open else 1
         for name, arm in zip(names, arms, strict=True):
             numbers = tuple(range(budget)) if is_searched(arm) else ()
             is_judged = name in untrained and bool(numbers)
             ranks = tuple(range(min(finalists, budget))) if is_judged and not is_front else ()
+            if is_open and not numbers:  # what it loses is known once its one network is trained
+                ranks = (0,)
             own: dict[str, Any] = {"arm": name, "target": label}
             at = {**own, "epochs": epochs}
+            each = {**own, "points": costs, "epochs": 0 if is_judged else epochs}
             cells += [
-                Cell(role=Role.SEARCH, indices=numbers, epochs=0 if is_judged else epochs, **own),
-                Cell(role=Role.FINALIST, indices=ranks, **at),
+                Cell(role=Role.SEARCH, indices=numbers, **each),
+                Cell(role=Role.FINALIST, indices=ranks, points=costs, **at),
                 Cell(role=Role.CONFIRM, indices=seeds, points=winners, **at),
             ]
     if controls.get(DENSE):
@@ -207,16 +222,20 @@ def _is_given(spec: Mapping[str, Any]) -> bool:
 
 
 def cost_points(spec: Mapping[str, Any]) -> tuple[CostPoint, ...]:
-    """Return the costs a sweep's arms must meet, MACs first; `FRONT` where there are none."""
+    """Return what a sweep's arms must meet, MACs first, drops last; `FRONT` if there is nothing."""
     tolerance = float((spec.get("search") or {}).get("tolerance", TOLERANCE))
     asked = spec.get("targets")
     if not asked:
         return (CostPoint(label=FRONT, axis=None, reduction=None, tolerance=tolerance),)
-    return tuple(
+    met = [
         CostPoint(label=target_label(axis, share), axis=axis, reduction=share, tolerance=tolerance)
         for axis in ("macs", "params")
         for share in asked.get(f"{axis}_reduction", ())
-    )
+    ]
+    axis = asked.get("cost", "macs")
+    searched: dict[str, Any] = {"axis": axis, "reduction": None, "tolerance": tolerance}
+    drops = asked.get("accuracy_drop", ())
+    return (*met, *(CostPoint(label=drop_label(drop), drop=drop, **searched) for drop in drops))
 
 
 def control_points(spec: Mapping[str, Any]) -> tuple[CostPoint, ...]:

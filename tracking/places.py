@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Final
 
 FRONT: Final = "front"  #: Target label of a search for accuracy and cost at once.
+DROP: Final = "drop"  #: Begins the label of an accuracy that may be lost.
 DENSE, RANDOM, UNIFORM_L1, SCRATCH = "dense", "random", "uniform_l1", "scratch"
 CONTROLS: Final = (DENSE, RANDOM, UNIFORM_L1, SCRATCH)  #: In the order they are shown.
 
@@ -80,7 +81,8 @@ class Place:
 
     role: Role
     arm: str = ""  #: Name of the arm or control; empty for the baseline.
-    target: str = ""  #: As `target_label` or `front_point` make it, or `FRONT`; empty: for all.
+    #: As `target_label`, `drop_label`, `tried_at` or `front_point` make it; empty: for all.
+    target: str = ""
     index: int = 0  #: Number within the search, or the seed.
 
     def __str__(self) -> str:
@@ -95,6 +97,21 @@ class Place:
 def target_label(axis: str, reduction: float) -> str:
     """Name a cost to meet, as in ``macs-50%``."""
     return f"{axis}-{reduction * 100:g}%"
+
+
+def drop_label(points: float) -> str:
+    """Name an accuracy that may be lost, as in ``drop-0.5``."""
+    return f"{DROP}-{points:g}"
+
+
+def tried_at(label: str, reduction: float) -> str:
+    """Name a cost that is searched on the way to a drop's answer, as in ``drop-0.5@40%``."""
+    return f"{label}@{reduction * 100:g}%"
+
+
+def is_drop(label: str) -> bool:
+    """Say whether a label is that of an accuracy that may be lost, or of a cost on the way."""
+    return label.startswith(f"{DROP}-")
 
 
 def front_point(number: int) -> str:
@@ -114,8 +131,11 @@ def is_front(label: str) -> bool:
 
 
 def searched_label(label: str) -> str:
-    """Return the label of the search that a winner at ``label`` comes from."""
-    return FRONT if is_front(label) else label
+    """Return the label of the target that a trial at ``label`` is for.
+
+    ``front`` for a point on it, ``drop-0.5`` for a cost tried on the way to its answer.
+    """
+    return FRONT if is_front(label) else label.partition("@")[0]
 
 
 def scratch_control(arm: str) -> str:

@@ -40,6 +40,11 @@ def best(results: Mapping[int, float]) -> int:
     return min(results, key=lambda number: (-results[number], number))
 
 
+def is_within(accuracy: float, dense: float, points: float) -> bool:
+    """Say whether an accuracy is at most so many points below the dense network's."""
+    return accuracy >= dense - points - 1e-9
+
+
 def best_arm(accuracies: Mapping[str, Sequence[float]]) -> str | None:
     """Return the arm whose re-runs have the highest mean; of equal ones the first; None: none."""
     means = {arm: sum(found) / len(found) for arm, found in accuracies.items() if found}

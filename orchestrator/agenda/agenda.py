@@ -13,6 +13,7 @@ from typing import Any
 import methods
 from methods import CostTarget, PruningPlan, Schedule, stated_ratio
 from methods.structure.latency_predictor import PredictorSettings
+from orchestrator.agenda.drops import Drop, Drops, middle_of
 from orchestrator.agenda.predictors import Predictors
 from orchestrator.agenda.study import Choice, Study
 from orchestrator.agenda.survey import Survey
@@ -27,6 +28,8 @@ from tracking.places import (
     UNIFORM_L1,
     Place,
     Role,
+    drop_label,
+    is_drop,
     scratch_control,
     searched_label,
     target_label,
@@ -78,6 +81,9 @@ class Agenda:
         self._tried: dict[int, Result | None] = {}  # learning rates, by place in the grid
         self._matrix = trial_matrix(spec)
         self._targets = {target_label(at.axis, at.reduction): at for at in spec.control_targets}
+        if spec.targets and spec.targets.accuracy_drop:  # learning rates are tried in the middle
+            middle = middle_of(surveyed.filters, spec.targets.cost)
+            self._targets.update({drop_label(at): middle for at in spec.targets.accuracy_drop})
         self._due: deque[Wanted] = deque()
         self._last: deque[Wanted] = deque()  # latency, once all else has ended
         self._known: dict[Place, str] = {}  # places the ledger has, with the trial's uid: still out
@@ -87,11 +93,14 @@ class Agenda:
         self._followed_up: set[str] = set()  # targets whose winner is known
         self._studies = {
             (arm.name, study.label): study
-            for target in (spec.cost_targets or (None,))
+            for target in (spec.cost_targets if spec.targets else (None,))
             for arm in spec.arms
             for prunable in [surveyed.of(arm.unit)]
             for study in [Study(arm, target, spec.search, prunable.space, prunable.layout)]
         }
+        self._drops = Drops(spec, surveyed)
+        self._studies.update({(s.arm.name, s.label): s for s in self._drops.studies})
+        self._past: list[tuple[EntryRecord, TrialRecord]] = []
         self._predictors = Predictors(spec.arms)
         self._units = {arm.name: arm.unit for arm in spec.arms}
         self._ways: dict[str, dict[str, Any]] = {}
@@ -114,10 +123,9 @@ class Agenda:
             self._adapts, self._weights = False, self._surveyed.weights_hash
         # Before results are told: what follows from them depends on whether their arm was given up.
         self._breaker.replay(past)
-        for key, study in self._studies.items():
-            mine = [(e, t) for e, t in past if e.place.words == (Role.SEARCH, *key)]
-            study.restore(mine)
-            self._open.update({e.place: t.uid for e, t in mine if not t.state.is_final})
+        self._past = past
+        for study in self._studies.values():
+            self._restore(study)
         for cell in self._matrix.of(Role.BASELINE):
             for place in cell.places():
                 self._add(place, self._baseline())
@@ -130,8 +138,16 @@ class Agenda:
             for place in hits:
                 trial = ended.pop(place)
                 self.ended(place, trial.uid, trial.state, trial.result)
+        self._past = []
         for place in ended:  # asked for again later on, it is found to have its result
             del self._known[place]
+
+    def _restore(self, study: Study) -> None:
+        """Bring a search to where the ledger had it when this began."""
+        words = (Role.SEARCH, study.arm.name, study.label)
+        mine = [(entry, trial) for entry, trial in self._past if entry.place.words == words]
+        study.restore(mine)
+        self._open.update({e.place: t.uid for e, t in mine if not t.state.is_final})
 
     def next(self, limit: int) -> list[Wanted]:
         """Return up to ``limit`` trials that are due now and not in the ledger yet."""
@@ -150,7 +166,8 @@ class Agenda:
     def is_over(self) -> bool:
         """Nothing is due, out, or still to come."""
         searching = any(
-            not (study.is_over or self._is_out(arm)) for (arm, _), study in self._studies.items()
+            not (study.is_over or self._is_out(arm) or (arm, label) in self._over)
+            for (arm, label), study in self._studies.items()
         )
         return self.problem is not None or not (self._open or searching)
 
@@ -178,8 +195,7 @@ class Agenda:
             self._take_rate(place.index, done)
         elif place.role is Role.PREDICTOR:
             self._predictors.came(place.arm, done.predictor if done else None)
-            for arm_name, label in self._studies:
-                self._confirm_if_over(arm_name, label)
+            self._confirm_all_over()
         elif place.role is Role.SEARCH:
             self._studies[place.arm, place.target].tell(place.index, state, result)
             self._confirm_if_over(place.arm, place.target)
@@ -190,6 +206,18 @@ class Agenda:
             self._confirmed[place] = done
             self._awaited[place.target].discard(place)
             self._follow_up_if_complete(place.target)
+        elif place.role is Role.CONTROL and place.arm == DENSE:
+            self._take_dense(place.index, done)
+
+    def _take_dense(self, seed: int, result: Result | None) -> None:
+        """Decide what waits for the dense control: which costs are within a drop."""
+        self._drops.dense_came(seed, result)
+        if not self._drops.is_dense_awaited:
+            self._confirm_all_over()
+
+    def _confirm_all_over(self) -> None:
+        for arm_name, label in list(self._studies):
+            self._confirm_if_over(arm_name, label)
 
     def _take_baseline(self, result: Result | None) -> None:
         """Start all else from the dense network, unless it is missing or knows nothing."""
@@ -232,7 +260,8 @@ class Agenda:
         So all end at about the same time, and none is left to a few workers at the end.
         """
         found: list[Wanted] = []
-        for study in sorted(self._studies.values(), key=lambda study: study.asked):
+        going_on = [study for key, study in self._studies.items() if key not in self._over]
+        for study in sorted(going_on, key=lambda study: study.asked):
             if len(found) < limit and self._is_ready(study.arm) and study.can_ask:
                 proposal, choice = study.ask()
                 place = Place(Role.SEARCH, study.arm.name, study.label, proposal.number)
@@ -259,7 +288,7 @@ class Agenda:
             del self._open[wanted.place]
             if wanted.place.role is Role.CONFIRM:
                 self._awaited[wanted.place.target].discard(wanted.place)
-        for name, label in self._studies:
+        for name, label in list(self._studies):
             if name == arm:
                 self._confirm_if_over(name, label)
         for awaited in list(self._awaited):
@@ -270,10 +299,9 @@ class Agenda:
         for cell in self._matrix.of(Role.PREDICTOR):
             for place in cell.places():
                 self._add(place, self._predictor(self._predictors.wanted[place.arm]))
-        for arm_name, label in self._studies:
-            self._confirm_if_over(arm_name, label)
+        self._confirm_all_over()
         for cell in self._matrix.of(Role.CONTROL):
-            if not cell.is_scratch:
+            if not cell.follows_winner:
                 for place in cell.places():
                     self._add(place, self._control(place))
 
@@ -281,8 +309,12 @@ class Agenda:
         """Return the trial of a control that needs no winner."""
         if place.arm == DENSE:
             return self._trial("dense", place.index)
+        return self._uniform_control(place, self._targets[place.target], recipe)
+
+    def _uniform_control(
+        self, place: Place, target: CostTarget, recipe: Recipe | None = None
+    ) -> TrialSpec:
         arm = ArmSettings(method=_METHODS[place.arm], name=place.arm)
-        target = self._targets[place.target]
         ratios = self._surveyed.filters.uniform(target, self._spec.search.tolerance)
         return self._prune(Choice(arm=arm, ratios=ratios), target, place.index, recipe=recipe)
 
@@ -291,13 +323,15 @@ class Agenda:
         for rank, (number, choice) in enumerate(study.finalists()):
             place = Place(Role.FINALIST, study.arm.name, study.label, rank)
             if place not in self._open and not study.is_trained(number):
-                trial = self._prune(choice, study.target, self._spec.search.seed)
+                predictor = self._predictors.of(study.arm.name)
+                trial = self._prune(choice, study.target, self._spec.search.seed, predictor)
                 self._add(place, trial.model_copy(update={"reads_test": False}))
 
     def _confirm_if_over(self, arm_name: str, label: str) -> None:
         """Re-run the winners of a study whose search has ended, with fresh seeds."""
         study = self._studies[arm_name, label]
-        missed = self._is_out(arm_name)
+        drop = self._drops.of(arm_name, label)
+        missed = self._is_out(arm_name) or (drop is not None and self._drops.is_dense_missed)
         waits = (
             self._weights is None or self._recipe is None or self._predictors.is_awaited(arm_name)
         )
@@ -306,20 +340,45 @@ class Agenda:
         if not (missed or study.is_decided):
             self._train_finalists(study)
             return
+        if drop is not None and not missed and self._drops.is_dense_awaited:
+            return
         self._over.add((arm_name, label))
+        if drop is not None:
+            self._go_on(arm_name, drop, missed=missed)
+            return
         for at, choice in [] if missed else study.winners():
-            for place in self._places(Role.CONFIRM, arm_name, at):
-                self._awaited.setdefault(at, set()).add(place)
-                predictor = self._predictors.of(arm_name)
-                self._add(place, self._prune(choice, study.target, place.index, predictor))
+            self._rerun(arm_name, at, choice, study.target)
         for awaited in list(self._awaited):
             self._follow_up_if_complete(awaited)
+
+    def _go_on(self, arm: str, drop: Drop, *, missed: bool) -> None:
+        """Search an accuracy drop at the next cost, or re-run the answer once there is none."""
+        following = None if missed else drop.decide(self._drops.dense)
+        if following is not None:
+            self._studies[arm, following.label] = following
+            self._restore(following)
+            self._confirm_if_over(arm, following.label)
+            return
+        self._over.add((arm, drop.label))
+        self._awaited.setdefault(drop.label, set())
+        if drop.answer is not None and not missed:
+            self._rerun(arm, drop.label, drop.answer.choice, drop.answer.target)
+        for awaited in list(self._awaited):
+            self._follow_up_if_complete(awaited)
+
+    def _rerun(self, arm: str, at: str, choice: Choice, target: CostTarget | None) -> None:
+        """Want a winner with fresh seeds."""
+        for place in self._places(Role.CONFIRM, arm, at):
+            self._awaited.setdefault(at, set()).add(place)
+            predictor = self._predictors.of(arm)
+            self._add(place, self._prune(choice, target, place.index, predictor))
 
     def _follow_up_if_complete(self, label: str) -> None:
         """Once all re-runs of a target are in: its winning shape from scratch, and latencies."""
         searched = searched_label(label)
         waiting = any(
-            study == searched and (arm, study) not in self._over for arm, study in self._studies
+            study == searched and (arm, study) not in self._over
+            for arm, study in (*self._studies, *self._drops.keys)
         )
         if label in self._followed_up or waiting or self._awaited[label]:
             return
@@ -331,10 +390,25 @@ class Agenda:
             for place in self._places(Role.LATENCY, arm, label):
                 self._add(place, self._latency(self._shape(arm, results[0])), last=True)
         winner = best_arm({arm: [given(r.val_accuracy) for r in runs[arm]] for arm in runs})
+        if is_drop(label):
+            winner = self._drops.cheapest(label, runs)
+            self._hold_against(label, winner)
         if winner is not None:
             for place in self._places(Role.CONTROL, scratch_control(winner), label):
                 shape = self._shape(winner, runs[winner][0])
                 self._add(place, self._scratch(shape, place.index))
+
+    def _hold_against(self, label: str, winner: str | None) -> None:
+        """Want the controls with ratios at the cost of the cheapest network within a drop."""
+        drop = self._drops.of(winner or "", label)
+        if drop is None or drop.answer is None:
+            return
+        axis, share = drop.answer.target.axis, drop.answer.target.reduction
+        least, most = self._surveyed.filters.reachable_on(axis)
+        target = CostTarget(axis=axis, reduction=min(max(share, least), most))
+        for arm in (RANDOM, UNIFORM_L1):
+            for place in self._places(Role.CONTROL, arm, label):
+                self._add(place, self._uniform_control(place, target))
 
     def _places(self, role: Role, arm: str, label: str) -> list[Place]:
         """Return the places of an arm that is re-run, or of a winner; none: none are asked for."""

@@ -55,6 +55,8 @@ class Study:
         settings: How to search.
         space: Groups and their limits.
         layout: The network's groups and cost model.
+        tried_as: Label of a cost that is tried on the way to another target, where even uniform
+            ratios are trained once for what they are worth; None: the cost is the target.
     """
 
     def __init__(
@@ -64,9 +66,13 @@ class Study:
         settings: SearchSettings,
         space: RatioSpace,
         layout: Layout,
+        *,
+        tried_as: str | None = None,
     ) -> None:
         self.arm, self.target = arm, target
-        self.label = target_label(target.axis, target.reduction) if target else FRONT
+        cost = target_label(target.axis, target.reduction) if target else FRONT
+        self.label = tried_as or cost
+        self._is_tried = tried_as is not None
         self._knobs = arm.knobs
         ratios = space.dimensions if arm.allocation == "search" else ()
         dimensions = (*ratios, *self._knobs)
@@ -75,7 +81,7 @@ class Study:
         self._search = Search(
             dimensions or space.dimensions,
             sampler=settings.sampler,
-            seed=int(content_hash([settings.seed, arm.name, self.label])[:8], 16),
+            seed=int(content_hash([settings.seed, arm.name, cost])[:8], 16),
             objectives=1 if target else 2,
             window=settings.window,
             first=_defaults(arm),
@@ -149,6 +155,8 @@ class Study:
 
         None where proposals are trained anyway, and on a front, whose points are all re-run.
         """
+        if self.trials == 0 and self._is_tried:
+            return [(UNIFORM, self._uniform)]
         if not self.by_proxy or self.target is None:
             return []
         ranked = sorted(self._values, key=lambda number: (-self._values[number][0], number))
@@ -181,21 +189,31 @@ class Study:
         when every trial failed.
         """
         if self.trials == 0:
-            uniform = dict.fromkeys(self._space.dimensions, 1.0)
-            return [(self.label, Choice(arm=self.arm, ratios=self.ratios_of(uniform)))]
-        if not self._values:
-            return []
+            return [(self.label, self._uniform)]
         if self.target is not None:
-            judged = {number: accuracy for number, (accuracy, _) in self._values.items()}
-            if finalists := self.finalists():
-                known = ((number, self._trained.get(number)) for number, _ in finalists)
-                judged = {number: accuracy for number, accuracy in known if accuracy is not None}
-            if not judged:
-                return []
-            number = best(judged)
-            return [(self.label, self._choices[number])]
+            return [] if self.best is None else [(self.label, self.best[0])]
         numbers = spread(front(sorted(self._values), lambda number: self._values[number]))
         return [(front_point(number), self._choices[number]) for number in numbers]
+
+    @property
+    def best(self) -> tuple[Choice, float] | None:
+        """What is trained best at the target, with its validation accuracy; None: nothing is."""
+        choices = self._choices
+        judged = {number: accuracy for number, (accuracy, _) in self._values.items()}
+        if finalists := self.finalists():
+            choices = dict(finalists)
+            known = ((number, self._trained.get(number)) for number in choices)
+            judged = {number: accuracy for number, accuracy in known if accuracy is not None}
+        if not judged:
+            return None
+        number = best(judged)
+        return choices[number], judged[number]
+
+    @property
+    def _uniform(self) -> Choice:
+        """Uniform ratios, where nothing is searched."""
+        same = dict.fromkeys(self._space.dimensions, 1.0)
+        return Choice(arm=self.arm, ratios=self.ratios_of(same))
 
     def _note(self, number: int, state: TrialState, result: Mapping[str, Any] | None) -> None:
         self._ended.add(number)

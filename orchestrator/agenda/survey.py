@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from methods import Layout, LayoutError, MethodError, create
-from methods.structure.cost import CostTarget
+from methods.structure.cost import Axis, CostTarget
 from orchestrator.errors import Problem, SpecError
 from orchestrator.specification.knobs import without_knobs
 from orchestrator.specification.spec import SweepSpec
@@ -57,7 +57,11 @@ class PrunableNetwork:
     @property
     def reachable(self) -> tuple[float, float]:
         """The least and the largest share of the MACs that may go."""
-        return reachable(self.space, self.layout.cost, "macs")
+        return self.reachable_on("macs")
+
+    def reachable_on(self, axis: Axis) -> tuple[float, float]:
+        """Return the least and the largest share of a cost that may go."""
+        return reachable(self.space, self.layout.cost, axis)
 
     def check_anything_may_go(self) -> None:
         """See that there is something to prune.
@@ -150,7 +154,7 @@ def _prunable(spec: SweepSpec, layout: Layout, targets: str = "targets") -> Prun
     prunable = PrunableNetwork(layout=layout, space=space)
     for target in spec.cost_targets:
         _at(targets, partial(prunable.uniform, target, search.tolerance))
-    if not spec.cost_targets:
+    if spec.targets is None or spec.targets.accuracy_drop:
         _at("search", prunable.check_anything_may_go)
     return prunable
 

@@ -137,6 +137,10 @@ def _targets(spec: SweepSpec, surveyed: Survey) -> str:
     ]
     if gaps:
         return "uniform ratios meet " + ", ".join(gaps)
+    if spec.targets is not None:
+        least, most = surveyed.filters.reachable_on(spec.targets.cost)
+        drops = ", ".join(f"{points:g}" for points in spec.targets.accuracy_drop)
+        return f"the cheapest within {drops} points is searched, from {least:.1%} to {most:.1%}"
     controls = settled(spec, surveyed).control_targets
     labels = ", ".join(target_label(target.axis, target.reduction) for target in controls)
     return f"none: the front is searched, with controls at {labels}"

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import (
-    BeforeValidator,
     ConfigDict,
     Field,
     ValidationInfo,
@@ -33,7 +32,8 @@ from orchestrator.specification.settings import (
     checking_here,
     has_password,
 )
-from tracking.matrix import FRONT_CONTROLS
+from orchestrator.specification.targets import Reductions, TargetSettings
+from tracking.matrix import COSTS, FRONT_CONTROLS
 from tracking.places import target_label
 from workers.settings import (
     Count,
@@ -48,61 +48,17 @@ from workers.settings import (
 )
 
 
-def _one_is_a_list(value: Any) -> Any:
-    return (value,) if isinstance(value, int | float) and not isinstance(value, bool) else value
-
-
-def _no_percentages(value: Any) -> Any:
-    if isinstance(value, int | float) and 2 <= value < 100:
-        raise ValueError(f"is {value}; it is a share below 1: write {value / 100:g} for {value} %")
-    return value
-
-
 def _absolute(path: str) -> str:
     return os.path.abspath(os.path.expanduser(path))
 
 
 ALLOW_CHANCE: Final = "allow_chance"  #: Key of ``baseline`` that is not one of the recipe.
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
-Reductions = Annotated[
-    tuple[Annotated[float, BeforeValidator(_no_percentages), Field(gt=0.0, lt=1.0)], ...],
-    BeforeValidator(_one_is_a_list),
-    Field(max_length=100),
-]
 
 
 def _of_recipe(baseline: Mapping[str, Any]) -> dict[str, Any]:
     """Return what ``baseline`` says of the recipe."""
     return {key: value for key, value in baseline.items() if key != ALLOW_CHANCE}
-
-
-class TargetSettings(Settings):
-    """The cost points every arm must meet: shares removed from the dense network."""
-
-    macs_reduction: Reductions = ()
-    params_reduction: Reductions = ()
-
-    @model_validator(mode="after")
-    def _some_and_different(self) -> Self:
-        if not self.labels:
-            raise ValueError("names no target; leave 'targets' out to search the whole front")
-        if len(set(self.labels)) < len(self.labels):
-            raise ValueError("names the same target twice; take one out")
-        return self
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """The name of each target, MACs first."""
-        macs = [target_label("macs", share) for share in self.macs_reduction]
-        return (*macs, *(target_label("params", share) for share in self.params_reduction))
-
-    @property
-    def points(self) -> "tuple[methods.CostTarget, ...]":
-        """One target per reduction, MACs first."""
-        target = methods.CostTarget
-        macs = [target(axis="macs", reduction=share) for share in self.macs_reduction]
-        params = [target(axis="params", reduction=share) for share in self.params_reduction]
-        return (*macs, *params)
 
 
 class StoppingSettings(Settings):
@@ -135,6 +91,10 @@ class SearchSettings(Settings):
     #: Proposals that are trained after that, uniform ratios among them.
     finalists: Annotated[int, Field(ge=1, le=1000)] = 4
     judge_images: ImageCount = 1000  #: Validation images, if there are as many.
+    #: Costs an accuracy drop is searched at, one after the other, each halving what is left.
+    costs: Annotated[int, Field(ge=1, le=20)] = Field(
+        default=COSTS, exclude_if=lambda count: count == COSTS
+    )
     stopping: StoppingSettings = Field(
         default=StoppingSettings(), exclude_if=lambda how: how.rule == "none"
     )
@@ -306,6 +266,15 @@ class SweepSpec(Settings):
         return self
 
     @model_validator(mode="after")
+    def _drops_have_something_to_drop_from(self) -> Self:
+        if self.targets is not None and self.targets.accuracy_drop and not self.controls.dense:
+            raise ValueError(
+                "targets.accuracy_drop is held against the dense network trained alike; leave "
+                "controls.dense on"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _front_can_be_searched(self) -> Self:
         if self.targets is None and self.search.trials == 1:
             raise ValueError("a front needs more than search.trials = 1; raise it, or name targets")
@@ -353,14 +322,18 @@ class SweepSpec(Settings):
 
     @property
     def cost_targets(self) -> "tuple[methods.CostTarget, ...]":
-        """The targets, MACs first; none: the front is searched."""
+        """The costs to meet, MACs first; none: a drop is named, or the front is searched."""
         return () if self.targets is None else self.targets.points
 
     @property
     def control_targets(self) -> "tuple[methods.CostTarget, ...]":
-        """Where controls with ratios sit: at the targets, or at some costs of the front."""
+        """Where controls with ratios sit: at the costs to meet, or at some of the front.
+
+        None for a drop: these sit where its answer does.
+        """
         shares = self.controls.macs_reduction or FRONT_CONTROLS
-        return self.cost_targets or TargetSettings(macs_reduction=shares).points
+        is_front = self.targets is None
+        return TargetSettings(macs_reduction=shares).points if is_front else self.cost_targets
 
     @property
     def baseline_recipe(self) -> Recipe:

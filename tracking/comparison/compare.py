@@ -13,7 +13,7 @@ from tracking.comparison.rates import rate_choice
 from tracking.comparison.rows import harm_of, rows_of
 from tracking.comparison.runs import Run, failure_of, usable
 from tracking.matrix import CostPoint, cost_points, matrix_of
-from tracking.places import Role
+from tracking.places import Role, searched_label
 from tracking.records import EntryRecord, SweepRecord, TrialRecord
 from tracking.results import Environment, finite, given
 
@@ -88,7 +88,9 @@ def _all_tables(
         return tuple(table for table in tables if table.rows)
     arms = matrix_of(spec).arms
     return tuple(
-        table for point in points for table in _tables(point, arms, runs, baselines, margin)
+        table
+        for point in sorted(points, key=lambda point: point.drop is None)  # the shortest answers
+        for table in _tables(point, arms, runs, baselines, margin)
     )
 
 
@@ -103,7 +105,7 @@ def _tables(
     here = [
         run
         for run in runs
-        if run.place.target == point.label
+        if searched_label(run.place.target) == point.label
         or (run.place.role.serves_every_target and not run.place.target)
     ]
     judged = [run for run in here if run.place.role.is_reported]
@@ -135,6 +137,7 @@ def _tables(
                 axis=point.axis,
                 reduction=point.reduction,
                 tolerance=point.tolerance,
+                drop=point.drop,
                 identity=Identity(
                     base_weights=identity[0],
                     recipe=identity[1],

@@ -27,6 +27,8 @@ class Verdict(StrEnum):
     ONLY = "only arm"  #: Nothing to be ranked against.
     CONTROL = "control"  #: There to be beaten; tested against the highest mean, not ranked.
     OFF_TARGET = "off target"  #: Outside the tolerance of the target, so left out of the ranking.
+    WITHIN = "within the drop"  #: Shown to lose at most what may be lost.
+    BEYOND = "beyond the drop"  #: Shown to lose more than may be lost.
     UNRANKED = "not ranked"  #: The rows of its table differ in cost by design.
     NO_VERDICT = "no verdict"  #: The recipe harms the dense network, so nothing is concluded.
     MISSING = "no result"  #: No confirmation run has given an accuracy.
@@ -134,6 +136,26 @@ class ProxyCheck:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Within:
+    """What a network loses where an accuracy drop is allowed: fresh seeds, on the test split."""
+
+    allowed: float  #: Points that may be lost against the dense control.
+    axis: str  #: ``macs`` or ``params``, of which as much as possible is to go.
+    reduction: float  #: Share of it that went.
+    drop: float  #: Points lost, mean against mean.
+    half: float | None  #: Half the 95 % interval of the drop; None: a row has a single seed.
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether the interval lies within what may be lost, beyond it, or across."""
+        if self.half is None:
+            return Verdict.UNTESTED
+        if self.drop + self.half <= self.allowed:
+            return Verdict.WITHIN
+        return Verdict.BEYOND if self.drop - self.half > self.allowed else Verdict.UNDECIDED
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Width:
     """Filters of one group."""
 
@@ -164,6 +186,7 @@ class Row:
     reach: Reach | None  #: What could have been shown against the highest mean.
     p: float | None  #: Of that test, corrected for the best having been picked.
     cost: NetworkCost | None
+    within: Within | None  #: None where no accuracy drop is the target, or no seed is in.
     on_target: bool | None  #: None where there is no target or nothing to check yet.
     epochs: float | None  #: Mean per run, selection included.
     seconds: float | None  #: Mean per run, statistics it took from a cache included.
@@ -208,6 +231,7 @@ class Table:
     axis: str | None  #: The axis that is matched; the other one is shown, not matched.
     reduction: float | None
     tolerance: float  #: Largest distance from ``reduction`` that still counts as on target.
+    drop: float | None  #: Points that may be lost, where the cost is what was searched.
     identity: Identity
     dense: Dense | None
     rows: tuple[Row, ...]  #: Arms by descending accuracy, then controls.

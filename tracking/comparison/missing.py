@@ -3,15 +3,16 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from statistics import fmean
 from typing import Any, Final
 
 from tracking.comparison.fronts import undominated
 from tracking.comparison.given_up import Breaker
 from tracking.comparison.runs import Run
 from tracking.matrix import Cell, Matrix, matrix_of, spread
-from tracking.places import FRONT, Role, front_point, scratch_control
+from tracking.places import DENSE, FRONT, Role, front_point, is_drop, scratch_control
 from tracking.results import given
-from tracking.winners import best_arm
+from tracking.winners import best_arm, is_within
 
 _WORDS: Final[Mapping[Role, str]] = {
     Role.BASELINE: "dense baseline",
@@ -125,9 +126,20 @@ class _Ledger:
         """Say whether nothing is begun any more, though what runs may end."""
         if cell.role.speaks_of_arm and cell.arm in self._out:
             return True
-        if cell.role is Role.BASELINE or self._matrix.is_given:
+        if cell.role is Role.BASELINE:
             return False
-        return any(self._has_failed(baseline) for baseline in self._matrix.of(Role.BASELINE))
+        if is_drop(cell.target) and self._is_without_dense:
+            return True
+        baselines = [] if self._matrix.is_given else self._matrix.of(Role.BASELINE)
+        return any(self._has_failed(baseline) for baseline in baselines)
+
+    @property
+    def _is_without_dense(self) -> bool:
+        """Say whether an accuracy drop has no dense control left to be held against."""
+        dense = self._matrix.cell(Role.CONTROL, DENSE)
+        return (
+            dense is not None and self._has_failed(dense) and len(self._runs[dense]) == dense.trials
+        )
 
     def _has_failed(self, cell: Cell) -> bool:
         runs = self._runs[cell]
@@ -141,14 +153,18 @@ class _Ledger:
 
     def _wanted(self, cell: Cell) -> int:
         """Return how many trials there will be, at most, as far as their needs have ended."""
-        before = [need for need in self._matrix.needs(cell) if need.role.speaks_of_arm]
+        before = [
+            need
+            for need in self._matrix.needs(cell)
+            if need.role.speaks_of_arm or need.role is Role.CONTROL
+        ]
         is_open = not all(self._is_over(need) for need in before)
         if cell.role is Role.FINALIST:
             return cell.trials if is_open else min(cell.trials, self._proposals(cell))
         if cell.role is Role.CONFIRM:
             return cell.trials if is_open else len(self._winners(cell)) * len(cell.indices)
-        if cell.is_scratch:
-            return cell.trials if is_open or self._scratched(cell) else 0
+        if cell.follows_winner:
+            return cell.trials if is_open or self._winner(cell) else 0
         if cell.role is Role.LATENCY:
             return self._shapes(cell) * len(cell.indices)
         return cell.trials
@@ -173,28 +189,53 @@ class _Ledger:
     def _winners(self, cell: Cell) -> list[str]:
         """Return the labels that a search's winners are re-run at."""
         search = self._matrix.cell(Role.SEARCH, cell.arm, cell.target)
-        if search is None:
-            return [cell.target]  # uniform ratios, or the method's own
         finalists = self._matrix.cell(Role.FINALIST, cell.arm, cell.target)
+        if search is None and finalists is None:
+            return [cell.target]  # uniform ratios, or the method's own
         done = [run for run in self._of(finalists or search) if run.is_completed]
+        if is_drop(cell.target):
+            return [cell.target] if self._is_any_within(cell, done) else []
         if cell.target != FRONT:
             return [cell.target] if done else []
         return [front_point(number) for number in spread(_cheapest_first(done))]
 
     def _proposals(self, cell: Cell) -> int:
-        """Count the different proposals of a search that came back."""
-        search = self._of(self._matrix.cell(Role.SEARCH, cell.arm, cell.target))
-        return len({run.trial.id for run in search if run.is_completed})
+        """Count the proposals to train: different ones that came back, at each cost searched."""
+        search = self._matrix.cell(Role.SEARCH, cell.arm, cell.target)
+        if search is None:
+            return cell.trials
+        back: dict[str, set[int]] = {}
+        for run in self._of(search):
+            if run.is_completed:
+                back.setdefault(run.place.target, set()).add(run.trial.id)
+        return sum(min(len(cell.indices), len(each)) for each in back.values())
+
+    def _is_any_within(self, cell: Cell, done: Sequence[Run]) -> bool:
+        """Say whether one of the networks trained is within a drop of the dense control."""
+        points = next(p.drop for p in self._matrix.points if p.label == cell.target)
+        control = self._of(self._matrix.cell(Role.CONTROL, DENSE))
+        dense = [given(run.result.val_accuracy) for run in control if run.is_completed]
+        return bool(dense) and any(
+            is_within(given(run.result.val_accuracy), fmean(dense), points or 0.0) for run in done
+        )
 
     def _scratched(self, cell: Cell) -> str | None:
         """Name the control of the arm that won at a target; None: no arm has a result there."""
-        found = {
-            arm: [given(run.result.val_accuracy) for run in runs if run.is_completed]
-            for arm in self._matrix.arms
-            for runs in [self._of(self._matrix.cell(Role.CONFIRM, arm, cell.target))]
-        }
-        winner = best_arm(found)
+        winner = self._winner(cell)
         return winner and scratch_control(winner)
+
+    def _winner(self, cell: Cell) -> str | None:
+        """Name the arm that won at a target: the most accurate, or the cheapest within a drop."""
+        back = {
+            arm: runs
+            for arm in self._matrix.arms
+            for of_arm in [self._of(self._matrix.cell(Role.CONFIRM, arm, cell.target))]
+            if (runs := [run for run in of_arm if run.is_completed])
+        }
+        if is_drop(cell.target):
+            gone = {arm: runs[0].trial.spec["target"]["reduction"] for arm, runs in back.items()}
+            return max(gone, key=lambda arm: gone[arm]) if gone else None
+        return best_arm({a: [given(run.result.val_accuracy) for run in back[a]] for a in back})
 
     def _of(self, cell: Cell | None) -> list[Run]:
         return [] if cell is None else self._runs[cell]

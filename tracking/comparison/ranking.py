@@ -1,4 +1,7 @@
-"""Judging the rows of one table: an order by mean, and a test that says what of it is sure."""
+"""Judging the rows of one table: an order by mean, and a test that says what of it is sure.
+
+Within an accuracy drop the order is by cost, and the test is of what is lost.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -7,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from tracking.comparison.comparison import Row, Verdict
+from tracking.comparison.comparison import Row, Verdict, Within
 from tracking.comparison.model import (
     SIGNIFICANCE,
     Difference,
@@ -19,6 +22,8 @@ from tracking.comparison.model import (
     moderated,
     reach_of,
 )
+from tracking.matrix import CostPoint
+from tracking.places import DENSE
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -136,10 +141,15 @@ class _Bench:
         return reach_of(self.lead.spread, row.spread, self._images(row), rows)
 
     def _images(self, row: Row) -> float | None:
-        ours, theirs = (self.samples[each.name].answers for each in (self.lead, row))
-        if ours is None or theirs is None or ours.shape[1] != theirs.shape[1]:
-            return None
-        return images_variance(ours, theirs)
+        return _images(self.samples, self.lead.name, row.name)
+
+
+def _images(samples: Mapping[str, Sample], first: str, second: str) -> float | None:
+    """Return the variance by the sampling of images; None where the answers were not kept."""
+    ours, theirs = (samples[name].answers for name in (first, second))
+    if ours is None or theirs is None or ours.shape[1] != theirs.shape[1]:
+        return None
+    return images_variance(ours, theirs)
 
 
 def _verdict_of_lead(others: set[Verdict]) -> Verdict:
@@ -162,3 +172,52 @@ def _verdict(row: Row, lead: Row, margin: float) -> Verdict:
 
 def _descending(row: Row) -> float:
     return -row.accuracy.mean if row.accuracy else math.inf
+
+
+def held_within(
+    point: CostPoint, rows: Sequence[Row], samples: Mapping[str, Sample]
+) -> tuple[Row, ...]:
+    """Hold every row against the dense control, where an accuracy drop is the target.
+
+    The network was chosen by its validation accuracy; whether it keeps within the drop is looked
+    at here, on the test split, with the sampling error of its images. The cheapest arm is first.
+
+    Args:
+        point: What may be lost.
+        rows: Arms and controls.
+        samples: What each row rests on, by its name.
+    """
+    spreads = moderated([list(row.by_seed.values()) for row in rows])
+    known = [replace(row, spread=spread) for row, spread in zip(rows, spreads, strict=True)]
+    dense = next((row for row in known if row.name == DENSE), None)
+    held = [_held(point, row, dense, samples) for row in known]
+    arms = sorted((row for row in held if row.role == "arm"), key=_cheapest_first)
+    return (*arms, *(row for row in held if row.role == "control"))
+
+
+def _held(point: CostPoint, row: Row, dense: Row | None, samples: Mapping[str, Sample]) -> Row:
+    if row.accuracy is None or dense is None or dense.accuracy is None or row is dense:
+        return row
+    lost = dense.accuracy.mean - row.accuracy.mean
+    half = None
+    if row.spread is not None and dense.spread is not None:
+        test = difference_of(dense.spread, row.spread, _images(samples, DENSE, row.name))
+        half = (test.high - test.low) / 2
+    found = Within(
+        allowed=point.drop or 0.0,
+        axis=str(point.axis),
+        reduction=_gone(row, point.axis),
+        drop=lost,
+        half=half,
+    )
+    return replace(row, within=found, verdict=found.verdict if row.role == "arm" else row.verdict)
+
+
+def _gone(row: Row, axis: str | None) -> float:
+    if row.cost is None:
+        return 0.0
+    return row.cost.params_reduction if axis == "params" else row.cost.macs_reduction
+
+
+def _cheapest_first(row: Row) -> tuple[bool, float]:
+    return (row.within is None, -(row.within.reduction if row.within else 0.0))

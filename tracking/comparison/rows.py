@@ -11,7 +11,7 @@ from tracking.answers import unpack_answers
 from tracking.comparison.comparison import Dense, Row, Verdict
 from tracking.comparison.fronts import arm_of
 from tracking.comparison.model import MARGIN, Difference, Spread, difference_of
-from tracking.comparison.ranking import Sample, judged
+from tracking.comparison.ranking import Sample, held_within, judged
 from tracking.comparison.runs import (
     Run,
     average,
@@ -24,7 +24,7 @@ from tracking.comparison.runs import (
 )
 from tracking.comparison.searches import proxy_check, search_cost, uniform_check
 from tracking.matrix import CostPoint
-from tracking.places import CONTROLS, DENSE, Role, kind_of_control, scratched_arm
+from tracking.places import CONTROLS, DENSE, Role, kind_of_control, scratched_arm, tried_at
 from tracking.records import TrialState
 from tracking.results import finite, given
 
@@ -36,6 +36,8 @@ _JUDGED: Final = {
     Verdict.WORSE,
     Verdict.UNTESTED,
     Verdict.ONLY,
+    Verdict.WITHIN,
+    Verdict.BEYOND,
 }
 
 
@@ -100,7 +102,10 @@ class _Table:
             )
             for row in (*arms, *controls)
         }
-        found = judged(arms, controls, samples, self.margin)
+        if self.point.drop is not None:
+            found = held_within(self.point, [*arms, *controls], samples)
+        else:
+            found = judged(arms, controls, samples, self.margin)
         if harm_of(self.runs, self.dense) is None:
             return found
         return tuple(
@@ -126,7 +131,12 @@ class _Table:
         )
         searched = self._of(Role.SEARCH, scratched_arm(arm) or arm)
         finalists = self._of(Role.FINALIST, scratched_arm(arm) or arm)
-        search = search_cost([*searched, *finalists]) if searched else None
+        search = search_cost([*searched, *finalists]) if searched or finalists else None
+        if self.point.drop is not None:  # of the costs that were tried, the one it came to
+            searched, finalists = (
+                [run for run in tried if run.place.target == self._came_to(good)]
+                for tried in (searched, finalists)
+            )
         judges_search = role == "arm" and not self.point.is_front
         seconds = average(good, lambda run: run.seconds)
         predictor = average(usable(predictors), lambda run: run.seconds)
@@ -150,6 +160,7 @@ class _Table:
             reach=None,
             p=None,
             cost=cost_of(good),
+            within=None,
             on_target=self._on_target(good),
             epochs=average(good, lambda run: run.epochs),
             seconds=seconds,
@@ -171,6 +182,11 @@ class _Table:
             uniform=uniform_check(searched, finalists) if judges_search else None,
             proxy=proxy_check(searched, finalists) if judges_search else None,
         )
+
+    def _came_to(self, runs: Sequence[Run]) -> str | None:
+        """Return the label of the cost whose network was re-run within a drop; None: none was."""
+        costs = {float(at["reduction"]) for run in runs if (at := run.trial.spec.get("target"))}
+        return tried_at(self.point.label, costs.pop()) if len(costs) == 1 else None
 
     def _on_target(self, runs: Sequence[Run]) -> bool | None:
         """Whether every run met the target; None for runs that have none, as the dense control."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tracking.comparison.comparison import Row, Table, Verdict
-from tracking.comparison.model import SIGNIFICANCE
+from tracking.comparison.model import SIGNIFICANCE, Difference
 from tracking.comparison.random_control import against_random, random_row
 from tracking.report.wording import equals, named, percent, points
 
@@ -26,15 +26,20 @@ class Fold:
 def headline(table: Table, lead: Row) -> str:
     """Say where the highest mean of a table stands."""
     if table.harm is not None:
-        return (
-            "No verdict: trained by this recipe, the dense network itself loses "
-            f"{-table.harm.difference:.2f} points ({-table.harm.high:.2f} to "
-            f"{-table.harm.low:.2f}), so a lower learning rate or another recipe comes first."
-        )
+        return no_verdict(table.harm)
     doubt = _doubt(table, lead)
     told = _where_it_stands(table, lead, doubt)
     weak = [name for name in not_above_random(table) if name != lead.name]
     return told + (f" Not shown to beat random pruning: {named(weak)}." if weak else "")
+
+
+def no_verdict(harm: Difference) -> str:
+    """Say that the recipe harms the dense network, so that nothing is concluded."""
+    return (
+        "No verdict: trained by this recipe, the dense network itself loses "
+        f"{-harm.difference:.2f} points ({-harm.high:.2f} to "
+        f"{-harm.low:.2f}), so a lower learning rate or another recipe comes first."
+    )
 
 
 def _where_it_stands(table: Table, lead: Row, doubt: str) -> str:

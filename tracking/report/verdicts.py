@@ -9,11 +9,13 @@ from tracking.comparison.comparison import (
     Row,
     Table,
     Verdict,
+    Within,
 )
 from tracking.comparison.model import SIGNIFICANCE
 from tracking.places import DENSE, RANDOM, UNIFORM_L1, scratched_arm
-from tracking.report.headlines import Fold, folds_of, headline
+from tracking.report.headlines import Fold, folds_of, headline, no_verdict
 from tracking.report.wording import (
+    AXES,
     FEW,
     equals,
     listed,
@@ -111,6 +113,8 @@ def _test_note(comparison: Comparison) -> str:
 
 def story_of(table: Table) -> Story:
     """Tell one table."""
+    if table.drop is not None:
+        return _within_story(table)
     title = f"At {target(table.axis, table.reduction, table.target)}"
     lead = table.leader
     if lead is None or lead.accuracy is None:
@@ -130,6 +134,45 @@ def story_of(table: Table) -> Story:
         details=(*details, *_search(table), *_left_out(table)),
         folds=folds_of(table, lead),
     )
+
+
+def _within_story(table: Table) -> Story:
+    """Tell how much of the cost each arm loses within a drop, the cheapest first."""
+    found = [_within(row, row.within) for row in table.arms if row.within is not None]
+    if table.harm is not None:
+        found.insert(0, no_verdict(table.harm))
+    if not found:
+        found = ["No arm has a fresh-seed result yet."]
+    held = [
+        f"At this cost {_control_name(row.name)} loses {_lost(row.within)} points."
+        for row in table.controls
+        if row.within is not None
+    ]
+    return Story(
+        title=f"Within {table.drop:g} points of the dense network",
+        headline=found[0],
+        details=(*found[1:], *held, *_search(table), *_left_out(table)),
+    )
+
+
+def _within(row: Row, found: Within) -> str:
+    """Answer in one line; what the interval shows is said behind."""
+    what = AXES.get(found.axis, found.axis)
+    shown = {
+        Verdict.WITHIN: "shown on fresh seeds",
+        Verdict.UNDECIDED: f"fresh seeds leave open whether it is within {found.allowed:g}",
+        Verdict.BEYOND: f"fresh seeds show more than the {found.allowed:g} allowed",
+        Verdict.UNTESTED: "one seed, no interval",
+    }[found.verdict]
+    return (
+        f"{row.name} loses {100 * found.reduction:.1f} % of the {what} at {_lost(found)} points: "
+        f"{shown}."
+    )
+
+
+def _lost(found: Within) -> str:
+    drop = f"{found.drop:.2f}".replace("-", "\N{MINUS SIGN}")
+    return drop if found.half is None else f"{drop} ± {found.half:.2f}"
 
 
 def _others(table: Table, lead: Row) -> list[str]:
@@ -254,6 +297,11 @@ def _left_out(table: Table) -> list[str]:
     coming = [row.name for row in missing if row.name not in gone]
     short = [row.name for row in table.rows if row.accuracy and row.runs.completed < row.runs.asked]
     sentences = []
+    if table.drop is not None and coming:
+        sentences.append(
+            f"Of {listed(coming)} no network is known yet that loses so little, or there is none."
+        )
+        coming = []
     if off:
         sentences.append(
             f"{named(off)} missed the target by more than {share(table.tolerance)} of the dense "

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from tracking.comparison.statistics import Summary
 from tracking.durations import duration
+from tracking.places import is_drop
 
 NOTHING = "\N{EN DASH}"  #: Where there is no number.
 FEW = 4  #: Names that a sentence lists; of more it gives the number.
@@ -100,6 +101,8 @@ def named(names: Sequence[str], what: str = "arms") -> str:
 
 def target(axis: str | None, reduction: float | None, label: str) -> str:
     """Name a target in words: ``50 % fewer MACs``; its label where it has no axis."""
+    if is_drop(label):
+        return f"cheapest within {label.partition('-')[2]} points"
     if axis is None or reduction is None:
         return label
     return f"{100 * reduction:g} % fewer {AXES.get(axis, axis)}"

@@ -32,6 +32,8 @@ GATES = {
 FRONT: dict[str, Any] = {"targets": None, "search": {"trials": 8, "window": 3}}
 BY_PROXY = {"trials": 7, "window": 3, "proxy": True, "finalists": 3}
 GRADUAL = {"method": "l1", "schedule": {"name": "iterative", "rounds": 2}}
+DROP: dict[str, Any] = {"targets": {"accuracy_drop": 6}}
+ALLOCATED = {"method": "l1", "allocation": "method", "name": "allocated"}
 SWEEPS: dict[str, dict[str, Any]] = {
     "one target": {},
     "two axes": {"targets": {"macs_reduction": [0.3], "params_reduction": [0.5]}, "seeds": [3, 5]},
@@ -46,6 +48,13 @@ SWEEPS: dict[str, dict[str, Any]] = {
     "a learning rate": {
         "recipe": {"epochs": 2, "learning_rate": "auto"},
         "baseline": {"learning_rate": 0.1},
+    },
+    "a drop": {**DROP, "search": {"trials": 3, "window": 2, "costs": 3}},
+    "a drop by proxy": {**DROP, "search": {**BY_PROXY, "costs": 4}, "arms": ["l1", GRADUAL]},
+    "a drop of uniform ratios": {**DROP, "search": {"trials": 1}, "arms": ["l1", ALLOCATED]},
+    "two drops and a cost": {
+        "targets": {"macs_reduction": 0.4, "accuracy_drop": [4, 8], "cost": "params"},
+        "search": {"trials": 1, "costs": 3},
     },
     "a checkpoint": {"checkpoint": True},
     "a checkpoint and a front": {"checkpoint": True, **FRONT},
@@ -137,7 +146,8 @@ def test_what_is_left_at_any_stop_is_what_comes_after_it(
     assert all(matrix.cell_of(place) is not None for place in whole)
     for before, still in stops:
         after = Counter(matrix.cell_of(place) for place in whole - before)
-        is_settled = spec.targets is not None or not any(cell in still for cell in searches)
+        is_open = spec.targets is None or spec.targets.accuracy_drop
+        is_settled = not is_open or not any(cell in still for cell in searches)
         for cell in matrix.cells:
             found = still[cell].left if cell in still else 0
             if is_settled or not (cell.points > 1):
@@ -159,6 +169,11 @@ def test_what_is_left_at_any_stop_is_what_comes_after_it(
         ("one target", Failing(0.0, "baseline")),
         ("a checkpoint", Failing(0.3, "baseline")),
         ("judged without training", Failing(0.4)),
+        ("a drop", Failing(0.4)),
+        ("a drop", Failing(0.0, "dense")),
+        ("a drop by proxy", Failing(0.3)),
+        ("a drop by proxy", Failing(0.0, "filter_norm")),
+        ("two drops and a cost", Failing(0.5)),
         ("judged without training", Failing(0.0, "proxy")),
     ],
 )
