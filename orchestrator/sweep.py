@@ -22,6 +22,7 @@ from orchestrator.specification.stored import as_it_ran
 from tracking.comparison.comparison import Comparison
 from tracking.errors import LedgerUnreachableError, MissingLedgerError
 from tracking.ledger.ledger import Ledger
+from tracking.ledger.writer import SweepWriter
 from tracking.plain_text import visible
 from tracking.records import SweepRecord
 from workers.dense_network import DenseAccuracy, try_checkpoint
@@ -167,12 +168,18 @@ class Sweep:
             owned = OwnedSweep(
                 spec=spec, surveyed=surveyed, ledger=ledger, console=console, runner=runner
             )
-            stack.enter_context(owned.publishing())
-            while True:
-                try:
-                    return owned.go_on(writer)
-                except LedgerUnreachableError as error:
-                    writer = outages.outlast(writer, error)
+            with owned.publishing():
+                comparison = _to_its_end(owned, writer, outages)
+            outages.make_sure()
+            return comparison
+
+
+def _to_its_end(owned: OwnedSweep, writer: SweepWriter, outages: Outages) -> Comparison:
+    while True:
+        try:
+            return owned.go_on(writer)
+        except LedgerUnreachableError as error:
+            writer = outages.outlast(writer, error)
 
 
 def _existing(url: str, stack: ExitStack) -> Ledger | None:

@@ -64,6 +64,16 @@ class LedgerUnreachableError(LedgerError, ConnectionError):
         )
 
 
+class LedgerMovedError(LedgerUnreachableError):
+    """The file of a ledger that is in use is no longer where it was."""
+
+    def __str__(self) -> str:
+        return (
+            f"The ledger {self.url} is not there any more: {self.cause}. Put the file back, with "
+            "its -wal and -shm if they were moved along; nobody reads what is written meanwhile."
+        )
+
+
 class MissingLedgerError(LedgerError, LookupError):
     """There is no ledger where one was to be read."""
 

@@ -13,6 +13,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
 
 from tracking.errors import (
+    LedgerMovedError,
     LedgerUnreachableError,
     LedgerUrlError,
     MissingLedgerError,
@@ -20,6 +21,7 @@ from tracking.errors import (
     redact_text,
 )
 from tracking.ledger import schema, tables
+from tracking.ledger.open_file import OpenFile
 
 LOCK_TIMEOUT_S = 30.0  #: How long a transaction waits for another one to end.
 CONNECT_TIMEOUT_S = 5
@@ -38,7 +40,11 @@ class Database:
         self.url = redact(url)  #: Without passwords.
         self._is_sqlite = parsed.get_backend_name() == "sqlite"
         self._file = Path(parsed.database or "").absolute() if self._is_sqlite else None
+        self._open = OpenFile(self._file) if self._file else None
         self._engine = _sqlite_engine(parsed) if self._is_sqlite else _postgresql_engine(parsed)
+        if self._open:
+            opened = self._open.opened
+            sa.event.listen(self._engine, "connect", lambda *_: opened())
         self._insert = sqlite.insert if self._is_sqlite else postgresql.insert
 
     def prepare(self, *, create: bool) -> None:
@@ -98,12 +104,19 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
         """Give a connection for reading; it neither waits for writers nor holds them up."""
+        self.check_place()
         with self._translating(OperationalError, InterfaceError), self._engine.connect() as found:
             yield found
 
     @contextmanager
     def write(self) -> Iterator[sa.Connection]:
-        """Give one transaction: committed whole when the block ends, rolled back when it raises."""
+        """Give one transaction: committed whole when the block ends, rolled back when it raises.
+
+        Raises:
+            LedgerMovedError: The file is no longer where it was; what was written is lost with it,
+                or there again when the file is.
+        """
+        self.check_place()
         with (
             self._translating(OperationalError, InterfaceError),
             self._engine.connect() as connection,
@@ -111,6 +124,48 @@ class Database:
             connection.execution_options(begin="BEGIN IMMEDIATE")
             with connection.begin():
                 yield connection
+                self.check_place()
+        if self._open:
+            self._open.used()
+        self.check_place()  # nobody is told that something is stored in a file that has no name
+
+    def check_place(self) -> None:
+        """See that what is open is what lies at the ledger's path; asks a server nothing.
+
+        Raises:
+            LedgerMovedError: It is not.
+        """
+        if self._open and (problem := self._open.problem):
+            raise LedgerMovedError(self.url, problem)
+
+    def reopen(self) -> None:
+        """Let the next use open what lies at the path by now, where that is another file."""
+        if self._open and self._open.is_replaced:
+            self._engine.dispose()
+            self._open.forget()
+
+    def rescue(self) -> Path | None:
+        """Copy a file that was removed while it is open to a new one beside; return that.
+
+        None: there is nothing to rescue, or it cannot be done.
+        """
+        if not (self._open and self._open.has_no_name and self._pool_has_some):
+            return None
+        now = datetime.now(UTC)
+        copy = self._open.path.with_name(f"{self._open.path.name}.rescued-{now:%Y%m%d-%H%M%S}")
+        try:
+            with self._engine.connect() as connection, sqlite3.connect(copy) as target:
+                raw: Any = connection.connection.dbapi_connection
+                raw.backup(target)
+            target.close()
+        except (DBAPIError, sqlite3.Error, OSError):
+            return None
+        return copy
+
+    @property
+    def _pool_has_some(self) -> bool:
+        pool = self._engine.pool
+        return isinstance(pool, sa.pool.QueuePool) and pool.checkedin() > 0
 
     def insert_unless_there(self, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
         """Build an insert that leaves a row with the same key as it is."""
@@ -119,6 +174,8 @@ class Database:
     def close(self) -> None:
         """Close the pooled connections; the next use opens new ones."""
         self._engine.dispose()
+        if self._open:
+            self._open.closed()
 
     @contextmanager
     def _translating(self, *kinds: type[Exception]) -> Iterator[None]:

@@ -78,7 +78,11 @@ class SweepWriter:
             yield
 
     def check(self) -> None:
-        """Raise once the lease is known to be lost; asks the database nothing before that."""
+        """Raise once the lease is known to be lost, or the ledger's file to be gone.
+
+        It asks the database nothing before that.
+        """
+        self._database.check_place()
         if self.lease.is_lost:
             with self._writing():
                 pass

@@ -16,7 +16,7 @@ from functools import partial
 from threading import Event
 
 from tracking.artifacts import ArtifactStore
-from tracking.errors import LedgerError, TrackingError
+from tracking.errors import LedgerError, LedgerMovedError, TrackingError
 from tracking.ledger.ledger import Ledger
 from tracking.ledger.outbox import Outbox
 from tracking.mlflow_mirror.client import (
@@ -130,7 +130,15 @@ class Publisher:
             self._note(None)
         except (MlflowUnavailableError, LedgerError, NotAloneError) as error:
             self._note(error)
+            if isinstance(error, LedgerMovedError):
+                self._begin_again()
         return published
+
+    def _begin_again(self) -> None:
+        """Read the ledger that lies where it should from now on, if it is another one."""
+        self._ledger.database.reopen()
+        self._experiments.clear()
+        self._shown.clear()
 
     def publish_all(self) -> int:
         """Send everything there is, until nothing is left or something is wrong."""
