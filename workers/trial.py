@@ -29,7 +29,7 @@ from workers.data import DataSet
 from workers.errors import StoppedError, WorkerError
 from workers.models import build_model
 from workers.networks.checkpoints import fit, to_safetensors, weights_hash
-from workers.networks.shapes import layout_of, shrink_fresh
+from workers.networks.shapes import shrink_fresh
 from workers.node.device_memory import ran_out
 from workers.node.environment import describe_environment
 from workers.node.node import Node, weights_path
@@ -196,7 +196,7 @@ def _train(
     difference = 0.0
     before: Evaluation | None = None
     session: TrainingSession
-    layout = _layout(spec, network, data) if spec.kind in {"prune", "scratch"} else None
+    layout = _layout(spec, node, network, data) if spec.kind in {"prune", "scratch"} else None
     if spec.kind == "prune" and (resume is None or resume.act != "recover"):
         assert layout
         latency = predictor_of(spec, node.artifacts, layout, data.info.num_classes, node.device)
@@ -266,7 +266,7 @@ def _judge(
     Its weights are not kept: plan and starting weights rebuild it.
     """
     base = count_cost(network, data.info.input_shape)
-    layout = _layout(spec, network, data)
+    layout = _layout(spec, node, network, data)
     session = PruningSession(spec, data, node.device, node.files, report, layout)
     plan, difference = _prune(session, network)
     break_stripes(network, plan, layout)
@@ -315,8 +315,8 @@ def _test(session: TrainingSession, network: nn.Module) -> ResultOnTest | None:
     )
 
 
-def _layout(spec: TrialSpec, network: nn.Module, data: DataSet) -> Layout:
-    return layout_of(network, data.info.input_shape, spec.layers, spec.unit)
+def _layout(spec: TrialSpec, node: Node, network: nn.Module, data: DataSet) -> Layout:
+    return node.layout(network, data.info.input_shape, spec.layers, spec.unit)
 
 
 def _prune(session: PruningSession, network: nn.Module) -> tuple[PruningPlan, float]:
@@ -408,7 +408,7 @@ def _time_forward(spec: TrialSpec, node: Node, network: nn.Module, data: DataSet
     plan = PruningPlan.from_json(spec.plan or {})
     base = count_cost(network, data.info.input_shape)
     pruned = copy.deepcopy(network)
-    shrink(pruned, plan, _layout(spec, network, data))
+    shrink(pruned, plan, _layout(spec, node, network, data))
     records = measure_latency(
         network,
         pruned,
@@ -429,7 +429,7 @@ def _learn_latency(
 ) -> PredictorResult:
     """Time narrowed networks and learn to predict others; weights do not matter to that."""
     settings = PredictorSettings(**spec.method_settings)
-    layout = _layout(spec, network, data)
+    layout = _layout(spec, node, network, data)
     key = predictor_key(spec, settings, layout, data.info.num_classes, node.device)
     base = count_cost(network, data.info.input_shape)
     made, samples, latencies = measure_predictor(

@@ -13,6 +13,7 @@ from torch import nn
 from torch_pruning._helpers import _HybridIndex
 
 from methods.errors import LayoutError
+from methods.structure.limits import Watch
 
 Channels = dict[int, set[int]]  #: Channel indices of one layer, by filter.
 
@@ -40,6 +41,7 @@ def coupled_channels(
     width: int,
     names: Mapping[nn.Module, str],
     per_channel: tuple[type[nn.Module], ...],
+    watch: Watch,
 ) -> Coupling:
     """Follow the dependencies of every filter of ``conv``.
 
@@ -49,12 +51,13 @@ def coupled_channels(
         width: Filters it has.
         names: Layers by name.
         per_channel: Kinds of layers that may lose one channel and leave the rest as they were.
+        watch: Ends it at the limits.
 
     Raises:
         TooCoupledError: Each filter drags too many channels along.
     """
     coupling = Coupling()
-    for (node, handler), pairs in _walk(graph, conv, width).items():
+    for (node, handler), pairs in _walk(graph, conv, width, watch).items():
         layer = node.module
         if isinstance(layer, nn.Parameter):
             coupling.passed.append(_name_of(graph, layer))
@@ -73,7 +76,7 @@ def coupled_channels(
 
 
 def _walk(
-    graph: tp.DependencyGraph, conv: nn.Module, width: int
+    graph: tp.DependencyGraph, conv: nn.Module, width: int, watch: Watch
 ) -> dict[tuple[Any, Any], set[tuple[int, int]]]:
     """Return pairs of channel and filter, by node and pruning function, in the order met."""
     root, begin = graph.module2node[conv], tp.prune_conv_out_channels
@@ -81,6 +84,7 @@ def _walk(
     waiting = [(root, begin, found[root, begin])]
     left = _CHANNELS_PER_FILTER * width
     while waiting:
+        watch.look()
         node, function, pairs = waiting.pop()
         for dependency in node.dependencies:
             if not dependency.is_triggered_by(function):

@@ -16,6 +16,7 @@ from methods.errors import LayoutError, nearest
 from methods.structure.cost import evaluation_mode, input_like, output_positions
 from methods.structure.coupling import Coupling, TooCoupledError, coupled_channels
 from methods.structure.groups import Group, LayerPolicy, Layout, Member, Shape
+from methods.structure.limits import GroupingLimitError, GroupingLimits, Watch
 from methods.structure.narrowing import PER_CHANNEL, is_depthwise
 from methods.structure.predicted_cost import cost_model
 from methods.structure.proof import Proof, prove
@@ -25,11 +26,24 @@ from methods.structure.stripes import by_stripe, can_lose_stripes
 __all__ = ["Group", "LayerPolicy", "Layout", "Member", "Shape", "find_layout", "trace"]
 
 
-def trace(network: nn.Module, input_shape: Shape) -> tp.DependencyGraph:
+class _WatchedGraph(tp.DependencyGraph):  # type: ignore[misc]  # torch-pruning has no types
+    """A dependency graph that is built within limits: it asks for a pruner at every step."""
+
+    def __init__(self, watch: Watch) -> None:
+        super().__init__()
+        self._watch = watch
+
+    def get_pruner_of_module(self, module: nn.Module) -> Any:
+        self._watch.look()
+        return super().get_pruner_of_module(module)
+
+
+def trace(network: nn.Module, input_shape: Shape, watch: Watch | None = None) -> tp.DependencyGraph:
     """Trace the dependency graph of ``network`` in evaluation mode.
 
     Raises:
         LayoutError: The network does not run on an image of this shape, or cannot be traced.
+        GroupingLimitError: It takes too long, or too much memory.
     """
     if isinstance(network, torch.jit.ScriptModule):
         raise LayoutError(
@@ -40,9 +54,12 @@ def trace(network: nn.Module, input_shape: Shape) -> tp.DependencyGraph:
     network.requires_grad_(True)  # the tracer follows autograd
     try:
         with evaluation_mode(network), torch.enable_grad():
-            return tp.DependencyGraph().build_dependency(
+            graph = _WatchedGraph(watch or _watch(network))
+            return graph.build_dependency(
                 network, example_inputs=input_like(network, input_shape), verbose=False
             )
+    except GroupingLimitError:
+        raise
     except Exception as error:  # a user's network raises anything
         raise LayoutError(
             f"{type(network).__name__} cannot be traced on an image of shape {input_shape}: {error}"
@@ -62,19 +79,21 @@ def find_layout(network: nn.Module, input_shape: Shape, policy: LayerPolicy) -> 
         LayoutError: The network does not run on such images, nothing may be pruned, a protected
             pattern matches no layer, under ``scatter`` there is no residual block, or under
             ``stripes`` no spatial convolution may be pruned.
+        GroupingLimitError: It takes too long, or too much memory.
     """
-    graph = trace(network, input_shape)
+    watch = _watch(network)
+    graph = trace(network, input_shape, watch)
     positions = output_positions(network, input_shape)
     convolutions = [n for n in positions if isinstance(network.get_submodule(n), nn.Conv2d)]
     protected = _protected(convolutions, policy)
     order = {name: i for i, name in enumerate(positions)}
     names = {module: name for name, module in network.named_modules()}
     left: dict[str, str] = {}
-    found = list(_groups(network, graph, convolutions, names, policy, left))
+    found = list(_groups(network, graph, convolutions, names, policy, left, watch))
     if policy.kind == "scatter":
         found += _scattered(network, graph, convolutions, names, found)
     groups = list(_allowed(network, found, protected, left))
-    groups, unsound = prove(_proof(network, positions, input_shape, policy), groups)
+    groups, unsound = prove(_proof(network, positions, input_shape, policy, watch), groups)
     left |= unsound
     if policy.kind == "stripes":
         groups = list(_striped(network, graph, convolutions, names, protected, groups))
@@ -92,7 +111,11 @@ def find_layout(network: nn.Module, input_shape: Shape, policy: LayerPolicy) -> 
 
 
 def _proof(
-    network: nn.Module, positions: Mapping[str, int], input_shape: Shape, policy: LayerPolicy
+    network: nn.Module,
+    positions: Mapping[str, int],
+    input_shape: Shape,
+    policy: LayerPolicy,
+    watch: Watch,
 ) -> Proof:
     def layout_of(groups: Sequence[Group]) -> Layout:
         return Layout(
@@ -102,7 +125,11 @@ def _proof(
             input_shape=input_shape,
         )
 
-    return Proof(network, layout_of)
+    return Proof(network, layout_of, watch)
+
+
+def _watch(network: nn.Module) -> Watch:
+    return Watch(type(network).__name__, GroupingLimits.from_environment())
 
 
 def _allowed(
@@ -171,6 +198,7 @@ def _groups(
     names: Mapping[nn.Module, str],
     policy: LayerPolicy,
     left: dict[str, str],
+    watch: Watch,
 ) -> Iterator[Group]:
     seen: set[str] = set()
     for name in convolutions:
@@ -181,7 +209,7 @@ def _groups(
             left[name] = "no gradient reaches it, so what reads it cannot be followed"
             continue
         try:
-            coupling = coupled_channels(graph, conv, conv.out_channels, names, PER_CHANNEL)
+            coupling = coupled_channels(graph, conv, conv.out_channels, names, PER_CHANNEL, watch)
         except TooCoupledError as error:
             left[name] = str(error)
             continue

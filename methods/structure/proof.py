@@ -18,6 +18,7 @@ from torch.utils import _pytree as pytree
 
 from methods.structure.cost import count_cost, evaluation_mode
 from methods.structure.groups import Group, Layout
+from methods.structure.limits import Watch
 from methods.structure.narrowing import uncompiled
 from methods.structure.plan import PruningPlan
 from methods.structure.surgery import masked, shrink
@@ -54,10 +55,12 @@ class Proof:
     Args:
         network: The dense network; it is left as it is.
         layout_of: Makes a layout of some groups.
+        watch: Ends it at the limits.
     """
 
-    def __init__(self, network: nn.Module, layout_of: MakeLayout) -> None:
+    def __init__(self, network: nn.Module, layout_of: MakeLayout, watch: Watch) -> None:
         self._dense = network
+        self._watch = watch
         self._layout_of = layout_of
         self._shape = layout_of(()).input_shape
         self._twins: dict[torch.dtype, nn.Module] = {}
@@ -83,6 +86,7 @@ class Proof:
 
     def problem(self, groups: Sequence[Group]) -> str | None:
         """Say what goes wrong when all of ``groups`` are cut; None: nothing does."""
+        self._watch.look()
         layout = self._layout_of(groups)
         for draw, modes in enumerate((self._modes, self._modes[:1])):
             try:

@@ -26,12 +26,16 @@ def layout_of(
     Raises:
         LayoutError: Nothing may be pruned, or the policy does not fit the network.
     """
-    policy = LayerPolicy(
+    return find_layout(network, input_shape, policy_of(layers, unit))
+
+
+def policy_of(layers: LayerSettings, unit: Unit = "filters") -> LayerPolicy:
+    """Return what ``layers`` says about what is pruned; stripes have a policy of their own."""
+    return LayerPolicy(
         kind=layers.policy if unit == "filters" else unit,
         protect=layers.protect,
         protect_stem=layers.protect_stem,
     )
-    return find_layout(network, input_shape, policy)
 
 
 @torch.no_grad()

@@ -7,14 +7,18 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from methods import Layout
+from methods.structure.stored_layout import layout_name
 from tracking.artifacts import ArtifactStore
 from workers.data import DataSet, load
 from workers.errors import ArtifactCorruptError, WorkerError
 from workers.files import SharedFiles
 from workers.networks.checkpoints import from_safetensors, to_safetensors, weights_hash
-from workers.settings import DataSettings, content_hash
+from workers.networks.known_layouts import known_layout
+from workers.networks.shapes import policy_of
+from workers.settings import DataSettings, LayerSettings, Unit, content_hash
 
 T = TypeVar("T")
 
@@ -99,6 +103,7 @@ class Node:
     _weights: Recent[Mapping[str, Tensor]] = field(
         default_factory=lambda: Recent(2), repr=False, compare=False
     )
+    _layouts: Recent[Layout] = field(default_factory=lambda: Recent(4), repr=False, compare=False)
 
     @property
     def files(self) -> SharedFiles:
@@ -118,6 +123,24 @@ class Node:
             ArtifactCorruptError: The file holds something else.
         """
         return self._weights.get(content, lambda: self._read_weights(content))
+
+    def layout(
+        self,
+        network: nn.Module,
+        input_shape: tuple[int, int, int],
+        layers: LayerSettings,
+        unit: Unit,
+    ) -> Layout:
+        """Return what may shrink in ``network``; found and proven once for all machines.
+
+        Raises:
+            LayoutError: Nothing may be pruned, or the policy does not fit the network.
+        """
+        policy = policy_of(layers, unit)
+        name = layout_name(network, input_shape, policy)
+        return self._layouts.get(
+            name, lambda: known_layout(self.files, name, network, input_shape, policy)
+        )
 
     def _read_weights(self, content: str) -> Mapping[str, Tensor]:
         path = weights_path(content)
