@@ -1,5 +1,7 @@
 """The database under the ledger: opening it, and its transactions."""
 
+import hashlib
+import socket
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -46,6 +48,15 @@ class Database:
             opened = self._open.opened
             sa.event.listen(self._engine, "connect", lambda *_: opened())
         self._insert = sqlite.insert if self._is_sqlite else postgresql.insert
+
+    @property
+    def place(self) -> str:
+        """Where the ledger is, as a name that tells nothing: 16 hexadecimal digits.
+
+        Another ledger of the same place is its successor.
+        """
+        where = f"{socket.gethostname()}:{self._file}" if self._file else self.url
+        return hashlib.sha256(where.encode()).hexdigest()[:16]
 
     def prepare(self, *, create: bool) -> None:
         """Check the schema, before anything else; with ``create`` make it where there is none.

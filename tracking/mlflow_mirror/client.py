@@ -7,7 +7,7 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,13 @@ import sqlalchemy as sa
 from tracking.artifacts import ArtifactNotFoundError, ArtifactStore
 from tracking.errors import TrackingError, redact
 from tracking.mlflow_mirror.mirror import KEY, PARENT, Point, RunImage, Status
-from tracking.mlflow_mirror.server import import_store, prepare_store, quiet_mlflow
+from tracking.mlflow_mirror.moved_store import follow_store
+from tracking.mlflow_mirror.server import (
+    import_store,
+    prepare_store,
+    quiet_mlflow,
+    sqlite_file,
+)
 
 TIMEOUT_S = 5
 _ENVIRONMENT: Mapping[str, str] = {
@@ -67,6 +73,8 @@ class RunHandle:
     id: str
     artifact_uri: str
     is_deleted: bool  #: By a user; such a run takes nothing.
+    status: str = "RUNNING"
+    tags: Mapping[str, str] = field(default_factory=dict)  #: When it was looked at.
 
 
 class Mlflow:
@@ -120,6 +128,30 @@ class Mlflow:
                 max_results=10,
             )
         return sorted(map(_handle, runs), key=lambda run: (run.is_deleted, run.id))
+
+    def search(self, experiment_id: str, tags: Mapping[str, str]) -> list[RunHandle]:
+        """Return all runs with these tags, but for deleted ones."""
+        found: list[RunHandle] = []
+        token: str | None = ""
+        condition = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
+        with self._calling() as client:
+            while token is not None:
+                page = client.search_runs([experiment_id], condition, page_token=token or None)
+                found += map(_handle, page)
+                token = page.token or None
+        return found
+
+    def take_tag(self, run_id: str, key: str) -> None:
+        """Remove a tag that is there."""
+        with self._calling() as client:
+            client.delete_tag(run_id, key)
+
+    def follow(self, experiment_id: str, location: str) -> None:
+        """Let an experiment in a local file keep its artifacts at ``location``, a ``file://``."""
+        file = sqlite_file(self._raw_uri)
+        if file is not None and location.startswith("file:"):
+            with self._calling():
+                follow_store(file, experiment_id, location)
 
     def create(self, experiment_id: str, image: RunImage, parent: str | None) -> RunHandle:
         """Create a run, with its tags; it is running."""
@@ -256,4 +288,6 @@ def _handle(run: Any) -> RunHandle:
         id=str(run.info.run_id),
         artifact_uri=str(run.info.artifact_uri),
         is_deleted=run.info.lifecycle_stage == "deleted",
+        status=str(run.info.status),
+        tags=dict(run.data.tags),
     )

@@ -31,6 +31,9 @@ Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 
 KEY = "prunesweep.run"  #: Tag that names a run for ever; runs are found by it.
 PARENT = "mlflow.parentRunId"
+IS_RESULT = "prunesweep.is_result"  #: Tag of the runs that count.
+LEDGER = "prunesweep.ledger"  #: Tag of a parent run: the place of the ledger it mirrors.
+SUPERSEDED = "prunesweep.superseded_by"  #: Tag of the parent run of a ledger that is no more.
 NOTE = "mlflow.note.content"
 MAX_NAME, MAX_PARAM, MAX_TAG = 250, 6000, 5000  #: Characters MLflow takes.
 
@@ -89,8 +92,11 @@ def sweep_key(sweep: SweepRecord) -> str:
     return f"{sweep.name}/{hashlib.sha256(content.encode()).hexdigest()[:12]}"
 
 
-def sweep_run(sweep: SweepRecord, ended_at: datetime | None) -> RunImage:
-    """Describe the sweep's parent run; it ends with the last trial, at ``ended_at``."""
+def sweep_run(sweep: SweepRecord, ended_at: datetime | None, ledger: str = "") -> RunImage:
+    """Describe the sweep's parent run, which ends with the last trial, at ``ended_at``.
+
+    ``ledger`` names the place of the ledger it mirrors.
+    """
     spec = {k: v for k, v in sweep.spec.items() if k not in {"name", "resources", "tracking"}}
     arms = spec.pop("arms", None) or ()
     params = flatten(spec) | {f"arm.{_arm_name(arm)}": _text(arm) for arm in arms}
@@ -104,6 +110,7 @@ def sweep_run(sweep: SweepRecord, ended_at: datetime | None) -> RunImage:
         "prunesweep.spec_hash": sweep.spec_hash,
         "prunesweep.state": sweep.state.value,
         "prunesweep.is_parent": "true",
+        LEDGER: ledger,
         NOTE: note,
     }
     return RunImage(
@@ -156,7 +163,7 @@ def attempt_run(
         "prunesweep.sweep": sweep.name,
         "prunesweep.trial": trial.uid,
         "prunesweep.attempt": str(number),
-        "prunesweep.is_result": "true" if counts else "false",
+        IS_RESULT: "true" if counts else "false",
         "prunesweep.outcome": outcome.value if outcome else "running",
         "prunesweep.loss": attempt.loss.value if attempt and attempt.loss else None,
         "prunesweep.cause": trial.cause if counts else None,

@@ -10,7 +10,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from threading import Event
@@ -26,7 +26,9 @@ from tracking.mlflow_mirror.client import (
     MlflowUnavailableError,
     RunHandle,
 )
+from tracking.mlflow_mirror.former_ledgers import supersede_former
 from tracking.mlflow_mirror.mirror import (
+    SUPERSEDED,
     Point,
     RunImage,
     Status,
@@ -215,7 +217,7 @@ class Publisher:
         return True
 
     def _publish_sweep(self, sweep: SweepRecord) -> None:
-        image = sweep_run(sweep, self._last_end(sweep))
+        image = self._sweep_image(sweep)
         self._experiment(sweep)
         self._shown[image.key].has_files = False  # a report is rewritten under its name
         self._show(image, self._shown[image.key])
@@ -252,18 +254,26 @@ class Publisher:
             return self._experiments[sweep.id]
         location = self._artifact_location(sweep) if self._mlflow.is_direct else None
         experiment_id = self._mlflow.experiment(experiment_name(sweep), location)
-        image = sweep_run(sweep, self._last_end(sweep))
+        if location is not None:
+            self._mlflow.follow(experiment_id, location)
+        image = self._sweep_image(sweep)
         shown = self._find_or_create(image, experiment_id, None, sweep.run_id)
         if shown.run.is_deleted:  # without a parent the trials' runs cannot be told from others
             self._mlflow.restore(shown.run.id)
-            run = RunHandle(id=shown.run.id, artifact_uri=shown.run.artifact_uri, is_deleted=False)
-            shown.run = run
+            shown.run = replace(shown.run, is_deleted=False)
+        if SUPERSEDED in shown.run.tags:  # the ledger that was removed is back
+            self._mlflow.take_tag(shown.run.id, SUPERSEDED)
+            self._outbox.reset(sweep.id)
+        supersede_former(self._mlflow, experiment_id, shown.run, self._ledger.database.place)
         if sweep.run_id not in {None, shown.run.id}:
             log.warning("MLflow does not know sweep %s any more: all of it is sent", sweep.name)
             self._outbox.reset(sweep.id)
         self._outbox.set_sweep_run(sweep.id, experiment_id, shown.run.id)
         self._experiments[sweep.id] = experiment_id
         return experiment_id
+
+    def _sweep_image(self, sweep: SweepRecord) -> RunImage:
+        return sweep_run(sweep, self._last_end(sweep), self._ledger.database.place)
 
     def _artifact_location(self, sweep: SweepRecord) -> str:
         folder = self._artifacts.folder

@@ -80,8 +80,9 @@ class Bench:
         self.outbox = Outbox(self.ledger)
         self.artifacts = ArtifactStore(folder / "artifacts")
         self.artifacts.write_bytes("trials/a/weights.safetensors", b"weights")
-        self.ledger.create_sweep(name, {**SPEC, "name": name}, "hash")
-        self.writer = self.ledger.take_over(name, "test")
+        if name not in {sweep.name for sweep in self.ledger.sweeps()}:
+            self.ledger.create_sweep(name, {**SPEC, "name": name}, "hash")
+        self.writer = self.ledger.take_over(name, "test", by_force=True)
 
     def publisher(self, uri: str, **settings: Any) -> Publisher:
         return Publisher(self.ledger, uri, self.artifacts, sweep=self.name, **settings)
