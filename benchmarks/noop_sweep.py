@@ -30,8 +30,9 @@ from orchestrator.agenda.stopper import Stopper
 from orchestrator.agenda.survey import PrunableNetwork, Survey
 from orchestrator.cluster.connection import connect
 from orchestrator.cluster.ray_backend import RayBackend
-from orchestrator.loop.driver import Driver, Ended
+from orchestrator.loop.driver import Driver
 from orchestrator.loop.progress import Progress
+from orchestrator.loop.watcher import Ended
 from orchestrator.specification.spec import SweepSpec
 from search_spaces import RatioSpace
 from tracking.ledger.ledger import Ledger

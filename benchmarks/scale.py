@@ -27,7 +27,8 @@ from benchmarks.surroundings import publish, surroundings
 from benchmarks.virtual import VirtualBackend, searching, utilisation
 from orchestrator.agenda.agenda import Agenda, Wanted
 from orchestrator.agenda.stopper import Stopper
-from orchestrator.loop.driver import Driver, Ended
+from orchestrator.loop.driver import Driver
+from orchestrator.loop.watcher import Ended
 from orchestrator.specification.spec import SweepSpec
 from tracking.ledger.ledger import Ledger
 from tracking.records import Loss

@@ -70,6 +70,20 @@ class SweepFailedError(SweepError):
         )
 
 
+class SweepCancelledError(SweepError):
+    """A sweep was cancelled as a whole, so none of it is run."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+    def __str__(self) -> str:
+        return (
+            f"The sweep {self.name!r} was cancelled. What has a result is kept; "
+            f"`prunesweep resume {self.name} --restore` takes it back and goes on."
+        )
+
+
 class LedgerLostError(SweepError):
     """The ledger was there when the sweep began, and does not come back."""
 

@@ -2,6 +2,7 @@
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from rich.console import Console
@@ -11,7 +12,7 @@ from orchestrator.agenda.stopper import Stopper
 from orchestrator.agenda.survey import Survey
 from orchestrator.agenda.trial_matrix import trial_matrix
 from orchestrator.cluster.ray_backend import RayBackend
-from orchestrator.errors import SweepFailedError
+from orchestrator.errors import SweepCancelledError, SweepFailedError
 from orchestrator.loop.driver import Driver
 from orchestrator.loop.progress import Progress, places_done
 from orchestrator.loop.signals import left_in_order, stopping_on_signals
@@ -45,6 +46,7 @@ class OwnedSweep:
 
         Raises:
             SweepFailedError: The sweep cannot go on.
+            SweepCancelledError: It was cancelled as a whole meanwhile.
             KeyboardInterrupt: Stopped by hand; what ran goes back, and the ledger is in order.
         """
         with writer.lease.kept(), left_in_order(writer):
@@ -53,6 +55,8 @@ class OwnedSweep:
                 store_weights(self._artifacts, self.surveyed.weights)
             is_over = self._drive(writer)
             comparison = self._conclude(writer, is_over)
+        if not is_over and comparison.state == "cancelled":
+            raise SweepCancelledError(self.spec.name)
         if not is_over:
             raise KeyboardInterrupt
         return comparison
@@ -86,7 +90,8 @@ class OwnedSweep:
             runner=self.runner,
         )
         try:
-            device = f"{backend.device_of_first_worker()}, torch {torch.__version__}"
+            is_stopped = partial(self._is_stopped, writer)
+            device = f"{backend.device_of_first_worker(is_stopped)}, torch {torch.__version__}"
             agenda = Agenda(spec, self.surveyed, device)
             stopper = Stopper(spec)
             stopper.restore(self.ledger, writer.sweep_id)
@@ -112,6 +117,11 @@ class OwnedSweep:
             return is_over
         finally:
             backend.close()
+
+    def _is_stopped(self, writer: SweepWriter) -> bool:
+        """Say whether somebody wants this driver to end, while it waits for its first worker."""
+        asked = self.ledger.requests(writer.sweep_id)
+        return asked.stop_epoch == writer.epoch or asked.cancelled.whole
 
     def _conclude(self, writer: SweepWriter, is_over: bool) -> Comparison:
         """Record the end, and store the report beside the artifacts, if that takes it."""

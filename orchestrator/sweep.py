@@ -13,7 +13,7 @@ from orchestrator.agenda.survey import Survey, survey
 from orchestrator.cluster.connection import check_reachable, connect
 from orchestrator.errors import Problem, SpecError
 from orchestrator.loop.outages import Outages
-from orchestrator.loop.ownership import driver_name, take, wait_until_free
+from orchestrator.loop.ownership import driver_name, refuse_cancelled, take, wait_until_free
 from orchestrator.owned_sweep import OwnedSweep
 from orchestrator.specification.loading import SpecFile, parse_spec
 from orchestrator.specification.settings import TrackingSettings, secret_variables
@@ -117,6 +117,7 @@ class Sweep:
         *,
         extend: bool = False,
         retry: bool = False,
+        restore: bool = False,
         wait_s: float = 0.0,
         console: Console | None = None,
         runner: str = TRIAL_RUNNER,
@@ -126,6 +127,7 @@ class Sweep:
         Args:
             extend: More search trials or seeds than before are allowed.
             retry: Run failed trials again.
+            restore: Take back all that was cancelled by hand.
             wait_s: How long to wait for another driver of the sweep to end, or to lose its lease.
             console: Where progress goes; the standard error stream by default.
             runner: ``package.module:callable`` that runs one trial in a worker.
@@ -137,6 +139,7 @@ class Sweep:
             SpecError: Something in the specification does not fit; nothing was written.
             SpecChangeError: The name belongs to a sweep that would give other results.
             ClusterUnreachableError: Nothing answers at the cluster's address.
+            SweepCancelledError: It was cancelled as a whole, before or meanwhile.
             SweepHeldError: Another driver runs it now.
             SweepFailedError: The baseline could not be trained.
             LedgerLostError: The ledger was away for longer than is waited for.
@@ -155,6 +158,8 @@ class Sweep:
             ledger = _existing(spec.tracking.ledger_url, stack)
             if ledger is not None:
                 wait_until_free(ledger, spec.name, wait_s)
+                if not restore:
+                    refuse_cancelled(ledger, spec.name)
             check_reachable(spec.resources.address)
             if hint := say_if_idle(spec):
                 say(hint)
@@ -162,6 +167,8 @@ class Sweep:
             if ledger is None:
                 ledger = stack.enter_context(Ledger.open(spec.tracking.ledger_url))
             writer, spec = take(ledger, spec, surveyed, extend=extend)
+            if restore:
+                writer.restore()
             if retry:
                 writer.retry_failed()
             outages = Outages(ledger, spec.name, driver_name(), spec.recovery.ledger_outage_s, say)

@@ -9,6 +9,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from tracking.cancellations import Cancellations
 from tracking.places import Place
 from tracking.processes import Process
 
@@ -21,7 +22,7 @@ class TrialState(StrEnum):
     COMPLETED = "completed"
     STOPPED = "stopped"  #: Ended early, because it did not look promising.
     FAILED = "failed"
-    CANCELLED = "cancelled"  #: By hand, before it ran.
+    CANCELLED = "cancelled"  #: By hand, or because its arm was given up.
 
     @property
     def is_final(self) -> bool:
@@ -82,6 +83,18 @@ class SweepRecord:
     created_at: datetime
     rev: int  #: Grows with every change of this record.
     published_rev: int  #: The ``rev`` that MLflow shows.
+    stop_epoch: int | None = None  #: The driver of this epoch is asked to stop.
+    cancelled: dict[str, Any] | None = None  #: What is not run any more; see `cancellations`.
+
+    @property
+    def cancellations(self) -> Cancellations:
+        """What of it was cancelled by hand."""
+        return Cancellations.read(self.cancelled)
+
+    @property
+    def standing(self) -> str:
+        """Where it stands, for people: ``cancelled`` where nothing of it is run any more."""
+        return "cancelled" if self.cancellations.whole else str(self.state)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,6 +106,7 @@ class LeaseRecord:
     taken_at: datetime
     expires_at: datetime  #: By the database's clock; put off while the driver lives.
     is_over: bool  #: When it was read: it had expired, or its process was known to have ended.
+    note: dict[str, Any] | None = None  #: What the driver says of itself, as whom it waits for.
 
     def __str__(self) -> str:
         return (

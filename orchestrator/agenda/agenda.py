@@ -21,6 +21,7 @@ from orchestrator.agenda.trial_matrix import trial_matrix
 from orchestrator.specification.arms import ArmSettings
 from orchestrator.specification.spec import SweepSpec
 from search_spaces import Proposal
+from tracking.cancellations import NEEDED_BY_ALL
 from tracking.comparison.given_up import Breaker
 from tracking.places import (
     DENSE,
@@ -105,6 +106,7 @@ class Agenda:
         self._units = {arm.name: arm.unit for arm in spec.arms}
         self._ways: dict[str, dict[str, Any]] = {}
         self._over: set[tuple[str, str]] = set()
+        self._cancelled: set[str] = set()  # arms and controls that are not run any more
         self._breaker = Breaker(spec.recovery.failures_per_arm)
         self.problem: str | None = None  #: Why the sweep cannot go on.
 
@@ -113,8 +115,15 @@ class Agenda:
         """Arms whose first trials all failed alike, with the cause."""
         return self._breaker.given_up
 
-    def begin(self, entries: Iterable[EntryRecord], trials: Iterable[TrialRecord]) -> None:
-        """Start, or go on from what the ledger holds."""
+    def begin(
+        self,
+        entries: Iterable[EntryRecord],
+        trials: Iterable[TrialRecord],
+        *,
+        cancelled: Iterable[str] = (),
+    ) -> None:
+        """Start, or go on from what the ledger holds, without the arms that were cancelled."""
+        self._cancelled.update(cancelled)
         by_id = {trial.id: trial for trial in trials}
         past = [(entry, by_id[entry.trial_id]) for entry in entries]
         # Before anything is added: a place that is known is open again, not due once more.
@@ -279,11 +288,21 @@ class Agenda:
 
     def _is_out(self, arm: str) -> bool:
         """Say whether no more trials of an arm are run."""
-        return self._predictors.is_missed(arm) or arm in self.given_up
+        is_dropped = arm in self.given_up or arm in self._cancelled
+        return is_dropped or self._predictors.is_missed(arm)
+
+    def cancel(self, arm: str) -> None:
+        """Want nothing more of an arm or control, latencies included."""
+        self._cancelled.add(arm)
+        for wanted in [wanted for wanted in self._last if wanted.place.arm == arm]:
+            self._last.remove(wanted)
+            del self._open[wanted.place]
+        self._give_up(arm)
 
     def _give_up(self, arm: str) -> None:
         """Want nothing more of an arm; what is out already may end."""
-        for wanted in [w for w in self._due if w.place.arm == arm]:
+        mine = [w for w in self._due if w.place.arm == arm and w.place.role not in NEEDED_BY_ALL]
+        for wanted in mine:
             self._due.remove(wanted)
             del self._open[wanted.place]
             if wanted.place.role is Role.CONFIRM:
@@ -332,9 +351,8 @@ class Agenda:
         study = self._studies[arm_name, label]
         drop = self._drops.of(arm_name, label)
         missed = self._is_out(arm_name) or (drop is not None and self._drops.is_dense_missed)
-        waits = (
-            self._weights is None or self._recipe is None or self._predictors.is_awaited(arm_name)
-        )
+        waits = self._weights is None or self._recipe is None
+        waits = waits or (self._predictors.is_awaited(arm_name) and not missed)
         if waits or (arm_name, label) in self._over or not (study.is_over or missed):
             return
         if not (missed or study.is_decided):
@@ -421,7 +439,7 @@ class Agenda:
         for arm in self._spec.arms:
             places = self._places(Role.CONFIRM, arm.name, label)
             results = [r for place in places if (r := self._confirmed.get(place)) is not None]
-            if results:
+            if results and arm.name not in self._cancelled:
                 found[arm.name] = results
         return found
 
@@ -439,6 +457,8 @@ class Agenda:
         )
 
     def _add(self, place: Place, trial: TrialSpec, *, last: bool = False) -> None:
+        if place.arm in self._cancelled and place.role not in NEEDED_BY_ALL:
+            return
         self._open[place] = trial.uid
         if self._known.get(place) != trial.uid:
             (self._last if last else self._due).append(Wanted(place=place, trial=trial))

@@ -4,6 +4,7 @@ Ray is asked for nothing but placement: no restarts, no retries. The ledger deci
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -101,9 +102,15 @@ class RayBackend:
         actor = options.remote(*self._arguments)
         return _Seat(actor=actor, greeting=actor.hello.remote(), gpu_share=share)
 
-    def device_of_first_worker(self) -> str:
-        """Wait until a worker has answered, and name its device."""
+    def device_of_first_worker(self, is_stopped: Callable[[], bool] = lambda: False) -> str:
+        """Wait until a worker has answered, and name its device.
+
+        Raises:
+            KeyboardInterrupt: ``is_stopped`` meanwhile.
+        """
         while self._device is None:
+            if is_stopped():
+                raise KeyboardInterrupt
             self.wait(timeout_s=1.0)
         return self._device
 

@@ -11,7 +11,15 @@ from typing import Annotated
 import typer
 
 from orchestrator.commands.exits import ErrorsAsMessages
-from orchestrator.commands.verbs import database, driving, handing_on, jobs, preparing, reading
+from orchestrator.commands.verbs import (
+    database,
+    driving,
+    handing_on,
+    jobs,
+    preparing,
+    reading,
+    stopping,
+)
 
 VERBS: tuple[Callable[..., None], ...] = (
     driving.run,
@@ -21,6 +29,8 @@ VERBS: tuple[Callable[..., None], ...] = (
     driving.retry,
     reading.compare,
     reading.status,
+    stopping.stop,
+    stopping.cancel,
     handing_on.export,
     handing_on.ui,
     handing_on.publish,

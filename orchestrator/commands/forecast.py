@@ -25,6 +25,7 @@ from orchestrator.specification.knobs import without_knobs
 from orchestrator.specification.spec import SweepSpec
 from orchestrator.specification.stored import spec_of
 from orchestrator.sweep import Sweep
+from tracking.cancellations import Cancellations
 from tracking.comparison.missing import still_to_come
 from tracking.comparison.runs import Run
 from tracking.durations import duration
@@ -59,7 +60,7 @@ def forecast(sweep: Sweep) -> dict[str, Any]:
         spec = spec if record is None else as_begun(spec, spec_of(record))
         spec = spec if surveyed is None else settled(spec, surveyed)
         runs = [] if ledger is None or record is None else _runs(ledger, record)
-        lines = _lines(spec, runs)
+        lines = _lines(spec, runs, record.cancellations if record else Cancellations())
         pace = _pace(spec, ledger) if ledger is not None else None
         url = None if ledger is None else ledger.url
     epochs = sum(line["to_run"] * line["epochs"] for line in lines)
@@ -179,7 +180,7 @@ def _runs(ledger: Ledger, record: SweepRecord) -> list[Run]:
     return [Run(entry=e, trial=trials[e.trial_id]) for e in ledger.entries(record.id)]
 
 
-def _lines(spec: SweepSpec, runs: list[Run]) -> list[dict[str, Any]]:
+def _lines(spec: SweepSpec, runs: list[Run], cancelled: Cancellations) -> list[dict[str, Any]]:
     """Hold each cell of the matrix against what the ledger has of it."""
     matrix = trial_matrix(spec)
     held: dict[Cell, Counter[TrialState]] = {cell: Counter() for cell in matrix.cells}
@@ -187,7 +188,7 @@ def _lines(spec: SweepSpec, runs: list[Run]) -> list[dict[str, Any]]:
         cell = matrix.cell_of(run.place)
         if cell is not None:
             held[cell][run.trial.state] += 1
-    open_ = still_to_come(spec.model_dump(mode="json"), matrix, runs)
+    open_ = still_to_come(spec.model_dump(mode="json"), matrix, runs, cancelled)
     left = {state.cell: state.left for state in open_}
     return [_line(cell, held[cell], left.get(cell, 0)) for cell in matrix.cells]
 

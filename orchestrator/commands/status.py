@@ -90,7 +90,8 @@ def status_view(facts: Mapping[str, Any]) -> RenderableType:
 def _sweep(ledger: Ledger, record: SweepRecord) -> dict[str, Any]:
     return {
         "name": record.name,
-        "state": str(record.state),
+        "state": record.standing,
+        "cancelled": record.cancellations.to_json() if record.cancelled else None,
         "owner": record.owner,
         "owner_alive": _owner_alive(ledger, record),
         "spec_hash": record.spec_hash,
@@ -210,6 +211,8 @@ def _next(found: Found, counts: Mapping[str, int], *, behind: bool) -> str | Non
         verb = "retry"
     elif record.state is not SweepState.COMPLETED:
         verb = "resume"
+    if record.cancellations.whole:
+        return f"{command('resume', record.name, found.tracking)} --restore"
     return verb and command(verb, record.name, found.tracking)
 
 

@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from orchestrator.agenda.agenda import Agenda, Wanted
 from orchestrator.agenda.stopper import Stopper
@@ -24,46 +24,19 @@ from orchestrator.loop.backend import (
     Stopped,
     Task,
 )
+from orchestrator.loop.watcher import Ended, Watcher
+from tracking.cancellations import Cancellations
 from tracking.errors import StaleAttemptError, UnstorableError
 from tracking.ledger.ledger import Ledger
-from tracking.ledger.writer import SweepWriter
+from tracking.ledger.writer import BY_HAND, SweepWriter
 from tracking.places import Place
 from tracking.records import Loss, TrialRecord, TrialState
 from workers.settings import TrialSpec
 
 WAIT_S = 0.5  #: Longest the loop sleeps while nothing happens.
 PLANNING_WAIT_S = 0.01  #: The same while a worker is free and a proposal is being made.
+LOOK_S = 1.0  #: Between two looks at what is asked from beside the driver.
 PLANNED_AT_ONCE = 8  #: Proposals made before those that are ready are started.
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Ended:
-    """A trial of the sweep that reached a final state."""
-
-    trial_id: int
-    uid: str
-    places: tuple[Place, ...]
-    spec: TrialSpec
-    state: TrialState
-    result: Mapping[str, Any] | None = None
-    cause: str | None = None  #: Why it failed, in one line.
-    reused: bool = False  #: The result was in the ledger already.
-
-
-class Watcher(Protocol):
-    """Is told what the driver does, for a person to see."""
-
-    def ended(self, trial: Ended) -> None:
-        """A trial reached a final state."""
-
-    def lost(self, trial_id: int, loss: Loss, reason: str) -> None:
-        """An attempt was lost; its trial is run again."""
-
-    def given_up(self, arm: str, cause: str) -> None:
-        """An arm's first trials all failed alike; no more of them are run."""
-
-    def tick(self, running: int, waiting: int) -> None:
-        """The loop went round once."""
 
 
 @dataclass(slots=True)
@@ -75,6 +48,7 @@ class _Work:
     places: list[Place] = field(default_factory=list)
     task: Task | None = None  #: Set while it runs.
     stop_reason: str = ""  #: Why it was told to end early.
+    is_cancelled: bool = False  #: It was told to end because nobody wants it any more.
     heard_at: float = 0.0  #: When it last gave a sign of life, by `time.monotonic`.
 
     @property
@@ -118,6 +92,8 @@ class Driver:
         self._planned: futures.Future[list[Wanted]] | None = None
         self._told: deque[futures.Future[None]] = deque()
         self._given_up: set[str] = set()  # arms whose waiting trials are cancelled
+        self._cancelled = Cancellations()  # what is not run any more
+        self._looked_at = -math.inf  # when requests were last read, by `time.monotonic`
         self._asks = True  # the agenda may want something it did not want when last asked
         self._stopping = False
 
@@ -129,7 +105,7 @@ class Driver:
         """Run until nothing is left to do.
 
         Returns:
-            Whether the sweep is over; False after :meth:`stop`.
+            Whether the sweep is over; False after :meth:`stop`, and when it was cancelled.
 
         Raises:
             FencedError: Another driver has taken the sweep over.
@@ -137,6 +113,9 @@ class Driver:
         try:
             self._take_up_pending()
             while not self._stopping:
+                self._look_at_requests()
+                if self._cancelled.whole and not self._running:
+                    return False
                 # A driver with nothing to write would not notice that it has been replaced.
                 self._writer.check()
                 self._plan()
@@ -148,6 +127,7 @@ class Driver:
                 self._collect(self._backend.wait(self._patience()))
                 self._collect(self._give_up_silent())
                 self._give_up_arms()
+                self._drop_waiting()
                 self._watcher.tick(len(self._running), len(self._waiting))
             self._give_back()
             return False
@@ -160,11 +140,14 @@ class Driver:
         trials = self._ledger.trials(self._writer.sweep_id)
         # In the thread that asks it later, and before anything is queued: what the agenda restores
         # is exactly what is in the ledger.
-        self._planner.submit(self._agenda.begin, entries, trials).result()
+        self._cancelled = self._ledger.requests(self._writer.sweep_id).cancelled
+        arms = self._cancelled.arms
+        self._planner.submit(self._agenda.begin, entries, trials, cancelled=arms).result()
         pending = {trial.id: trial for trial in trials if trial.state is TrialState.PENDING}
         for entry in entries:
             if entry.trial_id in pending:
                 self._take_up(pending[entry.trial_id], entry.place)
+        self._drop_waiting()
 
     def _take_up(self, trial: TrialRecord, place: Place) -> None:
         work = self._work.get(trial.id)
@@ -185,10 +168,12 @@ class Driver:
             self._asks = self._asks or bool(wanted)
         workers = len(self._backend.free_slots()) + len(self._running)
         room = 2 * max(1, workers) - len(self._waiting)
-        if self._planned is None and self._asks and room > 0 and not self._is_over():
+        wants = self._asks and room > 0 and not self._cancelled.whole
+        if self._planned is None and wants and not self._is_over():
             some = min(room, PLANNED_AT_ONCE)
             self._planned, self._asks = self._planner.submit(self._agenda.next, some), False
-        if not (self._planned or self._told or self._work or self._agenda.is_over):
+        waits = self._planned or self._told or self._work or self._cancelled.whole
+        if not (waits or self._agenda.is_over):
             raise RuntimeError("The agenda wants nothing, waits for nothing and is not over.")
 
     def _store(self, wanted: list[Wanted]) -> None:
@@ -303,6 +288,9 @@ class Driver:
                 return self._end(trial_id, TrialState.FAILED, cause=event.cause)
             case Stopped():
                 reason = self._work[trial_id].stop_reason
+                if self._work[trial_id].is_cancelled:
+                    self._writer.abort(trial_id, attempt, BY_HAND)
+                    return self._end(trial_id, TrialState.CANCELLED, cause=BY_HAND)
                 self._writer.stop(trial_id, attempt, None, reason)
                 return self._end(trial_id, TrialState.STOPPED, cause=reason)
             case Lost():
@@ -318,7 +306,7 @@ class Driver:
             return  # it has ended by now
         work.heard_at = time.monotonic()
         reason = self._stopper.reported(trial_id, work.places, event.step, event.values)
-        if reason is not None:
+        if reason is not None and not work.is_cancelled:
             work.stop_reason = reason
             self._backend.stop(event.task)
 
@@ -346,18 +334,45 @@ class Driver:
         for arm in sorted(self._agenda.given_up.keys() - self._given_up):
             self._given_up.add(arm)
             self._watcher.given_up(arm, self._agenda.given_up[arm])
-        if not self._given_up:
+        if self._given_up:
+            works = {trial_id: self._work[trial_id] for trial_id in self._waiting}
+            arms = {trial_id: {p.arm for p in work.places} for trial_id, work in works.items()}
+            doomed = [trial_id for trial_id in works if arms[trial_id] <= self._given_up]
+            self._cancel(doomed, "the arm was given up")
+
+    def _look_at_requests(self) -> None:
+        """See now and then whether somebody wants the driver to stop, or less of the sweep."""
+        now = time.monotonic()
+        if now - self._looked_at < LOOK_S:
             return
-        doomed = [
-            trial_id
-            for trial_id in self._waiting
-            if self._given_up.issuperset(place.arm for place in self._work[trial_id].places)
-        ]
-        if doomed:
-            cause = "the arm was given up"
-            for trial_id in self._writer.cancel(doomed, cause):
-                self._waiting.remove(trial_id)
-                self._end(trial_id, TrialState.CANCELLED, cause=cause)()
+        self._looked_at = now
+        asked = self._ledger.requests(self._writer.sweep_id)
+        if asked.stop_epoch == self._writer.epoch:
+            self.stop()
+        if asked.cancelled == self._cancelled:
+            return
+        for arm in sorted(asked.cancelled.arms - self._cancelled.arms):
+            self._told.append(self._planner.submit(self._agenda.cancel, arm))
+            self._asks = True
+        self._cancelled = asked.cancelled
+        for trial_id in sorted(self._running):
+            work = self._work[trial_id]
+            if work.task is not None and self._cancelled.covers(work.uid, work.places):
+                work.is_cancelled = True
+                self._backend.stop(work.task)
+        self._drop_waiting()
+
+    def _drop_waiting(self) -> None:
+        """Cancel what waits and was cancelled by hand."""
+        if self._cancelled:
+            works = {trial_id: self._work[trial_id] for trial_id in self._waiting}
+            covers = self._cancelled.covers
+            self._cancel([n for n, work in works.items() if covers(work.uid, work.places)], BY_HAND)
+
+    def _cancel(self, trial_ids: list[int], cause: str) -> None:
+        for trial_id in self._writer.cancel(trial_ids, cause) if trial_ids else []:
+            self._waiting.remove(trial_id)
+            self._end(trial_id, TrialState.CANCELLED, cause=cause)()
 
     def _end(
         self,

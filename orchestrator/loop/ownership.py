@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from orchestrator.agenda.front_controls import settled
 from orchestrator.agenda.survey import Survey
-from orchestrator.errors import SpecChangeError
+from orchestrator.errors import SpecChangeError, SweepCancelledError
 from orchestrator.specification.changes import as_begun, forbidden_changes
 from orchestrator.specification.spec import SweepSpec
 from orchestrator.specification.stored import spec_of
@@ -33,6 +33,17 @@ def wait_until_free(ledger: Ledger, sweep: str, wait_s: float) -> None:
         if time.monotonic() >= deadline:
             raise SweepHeldError(sweep, lease)
         time.sleep(min(1.0, max(0.0, deadline - time.monotonic())))
+
+
+def refuse_cancelled(ledger: Ledger, sweep: str) -> None:
+    """Refuse a sweep nothing of which is to be run.
+
+    Raises:
+        SweepCancelledError: It was cancelled as a whole.
+    """
+    with suppress(UnknownSweepError):
+        if ledger.sweep(sweep).cancellations.whole:
+            raise SweepCancelledError(sweep)
 
 
 def _lease(ledger: Ledger, sweep: str) -> LeaseRecord | None:

@@ -9,7 +9,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.loop.driver import Ended
+from orchestrator.loop.watcher import Ended
 from tracking.durations import duration
 from tracking.ledger.ledger import Ledger
 from tracking.places import Place

@@ -13,7 +13,8 @@ from orchestrator.agenda.agenda import Agenda
 from orchestrator.agenda.stopper import Stopper
 from orchestrator.agenda.survey import Survey, survey
 from orchestrator.loop.backend import Backend, InlineBackend
-from orchestrator.loop.driver import Driver, Ended
+from orchestrator.loop.driver import Driver
+from orchestrator.loop.watcher import Ended
 from orchestrator.specification.loading import parse_spec
 from orchestrator.specification.spec import SweepSpec
 from tests.orchestrator.simulation import simulate

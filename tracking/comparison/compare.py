@@ -60,7 +60,7 @@ def compare_records(
     )
     return Comparison(
         sweep=sweep.name,
-        state=str(sweep.state),
+        state=sweep.standing,
         spec_hash=sweep.spec_hash,
         spec=sweep.spec,
         last_change=max(ends).isoformat(timespec="seconds") if ends else None,
@@ -70,7 +70,7 @@ def compare_records(
         predictors=predictors_of(runs),
         rates=rate_choice(runs),
         failures=tuple(failure for run in runs if (failure := failure_of(run)) is not None),
-        missing=missing_from(sweep.spec, runs),
+        missing=missing_from(sweep.spec, runs, sweep.cancellations),
         warnings=_warnings(sweep.spec, environments),
         environments=tuple(environment.stored for environment in environments),
         margin=margin,

@@ -6,13 +6,17 @@ from functools import cached_property
 from statistics import fmean
 from typing import Any, Final
 
+from tracking.cancellations import Cancellations
 from tracking.comparison.fronts import undominated
 from tracking.comparison.given_up import Breaker
 from tracking.comparison.runs import Run
 from tracking.matrix import Cell, Matrix, matrix_of, spread
-from tracking.places import DENSE, FRONT, Role, front_point, is_drop, scratch_control
+from tracking.places import DENSE, FRONT, Place, Role, front_point, is_drop, scratch_control
+from tracking.records import TrialState
 from tracking.results import given
 from tracking.winners import best_arm, is_within
+
+NOTHING: Final = Cancellations()
 
 _WORDS: Final[Mapping[Role, str]] = {
     Role.BASELINE: "dense baseline",
@@ -64,30 +68,37 @@ class StillToCome:
         return f"{what}: {self.done} of {self.wanted} in" if self.wanted > 1 else f"{what}: waiting"
 
 
-def missing_from(spec: Mapping[str, Any], runs: Sequence[Run]) -> tuple[str, ...]:
+def missing_from(
+    spec: Mapping[str, Any], runs: Sequence[Run], cancelled: Cancellations = NOTHING
+) -> tuple[str, ...]:
     """List what is still to come, and the arms that are not gone on with, in words."""
     predicted = {run.place.arm for run in runs if run.place.role is Role.PREDICTOR}
     untrained = {run.place.arm for run in runs if run.is_proxy}
-    ledger = _Ledger(spec, matrix_of(spec, predicted, untrained), runs)
+    ledger = _Ledger(spec, matrix_of(spec, predicted, untrained), runs, cancelled)
     given_up = [
         f"arm {arm}: given up, as its first trials all failed of {cause}"
         for arm, cause in ledger.given_up.items()
     ]
+    dropped = ["all of the sweep: cancelled"] if cancelled.whole else []
+    dropped += [f"arm {arm}: cancelled" for arm in sorted(cancelled.arms)]
     found = sorted(ledger.still_to_come(), key=lambda open_: _order(open_.cell))
     before = [str(open_) for open_ in found if _order(open_.cell) < _TOLD.index(Role.SEARCH)]
     after = [str(open_) for open_ in found if _order(open_.cell) >= _TOLD.index(Role.SEARCH)]
-    return (*before, *given_up, *after)
+    return (*before, *given_up, *dropped, *after)
 
 
 def still_to_come(
-    spec: Mapping[str, Any], matrix: Matrix, runs: Sequence[Run]
+    spec: Mapping[str, Any],
+    matrix: Matrix,
+    runs: Sequence[Run],
+    cancelled: Cancellations = NOTHING,
 ) -> tuple[StillToCome, ...]:
     """Return the cells that are not complete, in the order of the matrix.
 
-    Failed trials are not to come; nor is what an arm that was given up, or a search that found
-    nothing, leaves without a trial to run.
+    Failed trials are not to come; nor is what was cancelled, or what an arm that was given up, or a
+    search that found nothing, leaves without a trial to run.
     """
-    return _Ledger(spec, matrix, runs).still_to_come()
+    return _Ledger(spec, matrix, runs, cancelled).still_to_come()
 
 
 def _order(cell: Cell) -> int:
@@ -97,8 +108,14 @@ def _order(cell: Cell) -> int:
 class _Ledger:
     """What has become of the cells of one sweep's matrix."""
 
-    def __init__(self, spec: Mapping[str, Any], matrix: Matrix, runs: Sequence[Run]) -> None:
-        self._matrix = matrix
+    def __init__(
+        self,
+        spec: Mapping[str, Any],
+        matrix: Matrix,
+        runs: Sequence[Run],
+        cancelled: Cancellations,
+    ) -> None:
+        self._matrix, self._cancelled = matrix, cancelled
         self._runs: dict[Cell, list[Run]] = {cell: [] for cell in matrix.cells}
         for run in runs:
             cell = matrix.cell_of(run.place)
@@ -115,7 +132,7 @@ class _Ledger:
 
     def _state(self, cell: Cell) -> StillToCome:
         runs = self._counted(cell)
-        done = sum(_has_ended(run) for run in runs)
+        done = sum(self._has_ended(run) for run in runs)
         wanted = len(runs) if self._is_stuck(cell) else max(self._wanted(cell), len(runs))
         return StillToCome(cell=cell, begun=len(runs), done=done, wanted=wanted)
 
@@ -125,6 +142,8 @@ class _Ledger:
     def _is_stuck(self, cell: Cell) -> bool:
         """Say whether nothing is begun any more, though what runs may end."""
         if cell.role.speaks_of_arm and cell.arm in self._out:
+            return True
+        if self._cancelled.covers_place(Place(cell.role, cell.arm, cell.target)):
             return True
         if cell.role is Role.BASELINE:
             return False
@@ -143,13 +162,14 @@ class _Ledger:
 
     def _has_failed(self, cell: Cell) -> bool:
         runs = self._runs[cell]
-        return bool(runs) and all(_has_ended(run) and not run.is_completed for run in runs)
+        return bool(runs) and all(self._has_ended(run) and not run.is_completed for run in runs)
 
     @cached_property
     def _out(self) -> frozenset[str]:
         """Arms that have nothing to train against, or were given up: none of their trials run."""
         predictors = self._matrix.of(Role.PREDICTOR)
-        return frozenset({c.arm for c in predictors if self._has_failed(c)} | self.given_up.keys())
+        failed = {cell.arm for cell in predictors if self._has_failed(cell)}
+        return frozenset(failed | self.given_up.keys() | self._cancelled.arms)
 
     def _wanted(self, cell: Cell) -> int:
         """Return how many trials there will be, at most, as far as their needs have ended."""
@@ -183,7 +203,7 @@ class _Ledger:
         """Return the runs of a cell, less those of winners that have been succeeded by others."""
         runs = self._of(cell)
         if cell.is_scratch and (winner := self._scratched(cell)) is not None:
-            return [run for run in runs if run.place.arm == winner or not _has_ended(run)]
+            return [run for run in runs if run.place.arm == winner or not self._has_ended(run)]
         return runs
 
     def _winners(self, cell: Cell) -> list[str]:
@@ -229,6 +249,7 @@ class _Ledger:
         back = {
             arm: runs
             for arm in self._matrix.arms
+            if arm not in self._cancelled.arms
             for of_arm in [self._of(self._matrix.cell(Role.CONFIRM, arm, cell.target))]
             if (runs := [run for run in of_arm if run.is_completed])
         }
@@ -237,13 +258,14 @@ class _Ledger:
             return max(gone, key=lambda arm: gone[arm]) if gone else None
         return best_arm({a: [given(run.result.val_accuracy) for run in back[a]] for a in back})
 
+    def _has_ended(self, run: Run) -> bool:
+        """Say whether nothing more becomes of a run: it has ended, or will not be begun."""
+        is_dropped = self._cancelled.covers(run.trial.uid, [run.place])
+        return run.trial.state.is_final or (run.trial.state is TrialState.PENDING and is_dropped)
+
     def _of(self, cell: Cell | None) -> list[Run]:
         return [] if cell is None else self._runs[cell]
 
 
 def _cheapest_first(runs: Iterable[Run]) -> list[int]:
     return [run.place.index for run in reversed(undominated(list(runs)))]
-
-
-def _has_ended(run: Run) -> bool:
-    return run.trial.state.is_final

@@ -6,7 +6,7 @@ other's way; that a late one changes nothing is the epoch's part, whatever any c
 """
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any
@@ -56,6 +56,11 @@ class Lease:
                 sa.update(leases).where(*self._mine).values(expires_at=until)
             )
             self.is_lost = renewed.rowcount == 0
+
+    def say(self, note: Mapping[str, Any]) -> None:
+        """Leave word of the driver for those who ask where its sweep stands."""
+        with self._database.write() as connection:
+            connection.execute(sa.update(leases).where(*self._mine).values(note=dict(note)))
 
     def release(self) -> None:
         """Let another driver have the sweep at once."""
@@ -120,4 +125,5 @@ def read(database: Database, connection: sa.Connection, sweep_id: int) -> LeaseR
         taken_at=row.taken_at,
         expires_at=row.expires_at,
         is_over=expired or has_ended(process),
+        note=row.note,
     )

@@ -11,15 +11,19 @@ from typing import Any, Self
 
 import sqlalchemy as sa
 
+from tracking.cancellations import Cancellations
 from tracking.errors import SweepExistsError, UnknownSweepError, UnknownTrialError, UnstorableError
+from tracking.ledger import requests
 from tracking.ledger.database import Database
 from tracking.ledger.lease import LEASE_S
 from tracking.ledger.lease import read as read_lease
 from tracking.ledger.lease import take as take_lease
+from tracking.ledger.requests import Requests
 from tracking.ledger.statements import COMPLETED
 from tracking.ledger.states import Transition, move
+from tracking.ledger.storable import clean
 from tracking.ledger.tables import attempts, encode, entries, entry_of, metrics, sweeps, trials
-from tracking.ledger.writer import MAX_LOSSES, SweepWriter, clean
+from tracking.ledger.writer import MAX_LOSSES, SweepWriter
 from tracking.processes import Process, this_process
 from tracking.records import (
     AttemptRecord,
@@ -218,6 +222,21 @@ class Ledger:
         """Return who drives a sweep; None: nobody."""
         with self.database.read() as connection:
             return read_lease(self.database, connection, sweep_id)
+
+    def requests(self, sweep_id: int) -> Requests:
+        """Return what is asked of a sweep's driver from beside it."""
+        with self.database.read() as connection:
+            return requests.read(connection, sweep_id)
+
+    def ask_to_stop(self, sweep_id: int) -> None:
+        """Ask the present driver of a sweep to stop; those after it do not hear of it."""
+        with self.database.write() as connection:
+            requests.stop(connection, sweep_id)
+
+    def ask_to_cancel(self, sweep_id: int, what: Cancellations) -> None:
+        """Note what is not to be run any more; its driver, or the next one, sees to it."""
+        with self.database.write() as connection:
+            requests.cancel(connection, sweep_id, what)
 
     def trial(self, trial_id: int) -> TrialRecord:
         """Return one trial.

@@ -25,6 +25,7 @@ class Transition(StrEnum):
     GIVE_UP = "give_up"  #: Lost once too often.
     RETRY = "retry"
     CANCEL = "cancel"
+    ABORT = "abort"  #: Cancelled while it ran.
     REVIVE = "revive"  #: What was cancelled is wanted after all.
 
 
@@ -40,6 +41,7 @@ TRANSITIONS: Mapping[Transition, tuple[TrialState, TrialState]] = MappingProxyTy
         Transition.GIVE_UP: (TrialState.RUNNING, TrialState.FAILED),
         Transition.RETRY: (TrialState.FAILED, TrialState.PENDING),
         Transition.CANCEL: (TrialState.PENDING, TrialState.CANCELLED),
+        Transition.ABORT: (TrialState.RUNNING, TrialState.CANCELLED),
         Transition.REVIVE: (TrialState.CANCELLED, TrialState.PENDING),
     }
 )

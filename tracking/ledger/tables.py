@@ -129,6 +129,8 @@ sweeps = sa.Table(
     sa.Column("created_at", UtcTime, nullable=False),
     sa.Column("rev", sa.Integer, nullable=False),
     sa.Column("published_rev", sa.Integer, nullable=False),
+    sa.Column("stop_epoch", sa.Integer),
+    _json("cancelled", nullable=True),
 )
 
 leases = sa.Table(  # a row while a driver holds the sweep
@@ -142,6 +144,7 @@ leases = sa.Table(  # a row while a driver holds the sweep
     sa.Column("birth", sa.Text, nullable=False),
     sa.Column("taken_at", UtcTime, nullable=False),
     sa.Column("expires_at", UtcTime, nullable=False),
+    _json("note", nullable=True),
 )
 
 trials = sa.Table(

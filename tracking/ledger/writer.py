@@ -10,6 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from tracking.cancellations import Cancellations
 from tracking.errors import (
     EntryConflictError,
     FencedError,
@@ -17,13 +18,13 @@ from tracking.errors import (
     TransitionError,
     UnknownTrialError,
     UnstorableError,
-    redact_text,
 )
-from tracking.ledger import statements
+from tracking.ledger import requests, statements
 from tracking.ledger.database import Database
 from tracking.ledger.lease import Lease
 from tracking.ledger.states import TRANSITIONS, Transition, move
-from tracking.ledger.tables import encode, entry_of, metrics, sweeps
+from tracking.ledger.storable import check_json, clean
+from tracking.ledger.tables import entry_of, metrics, sweeps
 from tracking.places import Place
 from tracking.records import (
     EntryRecord,
@@ -34,6 +35,8 @@ from tracking.records import (
     TrialState,
 )
 
+_FRESH = {"error": None, "cause": None, "losses": 0}
+BY_HAND = "cancelled by hand"  #: Cause of what is not run any more.
 MAX_LOSSES = 3  #: Attempts a trial may lose by what may be its own doing before it has failed.
 MAX_NODES = 10  #: Machines in a row that may die under a trial before it is taken for the cause.
 
@@ -135,8 +138,8 @@ class SweepWriter:
             EntryConflictError: The entry is recorded with another ``uid``, without ``replace``.
             UnstorableError: ``spec`` or the proposal is not JSON.
         """
-        _check_json(f"The specification of {place}", spec)
-        _check_json(f"The proposal of {place}", proposal)
+        check_json(f"The specification of {place}", spec)
+        check_json(f"The proposal of {place}", proposal)
         where = {"sweep_id": self.sweep_id, **asdict(place)}
         with self._writing() as connection:
             row = connection.execute(statements.ENTRY_AT, where).one_or_none()
@@ -297,13 +300,46 @@ class SweepWriter:
         ).scalars()
         return sum(1 for _ in takewhile(lambda loss: loss == Loss.NODE, losses))
 
+    def abort(self, trial_id: int, attempt: int, cause: str) -> None:
+        """Record that a trial was cancelled while it ran.
+
+        Raises:
+            StaleAttemptError: ``attempt`` is not the one that runs.
+        """
+        self._end(Transition.ABORT, Outcome.CANCELLED, trial_id, attempt, why=cause, cause=cause)
+
     def retry_failed(self) -> int:
-        """Make every failed or cancelled trial pending again as if new; return how many."""
-        fresh = {"error": None, "cause": None, "losses": 0}
+        """Make failed trials pending again as if new, and those of arms that were given up.
+
+        Returns:
+            How many; what was cancelled by hand is left alone.
+        """
         sweep = {"sweep_id": self.sweep_id}
         with self._writing() as connection:
-            again = (Transition.RETRY, Transition.REVIVE)
-            return sum(len(move(connection, transition, sweep, **fresh)) for transition in again)
+            retried = len(move(connection, Transition.RETRY, sweep, **_FRESH))
+            return retried + self._revive(connection, requests.cancelled(connection, self.sweep_id))
+
+    def restore(self) -> int:
+        """Take back all that was cancelled by hand; return how many trials are pending again."""
+        with self._writing() as connection:
+            requests.restore(connection, self.sweep_id)
+            return self._revive(connection, Cancellations())
+
+    def _revive(self, connection: sa.Connection, kept: Cancellations) -> int:
+        """Make cancelled trials pending again, but for those that ``kept`` covers."""
+        trials = requests.open_trials(connection, self.sweep_id, TrialState.CANCELLED)
+        again = [trial for trial, uid, places in trials if not kept.covers(uid, places)]
+        for trial in again:
+            which = {"id": trial, "sweep_id": self.sweep_id}
+            move(connection, Transition.REVIVE, which, **_FRESH)
+        return len(again)
+
+    def cancel_pending(self, cancelled: Cancellations) -> int:
+        """Cancel what has not begun of what was cancelled by hand; return how many trials."""
+        with self._writing() as connection:
+            trials = requests.open_trials(connection, self.sweep_id, TrialState.PENDING)
+            doomed = [trial for trial, uid, places in trials if cancelled.covers(uid, places)]
+            return len(self.cancel(doomed, BY_HAND))
 
     def cancel(self, trial_ids: Iterable[int], cause: str) -> list[int]:
         """Cancel trials that have not begun; return which: those that have are left alone."""
@@ -334,7 +370,7 @@ class SweepWriter:
         Raises:
             UnstorableError: ``spec`` is not JSON.
         """
-        _check_json(f"The specification of sweep {self.name!r}", spec)
+        check_json(f"The specification of sweep {self.name!r}", spec)
         self._change_sweep(spec=spec, spec_hash=spec_hash)
 
     def _change_sweep(self, **changes: Any) -> None:
@@ -358,7 +394,7 @@ class SweepWriter:
         **changes: Any,
     ) -> None:
         if result is not None:
-            _check_json(f"The result of trial {trial_id}", result)
+            check_json(f"The result of trial {trial_id}", result)
             changes["result"] = result
         for name in changes.keys() & {"error", "cause"}:
             changes[name] = clean(changes[name])
@@ -393,23 +429,3 @@ class SweepWriter:
         if row is None or row.sweep_id != self.sweep_id:
             raise UnknownTrialError(trial_id, f"sweep {self.name!r}")
         return row
-
-
-def clean(text: str) -> str:
-    """Return text to store: no passwords of URLs, and neither NUL nor lone surrogates.
-
-    All of them may be in a traceback, and databases do not take the latter.
-    """
-    return (
-        redact_text(text)
-        .replace("\0", "\N{REPLACEMENT CHARACTER}")
-        .encode(errors="replace")
-        .decode()
-    )
-
-
-def _check_json(what: str, value: Any) -> None:
-    try:
-        encode(value)
-    except (TypeError, ValueError) as error:
-        raise UnstorableError(what, str(error)) from error

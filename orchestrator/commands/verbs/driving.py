@@ -57,6 +57,9 @@ def resume(
     address: Address = None,
     workers: Workers = None,
     wait: Wait = 0.0,
+    restore: Annotated[
+        bool, typer.Option("--restore", help="Take back all that was cancelled.")
+    ] = False,
     store: Store = None,
     ledger: Ledger = None,
     quiet: Quiet = False,
@@ -64,7 +67,7 @@ def resume(
 ) -> None:
     """Go on with a sweep that was interrupted."""
     sweep = _stored(name, store, ledger, address, workers)
-    _drive(sweep, quiet=quiet, as_json=as_json, wait_s=wait)
+    _drive(sweep, quiet=quiet, as_json=as_json, wait_s=wait, restore=restore)
 
 
 def extend(
@@ -131,6 +134,7 @@ def _drive(
     as_json: bool,
     extend: bool = False,
     retry: bool = False,
+    restore: bool = False,
     wait_s: float = 0.0,
 ) -> None:
     """Run a sweep to its end and show the comparison; after Ctrl-C say how to go on."""
@@ -140,7 +144,9 @@ def _drive(
 
     try:
         console = Console(stderr=True, quiet=quiet)
-        comparison = sweep.run(extend=extend, retry=retry, wait_s=wait_s, console=console)
+        comparison = sweep.run(
+            extend=extend, retry=retry, restore=restore, wait_s=wait_s, console=console
+        )
     except KeyboardInterrupt:
         typer.echo(views.stopped(sweep.spec), err=True)
         raise typer.Exit(INTERRUPTED) from None
