@@ -14,9 +14,9 @@ depthwise layers.
 import copy
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+from unittest import SkipTest
 
-import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -28,6 +28,9 @@ from methods.structure.plan import PruningPlan, removed_count
 from methods.structure.surgery import masked_difference, shrink
 from methods.testing.example_networks import CLASSES, EXAMPLES, Example
 from methods.testing.tiny_session import TinySession
+
+if TYPE_CHECKING:
+    import pytest
 
 TOLERANCE = 1e-5  #: Between the masked and the shrunk network, relative to the largest logit.
 
@@ -44,7 +47,7 @@ class PruningMethodContract:
     #: A filter's score stays with it when filters change places; not so where chance decides.
     scores_follow_filters: ClassVar[bool] = True
 
-    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+    def pytest_generate_tests(self, metafunc: "pytest.Metafunc") -> None:
         """Ask every question on every example network."""
         if "example" in metafunc.fixturenames:
             metafunc.parametrize("example", list(self.examples.values()), ids=list(self.examples))
@@ -64,7 +67,7 @@ class PruningMethodContract:
         """Return the method's scores; a method without any skips the tests that ask for them."""
         kind = type(self.method)
         if kind.score is PruningMethod.score and kind.scores is PruningMethod.scores:
-            pytest.skip(f"{kind.__name__} chooses without scores")
+            raise SkipTest(f"{kind.__name__} chooses without scores")
         return self.method.scores(network, self.session(layout))
 
     def test_it_is_built_from_its_name_and_settings(self) -> None:
@@ -87,7 +90,7 @@ class PruningMethodContract:
 
     def test_reordered_filters_have_reordered_scores(self, example: Example) -> None:
         if not self.scores_follow_filters:
-            pytest.skip("its scores do not depend on the filters")
+            raise SkipTest("its scores do not depend on the filters")
         network = example.network()
         layout = example.layout()
         expected = self.scores(network, layout)

@@ -3,17 +3,15 @@
 Mistakes a specification alone cannot show come to light here, while nothing has been written.
 """
 
-import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from methods import Layout, LayoutError, MethodError, create
+from methods import Layout, LayoutError, MethodError, PruningPlan, create, removed_count
 from methods.structure.cost import Axis, CostTarget
 from orchestrator.errors import Problem, SpecError
 from orchestrator.specification.knobs import without_knobs
@@ -32,7 +30,9 @@ from workers.data import DataInfo, describe
 from workers.errors import WorkerError
 from workers.models import build_model
 from workers.networks.checkpoints import adopt, read_weights, weights_hash
+from workers.networks.first_step import try_choice, try_dense, try_shrunk
 from workers.networks.shapes import layout_of
+from workers.raised import told
 from workers.settings import Unit
 
 T = TypeVar("T")
@@ -62,6 +62,32 @@ class PrunableNetwork:
     def reachable_on(self, axis: Axis) -> tuple[float, float]:
         """Return the least and the largest share of a cost that may go."""
         return reachable(self.space, self.layout.cost, axis)
+
+    @property
+    def smallest(self) -> PruningPlan:
+        """All that may go, gone; of every group the first filters stay."""
+        least = zip(self.space.groups, self.space.min_kept.tolist(), strict=True)
+        return self._plan(dict(least))
+
+    def plans_to_try(self, spec: SweepSpec) -> Iterator[PruningPlan]:
+        """Give uniform ratios at the mildest target, and the smallest network."""
+        for target in sorted(spec.cost_targets, key=lambda target: target.reduction)[:1]:
+            ratios = self.uniform(target, spec.search.tolerance)
+            yield self._plan(
+                {
+                    name: width - removed_count(name, width, ratios.get(name, 0.0))
+                    for name, width in self.layout.widths.items()
+                }
+            )
+        yield self.smallest
+
+    def _plan(self, left: Mapping[str, int]) -> PruningPlan:
+        """Keep the first filters of every group: which ones does not matter to its shape."""
+        return PruningPlan(
+            policy=self.layout.policy.kind,
+            widths=self.layout.widths,
+            kept={name: tuple(range(left[name])) for name in self.layout.widths},
+        )
 
     def check_anything_may_go(self) -> None:
         """See that there is something to prune.
@@ -115,6 +141,7 @@ def survey(spec: SweepSpec) -> Survey:
         _at("checkpoint", partial(adopt, network, read))
         weights = {name: value.clone() for name, value in network.state_dict().items()}
     shape = data.input_shape
+    _at("model", partial(try_dense, network, data.num_classes, shape))
     filters = _prunable(spec, _at("layers", partial(layout_of, network, shape, spec.layers)))
     if spec.controls.macs_reduction:
         for target in spec.control_targets:
@@ -127,7 +154,13 @@ def survey(spec: SweepSpec) -> Survey:
     surveyed = Survey(data=data, filters=filters, weights=weights, stripes=stripes)
     for i, arm in enumerate(spec.arms):
         method = create(arm.method, without_knobs(arm.settings))
-        _at(f"arms.{i}", partial(method.accept, network, surveyed.of(arm.unit).layout))
+        layout = surveyed.of(arm.unit).layout
+        _at(f"arms.{i}", partial(method.accept, network, layout))
+        if not type(method).__module__.startswith("methods."):  # ours are tested
+            _at(f"arms.{i}", partial(try_choice, method, network, layout, data.num_classes))
+    for prunable in surveyed.every_unit:
+        for plan in prunable.plans_to_try(spec):
+            _at("layers", partial(try_shrunk, network, prunable.layout, plan, data.num_classes))
     return surveyed
 
 
@@ -172,8 +205,5 @@ def _at(place: str, look: Callable[[], T]) -> T:
     ) as error:
         raise SpecError([Problem(place, str(error))]) from error
     except (Exception, SystemExit) as error:  # the network's own code may raise anything
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        where = f"{Path(frame.filename).name}:{frame.lineno}"
-        what = f"{type(error).__name__}: {error}".removesuffix(": ")
-        message = f"cannot be used, {what} ({where}); `prunesweep --debug` shows how it came to it"
+        message = f"cannot be used, {told(error)}; `prunesweep --debug` shows how it came to it"
         raise SpecError([Problem(place, message)]) from error

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from orchestrator.cluster.shipping import network_code, own_code
+from orchestrator.agenda.survey import survey
+from orchestrator.cluster.shipping import is_on_this_machine, network_code, own_code
 from orchestrator.errors import Problem, SpecError
 from orchestrator.specification.loading import SpecFile
 from orchestrator.specification.settings import ELSEWHERE, variables_in
@@ -68,6 +69,11 @@ def pack(
     spec = file.spec(ELSEWHERE)
     if problems := list(_left_behind(spec, shared_paths)):
         raise file.located(SpecError(problems))
+    if _can_be_tried_here(spec):
+        try:
+            survey(spec)
+        except SpecError as error:
+            raise file.located(error) from None
     (folder / spec_file.name).write_text(file.text, encoding="utf-8")
     sent = [*overrides]
     if spec.checkpoint is not None and _is_sent(spec.checkpoint, shared_paths):
@@ -86,6 +92,14 @@ def pack(
         needs=variables_in(spec.tracking),
         status=_status_command(spec),
     )
+
+
+def _can_be_tried_here(spec: SweepSpec) -> bool:
+    """Say whether images, network and weights are on this machine, too."""
+    path = spec.data.path
+    has_images = spec.data.name == "digits" if path is None else Path(path).expanduser().exists()
+    has_weights = "://" not in (spec.checkpoint or "")
+    return has_images and has_weights and is_on_this_machine(spec.model.name)
 
 
 def _left_behind(spec: SweepSpec, shared: bool) -> Iterator[Problem]:

@@ -35,6 +35,13 @@ def network_code(model: str, folder: Path) -> list[Path]:
     return [] if place is None else [_copy(place, folder)]
 
 
+def is_on_this_machine(model: str) -> bool:
+    """Say whether the code of a network can be found here; the nodes may have what is not."""
+    return (
+        ":" not in model or importlib.util.find_spec(model.split(".")[0].split(":")[0]) is not None
+    )
+
+
 def _place(module: str) -> Path | None:
     """Return the folder or file of a top-level module that is not installed."""
     found = importlib.util.find_spec(module)

@@ -6,6 +6,7 @@ checkpoint, the groups at their extremes, every arm's method for one epoch, ledg
 
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -18,7 +19,7 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from methods import CostTarget, PruningPlan, masked_difference
+from methods import CostTarget, masked_difference
 from orchestrator.agenda.front_controls import settled
 from orchestrator.agenda.predictors import predictor_settings
 from orchestrator.agenda.survey import PrunableNetwork, Survey
@@ -41,6 +42,7 @@ from tracking.results import Result, given
 from workers.data import describe
 from workers.models import build_model
 from workers.networks.checkpoints import fit
+from workers.raised import told
 
 IMAGES_PER_CLASS = 8  #: Of the rehearsal, at least; and two batches.
 FEW_SAMPLES = 30  #: Networks the rehearsal times where a method learns latency.
@@ -60,9 +62,10 @@ class Finding:
         return asdict(self)
 
 
-def examine(sweep: Sweep, tell: Callable[[Finding], None]) -> list[Finding]:
+def examine(sweep: Sweep, tell: Callable[[Finding], None], *, debug: bool = False) -> list[Finding]:
     """Try every link; ``tell`` hears of each as soon as it has been tried.
 
+    Whatever is raised unexpectedly becomes a finding; with ``debug`` its traceback is printed, too.
     Nothing is written where the sweep's records belong, and nothing else is left behind.
     """
     findings: list[Finding] = []
@@ -73,6 +76,13 @@ def examine(sweep: Sweep, tell: Callable[[Finding], None]) -> list[Finding]:
             ok, detail = True, try_it()
         except (PrunesweepError, OSError) as error:
             ok, detail = False, str(error)
+        except Exception as error:  # a user's network, method or file raises anything
+            ok, detail = (
+                False,
+                f"{told(error)}; `prunesweep --debug doctor` shows more",
+            )
+            if debug:
+                traceback.print_exc()
         seconds = time.perf_counter() - began
         findings.append(Finding(name=name, ok=ok, detail=detail, seconds=seconds))
         tell(findings[-1])
@@ -163,14 +173,7 @@ def _extreme(spec: SweepSpec, surveyed: Survey) -> str:
 
 
 def _difference(network: nn.Module, prunable: PrunableNetwork, images: Tensor) -> float:
-    layout, space = prunable.layout, prunable.space
-    least = dict(zip(space.groups, space.min_kept.tolist(), strict=True))
-    plan = PruningPlan(
-        policy=layout.policy.kind,
-        widths=layout.widths,
-        kept={name: tuple(range(least[name])) for name in layout.widths},
-    )
-    return masked_difference(network, plan, layout, images)
+    return masked_difference(network, prunable.smallest, prunable.layout, images)
 
 
 def _ledger(tracking: TrackingSettings) -> str:

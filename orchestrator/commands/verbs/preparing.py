@@ -9,6 +9,7 @@ from orchestrator.commands.verbs.options import AsJson, Ledger, Overrides, Spec,
 
 
 def doctor(
+    context: typer.Context,
     spec: Spec,
     overrides: Overrides = None,
     store: Store = None,
@@ -24,7 +25,8 @@ def doctor(
     at = RecordsAt(store=store, ledger=ledger)
     sweep = Sweep.from_file(spec, [*(overrides or ()), *at.overrides])
     tell = (lambda _: None) if as_json else views.print_finding
-    findings = examine(sweep, tell)
+    root = context.find_root()
+    findings = examine(sweep, tell, debug=bool(root.params.get("debug")))
     if as_json:
         views.print_json([finding.to_json() for finding in findings])
     raise typer.Exit(0 if all(finding.ok for finding in findings) else FAILED)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from orchestrator.cluster import job_package as package
 from orchestrator.cluster.job_package import JobPackage, pack
@@ -14,6 +15,7 @@ from orchestrator.cluster.shipping import MODULES, network_code
 from orchestrator.errors import SpecError
 from prunesweep import PACKAGES
 from tests.orchestrator.command_line import write_spec
+from workers.models.digits_net import DigitsNet
 
 SERVICES = {
     "ledger": "postgresql+psycopg://prunesweep:${LEDGER_PASSWORD}@postgres/prunesweep",
@@ -38,7 +40,7 @@ def refusal(tmp_path: Path, *overrides: str, **settings: Any) -> str:
 
 
 def test_a_sweep_on_services_travels_as_its_file(tmp_path: Path) -> None:
-    found, folder = packed(tmp_path, "recipe.epochs=2", "search.limits={'layer3.*': [0, 0.5]}")
+    found, folder = packed(tmp_path, "recipe.epochs=2", "search.limits={'conv3': [0, 0.5]}")
     assert found.files == ("sweep.yaml",)
     assert (folder / "sweep.yaml").read_text() == (tmp_path / "sweep.yaml").read_text()
     assert shlex.split(found.entrypoint) == [
@@ -46,7 +48,7 @@ def test_a_sweep_on_services_travels_as_its_file(tmp_path: Path) -> None:
         "run",
         "sweep.yaml",
         "recipe.epochs=2",
-        "search.limits={'layer3.*': [0, 0.5]}",
+        "search.limits={'conv3': [0, 0.5]}",
         "--address",
         "auto",
         "--wait",
@@ -117,10 +119,11 @@ def test_images_that_nodes_fetch_are_not(tmp_path: Path, data: dict[str, Any]) -
 def test_the_checkpoint_travels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "weights").mkdir()
-    (tmp_path / "weights" / "dense.pt").write_bytes(b"weights")
+    torch.save(DigitsNet(10, 1).state_dict(), tmp_path / "weights" / "dense.pt")
     found, folder = packed(tmp_path, spec={"checkpoint": "weights/dense.pt"})
     assert found.files == ("dense.pt", "sweep.yaml")
-    assert (folder / "dense.pt").read_bytes() == b"weights"
+    sent = (folder / "dense.pt").read_bytes()
+    assert sent == (tmp_path / "weights" / "dense.pt").read_bytes()
     assert 'checkpoint="dense.pt"' in shlex.split(found.entrypoint)
 
 
@@ -143,10 +146,19 @@ def test_a_checkpoint_behind_a_url_stays_there(tmp_path: Path) -> None:
 def test_a_network_of_the_users_own_travels(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "mine.py").write_text("def net(**_): ...\n")
+    (tmp_path / "mine.py").write_text("from workers.models.digits_net import DigitsNet as net\n")
     monkeypatch.syspath_prepend(tmp_path)
     found, _ = packed(tmp_path, "model=mine:net")
     assert found.files == ("mine.py", "sweep.yaml")
+
+
+def test_a_sweep_that_nothing_would_come_of_is_refused_here(tmp_path: Path) -> None:
+    message = refusal(tmp_path, "search.limits={'layer3.*': [0, 0.5]}")
+    assert "search.limits: The limits for 'layer3.*' match no prunable group" in message
+
+
+def test_a_network_that_only_the_nodes_have_is_tried_there(tmp_path: Path) -> None:
+    assert packed(tmp_path, "model=gone:net")[0].files == ("sweep.yaml",)
 
 
 @pytest.mark.parametrize(
