@@ -119,7 +119,7 @@ def test_images_that_nodes_fetch_are_not(tmp_path: Path, data: dict[str, Any]) -
 def test_the_checkpoint_travels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "weights").mkdir()
-    torch.save(DigitsNet(10, 1).state_dict(), tmp_path / "weights" / "dense.pt")
+    torch.save(DigitsNet().state_dict(), tmp_path / "weights" / "dense.pt")
     found, folder = packed(tmp_path, spec={"checkpoint": "weights/dense.pt"})
     assert found.files == ("dense.pt", "sweep.yaml")
     sent = (folder / "dense.pt").read_bytes()
