@@ -28,7 +28,10 @@ VERBS: tuple[Callable[..., None], ...] = (
     driving.extend,
     driving.retry,
     reading.compare,
+    reading.list_sweeps,
     reading.status,
+    reading.show,
+    reading.logs,
     stopping.stop,
     stopping.cancel,
     handing_on.export,
@@ -39,6 +42,8 @@ VERBS: tuple[Callable[..., None], ...] = (
     preparing.methods,
     preparing.models,
 )
+#: Of verbs whose name means something else in Python.
+NAMES = {reading.list_sweeps: "list"}
 DATABASE_VERBS: tuple[Callable[..., None], ...] = (database.current, database.upgrade)
 
 app = typer.Typer(
@@ -52,14 +57,29 @@ _db = typer.Typer(help="Look after the database of a ledger.", no_args_is_help=T
 app.add_typer(_db, name="db")
 
 for _verb in VERBS:
-    app.command()(_verb)
+    app.command(NAMES.get(_verb))(_verb)
 for _verb in DATABASE_VERBS:
     _db.command()(_verb)
+
+
+def _version(is_wanted: bool) -> None:
+    if is_wanted:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            typer.echo(f"prunesweep {version('prunesweep')}")
+        except PackageNotFoundError:
+            typer.echo("prunesweep, from a checkout that is not installed")
+        raise typer.Exit
 
 
 @app.callback()
 def prunesweep(
     debug: Annotated[bool, typer.Option("--debug", help="Show where an error comes from.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version.", callback=_version, is_eager=True),
+    ] = False,
 ) -> None:
     """Find out which filter-pruning method works, on your network, at your budget."""
 

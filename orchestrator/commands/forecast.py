@@ -84,9 +84,9 @@ def view(facts: Mapping[str, Any]) -> RenderableType:
     """Show a forecast to a person."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for column in ("Kind", "Arm", "Target"):
-        table.add_column(column)
+        table.add_column(column, overflow="fold")
     for column in ("Trials", "Epochs each", "Completed", "Pending", "Failed", "To run"):
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", overflow="fold")
     keys = ("trials", "epochs", "completed", "pending", "failed", "to_run")
     for line in facts["lines"]:
         words = (Text(line[key] or "-") for key in ("role", "arm", "target"))

@@ -14,6 +14,7 @@ from orchestrator.commands.lookup import Found, command
 from tracking.durations import duration
 from tracking.ledger.ledger import Ledger
 from tracking.ledger.outbox import Outbox
+from tracking.matrix import matrix_of
 from tracking.places import Place
 from tracking.records import EntryRecord, SweepRecord, SweepState, TrialRecord, TrialState
 from tracking.results import Result
@@ -30,13 +31,47 @@ def sweeps_facts(ledger: Ledger) -> list[dict[str, Any]]:
     ]
 
 
+def list_facts(ledger: Ledger) -> list[dict[str, Any]]:
+    """List the sweeps of a ledger, oldest first, with how far each has come."""
+    found = []
+    for record in ledger.sweeps():
+        places = ledger.places(record.id)
+        done = sum(count for state, count in places.items() if state.is_final)
+        begun = sum(places.values())
+        is_over = record.state is SweepState.COMPLETED
+        asked = begun if is_over else max(begun, matrix_of(record.spec).trials)
+        age = (datetime.now(UTC) - record.created_at).total_seconds()
+        counts = {"done": done, "wanted": asked, "age_seconds": age}
+        found.append({**_sweep(ledger, record), **counts})
+    return found
+
+
+def list_view(facts: Sequence[Mapping[str, Any]]) -> RenderableType:
+    """Show the sweeps of a ledger, one a line; names are folded, never cut."""
+    if not facts:
+        return Text("There is no sweep in this ledger yet.")
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for column in ("Sweep", "State", "Done", "Age", "Driver"):
+        table.add_column(column, overflow="fold")
+    for sweep in facts:
+        cells = (
+            sweep["name"],
+            _state({**sweep, "owner": "its driver"}),
+            f"{sweep['done']} of {sweep['wanted']}",
+            duration(sweep["age_seconds"]),
+            {True: f"{sweep['owner']}", False: "gone", None: "none"}[sweep["owner_alive"]],
+        )
+        table.add_row(*map(Text, cells))
+    return table
+
+
 def sweeps_view(facts: Sequence[Mapping[str, Any]]) -> RenderableType:
     """Show the sweeps of a ledger."""
     if not facts:
         return Text("There is no sweep in this ledger yet.")
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for column in ("Sweep", "State", "Created", "Trials"):
-        table.add_column(column)
+        table.add_column(column, overflow="fold")
     for sweep in facts:
         cells = (sweep["name"], _state(sweep), _when(sweep["created_at"]), _counts(sweep["trials"]))
         table.add_row(*(Text(cell) for cell in cells))
@@ -142,9 +177,9 @@ def _best(runs: Sequence[tuple[EntryRecord, TrialRecord]]) -> list[dict[str, Any
 def _best_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for column in ("Target", "Arm"):
-        table.add_column(column)
-    for column in ("Completed", "Best validation, %", "MACs less", "Params less", "Trial", "Of"):
-        table.add_column(column, justify="right")
+        table.add_column(column, overflow="fold")
+    for column in ("Done", "Best val %", "MACs less", "Params less", "Trial", "Of"):
+        table.add_column(column, justify="right", overflow="fold")
     for row in rows:
         table.add_row(
             Text(row["target"]),
@@ -217,7 +252,7 @@ def _next(found: Found, counts: Mapping[str, int], *, behind: bool) -> str | Non
 
 
 def _state(facts: Mapping[str, Any]) -> str:
-    if facts["owner_alive"] is False:
+    if facts["owner_alive"] is False and facts["state"] == SweepState.RUNNING:
         return f"interrupted ({facts['owner']} is gone)"
     return str(facts["state"])
 

@@ -270,6 +270,18 @@ class Ledger:
             found = {row.state: row.number for row in connection.execute(statement)}
         return {state: found.get(state, 0) for state in TrialState}
 
+    def places(self, sweep_id: int) -> dict[TrialState, int]:
+        """Return how many places of a sweep have a trial in each state; every state is there."""
+        statement = (
+            sa.select(trials.c.state, sa.func.count().label("number"))
+            .join(entries, entries.c.trial_id == trials.c.id)
+            .where(entries.c.sweep_id == sweep_id)
+            .group_by(trials.c.state)
+        )
+        with self.database.read() as connection:
+            found = {row.state: row.number for row in connection.execute(statement)}
+        return {state: found.get(state, 0) for state in TrialState}
+
     def entries(self, sweep_id: int) -> list[EntryRecord]:
         """Return a sweep's entries, in the order they were wanted."""
         statement = sa.select(entries).where(entries.c.sweep_id == sweep_id)

@@ -222,7 +222,7 @@ def _told(story: Story) -> list[RenderableType]:
 def _rich(grid: Grid) -> RichTable:
     table = RichTable(title=grid.title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for place, column in enumerate(grid.columns):
-        table.add_column(Text(column), justify="right" if place else "left")
+        table.add_column(Text(column), justify="right" if place else "left", overflow="fold")
     for line in grid.lines:
         table.add_row(*(Text(cell) for cell in line.cells), style=STYLES[line.kind])
     return table

@@ -19,6 +19,7 @@ from workers.errors import StoppedError
 from workers.node import device_memory
 from workers.node.environment import device_name
 from workers.node.node import Node, resolve_device
+from workers.node.trial_log import kept_log
 from workers.results import Report
 from workers.settings import TrialSpec
 
@@ -130,7 +131,8 @@ class Worker:
 
                 last: Message
                 try:
-                    last = ("result", dict(self._run(trial, node, report)))
+                    with kept_log(node.artifacts, trial.uid, attempt):
+                        last = ("result", dict(self._run(trial, node, report)))
                 except StoppedError:
                     last = ("stopped",)
                 taken = device_memory.measured(self._node.device)

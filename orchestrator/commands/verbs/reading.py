@@ -59,6 +59,49 @@ def compare(
         typer.echo(writers[chosen](comparison), nl=False)
 
 
+Trial = Annotated[
+    str,
+    typer.Argument(
+        help="Its number, the first digits of its uid, or best:ARM:TARGET.", metavar="TRIAL"
+    ),
+]
+
+
+def list_sweeps(store: Store = None, ledger: Ledger = None, as_json: AsJson = False) -> None:
+    """List all sweeps of a store: how far each has come, and whether its driver lives."""
+    from orchestrator.commands import status as stand
+    from orchestrator.commands import views
+    from orchestrator.commands.lookup import RecordsAt, open_existing, require_variables
+
+    at = RecordsAt(store=store, ledger=ledger)
+    with open_existing(require_variables(at.tracking()).ledger_url) as opened:
+        views.show(stand.list_facts(opened), stand.list_view, as_json=as_json)
+
+
+def show(
+    name: Name, trial: Trial, store: Store = None, ledger: Ledger = None, as_json: AsJson = False
+) -> None:
+    """Show one trial: what is run, its attempts and reports, its error, its files."""
+    from orchestrator.commands import trials, views
+    from orchestrator.commands.lookup import RecordsAt, find_sweep
+
+    with find_sweep(name, RecordsAt(store=store, ledger=ledger)) as found:
+        facts = trials.show_facts(found, trial)
+    views.show(facts, trials.show_view, as_json=as_json)
+
+
+def logs(
+    name: Name, trial: Trial, store: Store = None, ledger: Ledger = None, as_json: AsJson = False
+) -> None:
+    """Show what each attempt at a trial logged."""
+    from orchestrator.commands import trials, views
+    from orchestrator.commands.lookup import RecordsAt, find_sweep
+
+    with find_sweep(name, RecordsAt(store=store, ledger=ledger)) as found:
+        facts = trials.logs_facts(found, trial)
+    views.show(facts, trials.logs_view, as_json=as_json)
+
+
 def status(
     name: Annotated[
         str | None, typer.Argument(help="Name of the sweep; all of them without.", metavar="NAME")

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from orchestrator.commands.cli import VERBS
+from orchestrator.commands.cli import NAMES, VERBS
 from tests.checkout import ROOT
 
 HEAVY = {
@@ -38,8 +38,8 @@ def answers(*calls: tuple[list[str], dict[str, str]]) -> tuple[list[tuple[int, s
 
 
 def test_the_help_of_every_verb_imports_nothing_heavy() -> None:
-    names = [verb.__name__.replace("_", "-") for verb in VERBS]
-    pages = [["--help"], ["db", "--help"], *([name, "--help"] for name in names)]
+    names = [NAMES.get(verb, verb.__name__) for verb in VERBS]
+    pages = [["--help"], ["db", "--help"], ["--version"], *([name, "--help"] for name in names)]
     results, imported = answers(*((page, {}) for page in pages))
     assert [code for code, _ in results] == [0] * len(pages)
     assert imported & HEAVY == set()
