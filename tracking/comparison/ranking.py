@@ -65,7 +65,8 @@ def judged(
         for row in bench.tested(rest, among_themselves=True)
     ]
     fair = [row for row in held if row.on_target is not False]
-    tested = {row.name: row for row in bench.tested(fair, among_themselves=False)}
+    # A control that has an arm's trials takes that arm's test: one pair of samples, one p-value.
+    tested = {row.name: row for row in bench.tested(fair, among_themselves=False, known=found)}
     lead = replace(lead, leads=True, verdict=_verdict_of_lead({row.verdict for row in found}))
     return (lead, *found, *left_out, *(tested.get(row.name, row) for row in held))
 
@@ -103,7 +104,9 @@ class _Bench:
     samples: Mapping[str, Sample]
     best_of: int
 
-    def tested(self, rows: Sequence[Row], *, among_themselves: bool) -> list[Row]:
+    def tested(
+        self, rows: Sequence[Row], *, among_themselves: bool, known: Sequence[Row] = ()
+    ) -> list[Row]:
         """Test rows against the leader; one that has its trials by another name needs no test."""
         made = {
             row.name: test
@@ -112,23 +115,14 @@ class _Bench:
         }
         p = corrected(made, best_of=self.best_of, among_themselves=among_themselves)
         count = self.best_of + (0 if among_themselves else len(made))
-        found: dict[str, Row] = {}
+        found = {row.name: row for row in known}
         for row in rows:
-            alike = found.get(row.same_as or "")
-            if alike is not None:
+            test, corrected_p = made.get(row.name), p.get(row.name)
+            reach = self._reach(row, count) if test is not None else None
+            if alike := found.get(row.same_as or ""):
                 test, corrected_p, reach = alike.test, alike.p, alike.reach
-            else:
-                test = made.get(row.name) or (
-                    self._test(row) if row.same_as not in {None, self.lead.name} else None
-                )
-                corrected_p = p.get(row.name)
-                reach = self._reach(row, count) if test is not None else None
-                if test is not None and corrected_p is None:  # a control that is one of the arms
-                    corrected_p = corrected(
-                        {row.name: test}, best_of=self.best_of, among_themselves=False
-                    )[row.name]
             found[row.name] = replace(row, test=test, p=corrected_p, reach=reach)
-        return list(found.values())
+        return [found[row.name] for row in rows]
 
     def _test(self, row: Row) -> Difference | None:
         if self.lead.spread is None or row.spread is None:

@@ -171,6 +171,19 @@ class TestControls:
         assert dense.test_accuracy_drop == pytest.approx(-1.0)
         assert (dense.verdict, dense.on_target) == (Verdict.CONTROL, None)
 
+    def test_a_control_that_has_the_trials_of_an_arm_has_its_test_too(self, tmp_path: Path) -> None:
+        sweep = HandMadeSweep(tmp_path, specification("a", "b", "l1"))
+        sweep.seeds("confirm", "a", [92.0, 92.4, 92.8])
+        sweep.seeds("confirm", "b", [90.0, 90.4, 90.8])
+        for seed, test in enumerate((91.0, 91.4, 91.8), start=1):
+            for role, name in (("confirm", "l1"), ("control", "uniform_l1")):
+                sweep.add(role, name, index=seed, test=test, uid=f"l1-{seed}")
+        comparison = sweep.compare()
+        arm, control = row(comparison, "l1"), row(comparison, "uniform_l1")
+        assert control.same_as == "l1"
+        assert arm.p is not None
+        assert (control.p, control.test, control.reach) == (arm.p, arm.test, arm.reach)
+
     def test_controls_are_tested_against_the_best_arm_and_come_in_a_fixed_order(
         self, tmp_path: Path
     ) -> None:
