@@ -31,6 +31,7 @@ from orchestrator.loop.driver import Driver
 from orchestrator.loop.watcher import Ended
 from orchestrator.specification.spec import SweepSpec
 from tracking.ledger.ledger import Ledger
+from tracking.places import Place
 from tracking.records import Loss
 from workers.settings import TrialSpec
 
@@ -111,6 +112,12 @@ class Diary:
     def __init__(self, backend: VirtualBackend, agenda: TimedAgenda) -> None:
         self._backend, self._agenda = backend, agenda
         self.moments: list[Moment] = []
+
+    def started(self, trial_id: int, place: Place, spec: TrialSpec, worker: str) -> None:
+        """Nothing of it is measured."""
+
+    def reported(self, trial_id: int, step: int) -> None:
+        """Nothing of it is measured."""
 
     def ended(self, trial: Ended) -> None:
         """Note a search trial's end."""

@@ -14,6 +14,7 @@ from orchestrator.agenda.trial_matrix import trial_matrix
 from orchestrator.cluster.ray_backend import RayBackend
 from orchestrator.errors import SweepCancelledError, SweepFailedError
 from orchestrator.loop.driver import Driver
+from orchestrator.loop.phases import Phases
 from orchestrator.loop.progress import Progress, places_done
 from orchestrator.loop.signals import left_in_order, stopping_on_signals
 from orchestrator.specification.spec import SweepSpec
@@ -39,6 +40,7 @@ class OwnedSweep:
     surveyed: Survey
     ledger: Ledger
     console: Console  #: Where progress goes.
+    phases: Phases  #: Shows there what is done before the first trial.
     runner: str  #: ``package.module:callable`` that runs one trial in a worker.
 
     def go_on(self, writer: SweepWriter) -> Comparison:
@@ -90,12 +92,14 @@ class OwnedSweep:
             runner=self.runner,
         )
         try:
+            self.phases("Waiting for the first worker")
             is_stopped = partial(self._is_stopped, writer)
             device = f"{backend.device_of_first_worker(is_stopped)}, torch {torch.__version__}"
             agenda = Agenda(spec, self.surveyed, device)
             stopper = Stopper(spec)
             stopper.restore(self.ledger, writer.sweep_id)
             done = places_done(self.ledger, writer.sweep_id)
+            self.phases.end()
             with Progress(console, trial_matrix(spec).trials, spec.name, done) as progress:
                 driver = Driver(
                     agenda,

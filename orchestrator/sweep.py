@@ -14,6 +14,7 @@ from orchestrator.cluster.connection import check_reachable, connect
 from orchestrator.errors import Problem, SpecError
 from orchestrator.loop.outages import Outages
 from orchestrator.loop.ownership import driver_name, refuse_cancelled, take, wait_until_free
+from orchestrator.loop.phases import Phases
 from orchestrator.owned_sweep import OwnedSweep
 from orchestrator.specification.loading import SpecFile, parse_spec
 from orchestrator.specification.settings import TrackingSettings, secret_variables
@@ -120,6 +121,7 @@ class Sweep:
         restore: bool = False,
         wait_s: float = 0.0,
         console: Console | None = None,
+        phases: Phases | None = None,
         runner: str = TRIAL_RUNNER,
     ) -> Comparison:
         """Run the sweep to its end, or go on with it; content that has a result is not run again.
@@ -130,6 +132,7 @@ class Sweep:
             restore: Take back all that was cancelled by hand.
             wait_s: How long to wait for another driver of the sweep to end, or to lose its lease.
             console: Where progress goes; the standard error stream by default.
+            phases: Shows there what is done before the first trial.
             runner: ``package.module:callable`` that runs one trial in a worker.
 
         Returns:
@@ -147,12 +150,15 @@ class Sweep:
         """
         spec = self.spec
         console = console or Console(stderr=True)
+        phases = phases or Phases(console)
         say = partial(console.print, highlight=False, soft_wrap=True)
+        phases("Looking at data and network")
         surveyed = self.survey()
         say(visible(f"Data: {surveyed.data.told()}."), markup=False)
         if dense := self.try_dense(surveyed):
             say(f"Before anything: {dense}.")
         with ExitStack() as stack:
+            stack.enter_context(phases)
             # Whatever may refuse the sweep comes before Ray, which takes a while to start; and
             # nothing is written, not even an empty ledger, until all has been asked.
             ledger = _existing(spec.tracking.ledger_url, stack)
@@ -160,6 +166,8 @@ class Sweep:
                 wait_until_free(ledger, spec.name, wait_s)
                 if not restore:
                     refuse_cancelled(ledger, spec.name)
+            here = spec.resources.address in (None, "local")
+            phases("Starting Ray on this machine" if here else "Joining the Ray cluster")
             check_reachable(spec.resources.address)
             if hint := say_if_idle(spec):
                 say(hint)
@@ -173,7 +181,12 @@ class Sweep:
                 writer.retry_failed()
             outages = Outages(ledger, spec.name, driver_name(), spec.recovery.ledger_outage_s, say)
             owned = OwnedSweep(
-                spec=spec, surveyed=surveyed, ledger=ledger, console=console, runner=runner
+                spec=spec,
+                surveyed=surveyed,
+                ledger=ledger,
+                console=console,
+                phases=phases,
+                runner=runner,
             )
             with owned.publishing():
                 comparison = _to_its_end(owned, writer, outages)

@@ -1,16 +1,18 @@
 """Where sweeps stand, by what is in the ledger: counts, the best so far, what runs, what failed."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.commands.lookup import Found, command
+from orchestrator.commands.lookup import Found, RecordsAt, command, find_sweep
 from tracking.durations import duration
 from tracking.ledger.ledger import Ledger
 from tracking.ledger.outbox import Outbox
@@ -21,6 +23,7 @@ from tracking.results import Result
 from tracking.winners import best_trial
 
 SHOWN_FAILURES = 20
+WATCH_S = 2.0  #: Between two looks of `watch`.
 
 
 def sweeps_facts(ledger: Ledger) -> list[dict[str, Any]]:
@@ -120,6 +123,18 @@ def status_view(facts: Mapping[str, Any]) -> RenderableType:
     if facts["next"]:
         parts.append(Text(f"next     {facts['next']}", no_wrap=True, overflow="ignore"))
     return Group(*parts)
+
+
+def watch(name: str, at: RecordsAt, console: Console) -> None:
+    """Show where one sweep stands again and again, until no driver runs it."""
+    with Live(console=console, auto_refresh=False) as live:
+        while True:
+            with find_sweep(name, at) as found:
+                facts = status_facts(found)
+            live.update(status_view(facts), refresh=True)
+            if not facts["owner_alive"]:
+                return
+            time.sleep(WATCH_S)
 
 
 def _sweep(ledger: Ledger, record: SweepRecord) -> dict[str, Any]:

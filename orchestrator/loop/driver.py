@@ -232,6 +232,8 @@ class Driver:
             assert work.task is not None
             work.heard_at = time.monotonic()
             self._backend.start(slot, work.task, work.spec, alone=work.is_exclusive)
+            worker = f"{slot.node}:{slot.pid}"
+            self._watcher.started(trial_id, work.places[0], work.spec, worker)
 
     def _may_start(self, work: _Work) -> bool:
         if work.is_exclusive:
@@ -305,6 +307,7 @@ class Driver:
         if work is None or work.task != event.task:
             return  # it has ended by now
         work.heard_at = time.monotonic()
+        self._watcher.reported(trial_id, event.step)
         reason = self._stopper.reported(trial_id, work.places, event.step, event.values)
         if reason is not None and not work.is_cancelled:
             work.stop_reason = reason

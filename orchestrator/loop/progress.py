@@ -4,17 +4,18 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, RenderableType
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
+from orchestrator.loop.live_view import RunningTrial, Standings, view
 from orchestrator.loop.watcher import Ended
 from tracking.durations import duration
 from tracking.ledger.ledger import Ledger
 from tracking.places import Place
 from tracking.records import Loss, TrialState
 from tracking.results import Result
+from workers.settings import TrialSpec
 
 LINE_EVERY_S = 15.0  #: Between plain lines.
 
@@ -41,7 +42,9 @@ class Progress:
         self._reused = 0
         self._done = set(done)
         self._before = len(self._done)
-        self._best: dict[tuple[str, str], tuple[float, int]] = {}
+        self._standings = Standings()
+        self._last_failure: str | None = None
+        self._at_work: dict[int, RunningTrial] = {}
         self._running = self._waiting = 0
         self._began = self._said = time.monotonic()
         self._live = Live(console=console, auto_refresh=False, transient=True)
@@ -61,18 +64,29 @@ class Progress:
             self._reused += 1
         else:
             self._states[trial.state] += 1
+        self._at_work.pop(trial.trial_id, None)
         if trial.state is TrialState.FAILED:
-            self._console.print(
-                Text.assemble(("failed ", "bold red"), f"{_where(trial.places)}: {trial.cause}")
-            )
+            self._last_failure = f"{_where(trial.places)}: {trial.cause}"
+            self._console.print(Text.assemble(("failed ", "bold red"), self._last_failure))
         accuracy = Result.read(trial.result).val_accuracy
         for place in trial.places:
             if accuracy is not None and place.role.speaks_of_arm:
-                best, seen = self._best.get((place.target, place.arm), (accuracy, 0))
-                self._best[place.target, place.arm] = (max(best, accuracy), seen + 1)
+                self._standings.came(place, accuracy)
+
+    def started(self, trial_id: int, place: Place, spec: TrialSpec, worker: str) -> None:
+        """Show a trial that runs."""
+        self._at_work[trial_id] = RunningTrial(
+            place=place, worker=worker, epochs=spec.recipe.epochs
+        )
+
+    def reported(self, trial_id: int, step: int) -> None:
+        """Show how far it is."""
+        if trial_id in self._at_work:
+            self._at_work[trial_id].step = step
 
     def lost(self, trial_id: int, loss: Loss, reason: str) -> None:
         """Say that a worker went away, and of what."""
+        self._at_work.pop(trial_id, None)
         what = f"trial {trial_id} ({loss}), which runs again: {reason}"
         self._console.print(Text.assemble(("lost ", "bold yellow"), what))
 
@@ -110,15 +124,13 @@ class Progress:
         return ", ".join(parts)
 
     def _view(self) -> RenderableType:
-        table = Table(title=None, box=None, pad_edge=False, header_style="dim")
-        for column in ("target", "arm", "trials", "best validation accuracy"):
-            table.add_column(column, justify="left" if column in {"target", "arm"} else "right")
-        for (target, arm), (accuracy, seen) in sorted(self._best.items()):
-            table.add_row(target, arm, str(seen), f"{accuracy:.2f} %")
-        return (
-            Group(Text(self.summary(), style="bold"), table)
-            if self._best
-            else Text(self.summary(), style="bold")
+        return view(
+            self._console,
+            self.summary(),
+            len(self._done) / self._total if self._total else 0.0,
+            list(self._at_work.values()),
+            self._standings,
+            self._last_failure,
         )
 
 

@@ -26,6 +26,12 @@ class Ended:
 class Watcher(Protocol):
     """Is told what the driver does, for a person to see."""
 
+    def started(self, trial_id: int, place: Place, spec: TrialSpec, worker: str) -> None:
+        """A trial began on a worker."""
+
+    def reported(self, trial_id: int, step: int) -> None:
+        """A running trial is at this epoch."""
+
     def ended(self, trial: Ended) -> None:
         """A trial reached a final state."""
 

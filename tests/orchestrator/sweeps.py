@@ -22,7 +22,9 @@ from tracking.comparison.compare import compare
 from tracking.errors import UnknownSweepError
 from tracking.ledger.ledger import Ledger
 from tracking.ledger.writer import MAX_LOSSES, SweepWriter
+from tracking.places import Place
 from tracking.records import AttemptRecord, EntryRecord, Loss, SweepState, TrialRecord
+from workers.settings import TrialSpec
 
 BASE: Mapping[str, Any] = {
     "name": "sweep",
@@ -98,6 +100,12 @@ class Log:
     losses: list[int] = field(default_factory=list)
     arms: dict[str, str] = field(default_factory=dict)  #: Those given up, with the cause.
     on_tick: Callable[[], None] = lambda: None
+
+    def started(self, trial_id: int, place: Place, spec: TrialSpec, worker: str) -> None:
+        pass
+
+    def reported(self, trial_id: int, step: int) -> None:
+        pass
 
     def ended(self, trial: Ended) -> None:
         self.trials.append(trial)

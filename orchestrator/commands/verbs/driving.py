@@ -11,6 +11,7 @@ from orchestrator.commands.verbs.options import (
     Ledger,
     Name,
     Overrides,
+    Plain,
     Quiet,
     Spec,
     Store,
@@ -19,6 +20,7 @@ from orchestrator.commands.verbs.options import (
 )
 
 if TYPE_CHECKING:
+    from orchestrator.loop.phases import Phases
     from orchestrator.sweep import Sweep
 
 
@@ -34,22 +36,24 @@ def run(
     store: Store = None,
     ledger: Ledger = None,
     quiet: Quiet = False,
+    plain: Plain = False,
     as_json: AsJson = False,
 ) -> None:
     """Run a sweep, or go on with it, and compare its arms."""
-    from orchestrator.commands.lookup import RecordsAt
-    from orchestrator.sweep import Sweep
+    with _phases(quiet=quiet, plain=plain) as phases:
+        from orchestrator.commands.lookup import RecordsAt
+        from orchestrator.sweep import Sweep
 
-    given = [*(overrides or ()), *RecordsAt(store=store, ledger=ledger).overrides]
-    given += [f"resources.address={address}"] if address is not None else []
-    given += [f"resources.workers={workers}"] if workers is not None else []
-    sweep = Sweep.from_file(spec, given)
-    if dry_run:
-        from orchestrator.commands import forecast, views
+        given = [*(overrides or ()), *RecordsAt(store=store, ledger=ledger).overrides]
+        given += [f"resources.address={address}"] if address is not None else []
+        given += [f"resources.workers={workers}"] if workers is not None else []
+        sweep = Sweep.from_file(spec, given)
+        if not dry_run:
+            _drive(sweep, phases, as_json=as_json, wait_s=wait)
+            return
+    from orchestrator.commands import forecast, views
 
-        views.show(forecast.forecast(sweep), forecast.view, as_json=as_json)
-    else:
-        _drive(sweep, quiet=quiet, as_json=as_json, wait_s=wait)
+    views.show(forecast.forecast(sweep), forecast.view, as_json=as_json)
 
 
 def resume(
@@ -63,11 +67,13 @@ def resume(
     store: Store = None,
     ledger: Ledger = None,
     quiet: Quiet = False,
+    plain: Plain = False,
     as_json: AsJson = False,
 ) -> None:
     """Go on with a sweep that was interrupted."""
-    sweep = _stored(name, store, ledger, address, workers)
-    _drive(sweep, quiet=quiet, as_json=as_json, wait_s=wait, restore=restore)
+    with _phases(quiet=quiet, plain=plain) as phases:
+        sweep = _stored(name, store, ledger, address, workers)
+        _drive(sweep, phases, as_json=as_json, wait_s=wait, restore=restore)
 
 
 def extend(
@@ -84,20 +90,21 @@ def extend(
     store: Store = None,
     ledger: Ledger = None,
     quiet: Quiet = False,
+    plain: Plain = False,
     as_json: AsJson = False,
 ) -> None:
     """Search longer, or re-run with more seeds; what has run is kept."""
     more_seeds = [_whole(text, "--seeds") for text in seeds.split(",")] if seeds else []
     if trials is None and not more_seeds:
         raise typer.BadParameter("say what to add: --trials +N, --seeds 4,5, or both")
-    sweep = _stored(name, store, ledger, address, workers)
-    count = None
-    if trials is not None:
-        count = _whole(trials.removeprefix("+"), "--trials")
-        count += sweep.spec.search.trials if trials.startswith("+") else 0
-    _drive(
-        sweep.extended(trials=count, seeds=more_seeds), quiet=quiet, as_json=as_json, extend=True
-    )
+    with _phases(quiet=quiet, plain=plain) as phases:
+        sweep = _stored(name, store, ledger, address, workers)
+        count = None
+        if trials is not None:
+            count = _whole(trials.removeprefix("+"), "--trials")
+            count += sweep.spec.search.trials if trials.startswith("+") else 0
+        longer = sweep.extended(trials=count, seeds=more_seeds)
+        _drive(longer, phases, as_json=as_json, extend=True)
 
 
 def retry(
@@ -107,11 +114,13 @@ def retry(
     store: Store = None,
     ledger: Ledger = None,
     quiet: Quiet = False,
+    plain: Plain = False,
     as_json: AsJson = False,
 ) -> None:
     """Run the failed trials of a sweep again, and go on with it."""
-    sweep = _stored(name, store, ledger, address, workers)
-    _drive(sweep, quiet=quiet, as_json=as_json, retry=True)
+    with _phases(quiet=quiet, plain=plain) as phases:
+        sweep = _stored(name, store, ledger, address, workers)
+        _drive(sweep, phases, as_json=as_json, retry=True)
 
 
 def _stored(
@@ -127,10 +136,22 @@ def _stored(
         return Sweep.from_record(found.record, found.tracking, changes)
 
 
+def _phases(*, quiet: bool, plain: bool) -> "Phases":
+    """Say from the first second what goes on: what a sweep needs takes seconds to import."""
+    from rich.console import Console
+
+    from orchestrator.loop.phases import Phases
+
+    console = Console(stderr=True, quiet=quiet, force_terminal=False if plain else None)
+    phases = Phases(console)
+    phases("Loading torch and Ray")
+    return phases
+
+
 def _drive(
     sweep: "Sweep",
+    phases: "Phases",
     *,
-    quiet: bool,
     as_json: bool,
     extend: bool = False,
     retry: bool = False,
@@ -138,14 +159,16 @@ def _drive(
     wait_s: float = 0.0,
 ) -> None:
     """Run a sweep to its end and show the comparison; after Ctrl-C say how to go on."""
-    from rich.console import Console
-
     from orchestrator.commands import views
 
     try:
-        console = Console(stderr=True, quiet=quiet)
         comparison = sweep.run(
-            extend=extend, retry=retry, restore=restore, wait_s=wait_s, console=console
+            extend=extend,
+            retry=retry,
+            restore=restore,
+            wait_s=wait_s,
+            console=phases.console,
+            phases=phases,
         )
     except KeyboardInterrupt:
         typer.echo(views.stopped(sweep.spec), err=True)

@@ -21,6 +21,7 @@ Ledger = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
+Plain = Annotated[bool, typer.Option("--plain", help="Show progress as lines.")]
 Address = Annotated[
     str | None, typer.Option(help="Ray cluster that this machine is part of: auto or HOST:PORT.")
 ]

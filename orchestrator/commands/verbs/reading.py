@@ -106,6 +106,9 @@ def status(
     name: Annotated[
         str | None, typer.Argument(help="Name of the sweep; all of them without.", metavar="NAME")
     ] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Show it again every two seconds, until it has ended.")
+    ] = False,
     store: Store = None,
     ledger: Ledger = None,
     as_json: AsJson = False,
@@ -119,6 +122,9 @@ def status(
     if name is None:
         with open_existing(require_variables(at.tracking()).ledger_url) as opened:
             views.show(stand.sweeps_facts(opened), stand.sweeps_view, as_json=as_json)
+        return
+    if watch and not as_json:
+        stand.watch(name, at, views.stdout())
         return
     with find_sweep(name, at) as found:
         views.show(stand.status_facts(found), stand.status_view, as_json=as_json)

@@ -84,6 +84,13 @@ def test_a_running_driver_hears_of_it(
     assert begun.ledger.sweep(begun.name).state is SweepState.INTERRUPTED
 
 
+def test_a_sweep_is_watched_until_its_driver_has_ended(begun: Bench, tmp_path: Path) -> None:
+    _let_go(begun)
+    result = call("status", begun.name, "--watch", "--store", tmp_path)
+    assert result.exit_code == 0
+    assert "sweep: interrupted" in result.stdout
+
+
 def test_a_running_driver_drops_an_arm_and_goes_on(
     begun: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
