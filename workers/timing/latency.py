@@ -15,6 +15,7 @@ from workers.training.measure import synchronize
 from workers.training.seeds import fastest_kernels
 
 DType = Literal["float32", "bfloat16"]
+Forward = Callable[[Tensor], Tensor]
 LARGE_BATCH = {"cpu": 32}  #: Images of the large batch, by kind of device; else 128.
 REPETITIONS = 30  # fewer say little about the 90th percentile
 MOST_REPETITIONS = 500
@@ -72,6 +73,10 @@ def large_batch(device: torch.device) -> int:
     return LARGE_BATCH.get(device.type, 128)
 
 
+def _as_it_is(network: nn.Module) -> Forward:
+    return network
+
+
 def time_by_turns(
     networks: Sequence[nn.Module],
     input_shape: tuple[int, int, int],
@@ -80,6 +85,7 @@ def time_by_turns(
     batch_size: int,
     dtype: DType = "float32",
     seconds: float = 0.0,
+    runner: Callable[[nn.Module], Forward] = _as_it_is,
 ) -> list[list[float]]:
     """Time several networks, each forward pass of one followed by one of the next.
 
@@ -90,12 +96,13 @@ def time_by_turns(
         batch_size: Images per batch.
         dtype: Of weights and images.
         seconds: Stop after this long; 30 repetitions are always taken.
+        runner: Gives what is run of a network, for one that is compiled first.
 
     Returns:
         Milliseconds of each forward pass, by network.
     """
     number_type = getattr(torch, dtype)
-    twins = [_ready(network, device, number_type) for network in networks]
+    twins = [runner(_ready(network, device, number_type)) for network in networks]
     images = torch.randn(batch_size, *input_shape, generator=torch.Generator().manual_seed(0)).to(
         device, number_type
     )
@@ -124,7 +131,7 @@ def _ready(network: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.M
     return twin
 
 
-def _forward_ms(network: Callable[[Tensor], Tensor], images: Tensor, device: torch.device) -> float:
+def _forward_ms(network: Forward, images: Tensor, device: torch.device) -> float:
     synchronize(device)
     started = time.perf_counter()
     network(images)

@@ -1,0 +1,1 @@
+"""What must be proved and measured where there is a GPU: `python -m benchmarks.gpu`."""
