@@ -170,7 +170,7 @@ def train_epoch(
     steps = images_seen = 0
     rate = 0.0
     ended_early = False
-    total = torch.zeros(())
+    total: Tensor | float = 0.0
     for images, labels in batches:
         if position.first_step + steps == position.call_steps:
             break
@@ -196,7 +196,7 @@ def train_epoch(
             hooks.after_backward(step)
         optimizer.step()
         images_seen += len(labels)
-        total = total.to(loss.device) + loss.detach() * len(labels)
+        total = total + loss.detach() * len(labels)
         if steps % LOSS_CHECK_STEPS == 0 and not math.isfinite(float(total)):
             raise DivergedError("training", epochs_done, rate)
         if hooks.after_step and hooks.after_step(step):
