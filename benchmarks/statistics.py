@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtr
 
-from tracking.comparison.model import corrected, difference_of, moderated
+from tracking.statistics.model import corrected, difference_of, moderated
 
 Floats = NDArray[np.float64]
 Test = Callable[[Floats], dict[int, float]]  #: ``[arms, seeds]`` to corrected p, by arm.

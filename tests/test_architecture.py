@@ -32,8 +32,9 @@ MAY_IMPORT_INSIDE = {
         "specification": set[str](),
     },
     "tracking": {
-        "report": {"comparison"},
-        "comparison": set[str](),
+        "report": {"comparison", "statistics"},
+        "comparison": {"statistics"},
+        "statistics": set[str](),
         "mlflow_mirror": {"ledger"},
         "ledger": set[str](),
     },

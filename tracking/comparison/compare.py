@@ -7,7 +7,6 @@ from tracking.comparison.comparison import Comparison, Dense, Identity, Table
 from tracking.comparison.fronts import flattened, fronts_of
 from tracking.comparison.identities import differing, fits, identities, shared
 from tracking.comparison.missing import missing_from
-from tracking.comparison.model import MARGIN
 from tracking.comparison.predictors import predictors_of
 from tracking.comparison.rates import rate_choice
 from tracking.comparison.rows import harm_of, rows_of
@@ -16,6 +15,7 @@ from tracking.matrix import CostPoint, cost_points, matrix_of
 from tracking.places import Role, searched_label
 from tracking.records import EntryRecord, SweepRecord, TrialRecord
 from tracking.results import Environment, finite, given
+from tracking.statistics.model import MARGIN
 
 
 class Records(Protocol):

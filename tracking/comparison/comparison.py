@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, Literal
 
-from tracking.comparison.model import Difference, Reach, Spread
-from tracking.comparison.statistics import Summary
 from tracking.places import FRONT, Role
 from tracking.results import Judged
+from tracking.statistics.model import Difference, Reach, Spread
+from tracking.statistics.summary import Summary
 
 
 class Verdict(StrEnum):

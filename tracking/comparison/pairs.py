@@ -5,7 +5,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from tracking.comparison.comparison import Comparison, Row, Table
-from tracking.comparison.model import (
+from tracking.errors import TrackingError
+from tracking.statistics.model import (
     SIGNIFICANCE,
     Difference,
     Reach,
@@ -13,7 +14,6 @@ from tracking.comparison.model import (
     is_tie,
     reach_of,
 )
-from tracking.errors import TrackingError
 
 
 class PairError(TrackingError, ValueError):

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tracking.comparison.comparison import Row, Table
-from tracking.comparison.model import SIGNIFICANCE, Difference, difference_of
 from tracking.places import RANDOM
+from tracking.statistics.model import SIGNIFICANCE, Difference, difference_of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

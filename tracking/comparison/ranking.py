@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tracking.comparison.comparison import Row, Verdict, Within
-from tracking.comparison.model import (
+from tracking.matrix import CostPoint
+from tracking.places import DENSE
+from tracking.statistics.model import (
     SIGNIFICANCE,
     Difference,
     Reach,
@@ -22,8 +24,6 @@ from tracking.comparison.model import (
     moderated,
     reach_of,
 )
-from tracking.matrix import CostPoint
-from tracking.places import DENSE
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

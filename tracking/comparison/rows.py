@@ -10,7 +10,6 @@ import numpy as np
 from tracking.answers import unpack_answers
 from tracking.comparison.comparison import Dense, Row, Verdict
 from tracking.comparison.fronts import arm_of
-from tracking.comparison.model import MARGIN, Difference, Spread, difference_of
 from tracking.comparison.ranking import Sample, held_within, judged
 from tracking.comparison.runs import (
     Run,
@@ -27,6 +26,7 @@ from tracking.matrix import CostPoint
 from tracking.places import CONTROLS, DENSE, Role, kind_of_control, scratched_arm, tried_at
 from tracking.records import TrialState
 from tracking.results import finite, given
+from tracking.statistics.model import MARGIN, Difference, Spread, difference_of
 
 _JUDGED: Final = {
     Verdict.BEST,

@@ -13,10 +13,10 @@ from tracking.comparison.comparison import (
     Runs,
     Width,
 )
-from tracking.comparison.statistics import Summary, summarise
 from tracking.places import Place
 from tracking.records import EntryRecord, TrialRecord, TrialState
 from tracking.results import Result, finite
+from tracking.statistics.summary import Summary, summarise
 
 DIVERGED = "DivergedError"  #: Begins the cause of a failure by a loss that is not finite.
 

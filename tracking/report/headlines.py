@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tracking.comparison.comparison import Row, Table, Verdict
-from tracking.comparison.model import SIGNIFICANCE, Difference
 from tracking.comparison.random_control import against_random, random_row
 from tracking.report.wording import equals, named, percent, points
+from tracking.statistics.model import SIGNIFICANCE, Difference
 
 _LEVEL = (Verdict.UNDECIDED, Verdict.UNTESTED, Verdict.TIE)
 

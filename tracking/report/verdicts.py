@@ -11,7 +11,6 @@ from tracking.comparison.comparison import (
     Verdict,
     Within,
 )
-from tracking.comparison.model import SIGNIFICANCE
 from tracking.places import DENSE, RANDOM, UNIFORM_L1, scratched_arm
 from tracking.report.headlines import Fold, folds_of, headline, no_verdict
 from tracking.report.wording import (
@@ -26,6 +25,7 @@ from tracking.report.wording import (
     target,
     time_spent,
 )
+from tracking.statistics.model import SIGNIFICANCE
 from tracking.winners import front
 
 

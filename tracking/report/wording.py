@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from tracking.comparison.statistics import Summary
 from tracking.durations import duration
 from tracking.places import is_drop
+from tracking.statistics.summary import Summary
 
 NOTHING = "\N{EN DASH}"  #: Where there is no number.
 FEW = 4  #: Names that a sentence lists; of more it gives the number.

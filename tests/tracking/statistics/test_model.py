@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from benchmarks.statistics import SPREADS, before, false_rate, now
-from tracking.comparison.model import (
+from tracking.statistics.model import (
     Spread,
     corrected,
     difference_of,
@@ -14,8 +14,8 @@ from tracking.comparison.model import (
     moderate,
     reach_of,
 )
-from tracking.comparison.ranges import range_tail
-from tracking.comparison.statistics import summarise
+from tracking.statistics.ranges import range_tail
+from tracking.statistics.summary import summarise
 
 #: Means and deviations of five seeds as published, at 30 % fewer MACs on CIFAR-10 images.
 PUBLISHED = (

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import digamma, fdtrc, polygamma, stdtr, stdtrit
 
-from tracking.comparison.ranges import range_tail
+from tracking.statistics.ranges import range_tail
 
 SIGNIFICANCE: Final = 0.05  #: A corrected p-value from here up leaves rows undecided.
 POWER: Final = 0.8  #: Of the smallest difference that could have been shown.

@@ -1,0 +1,1 @@
+"""What numbers of a few seeds say: summaries, moderated variances, tests and their corrections."""
