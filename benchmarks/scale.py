@@ -140,6 +140,9 @@ class Diary:
     def given_up(self, arm: str, cause: str) -> None:
         """Nothing fails here."""
 
+    def waits(self, reason: str) -> None:
+        """Nothing is waited for here."""
+
     def tick(self, running: int, waiting: int) -> None:
         """Nothing to note."""
 

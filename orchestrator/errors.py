@@ -84,6 +84,20 @@ class SweepCancelledError(SweepError):
         )
 
 
+class StoreLostError(SweepError):
+    """The artifact store was there when the sweep began, and does not come back."""
+
+    def __init__(self, name: str, problem: str) -> None:
+        super().__init__(name, problem)
+        self.name, self.problem = name, problem
+
+    def __str__(self) -> str:
+        return (
+            f"{self.problem} The sweep {self.name!r} has stopped, and no trial has failed of it; "
+            "run the same command again when the store is back, and it goes on where it was."
+        )
+
+
 class LedgerLostError(SweepError):
     """The ledger was there when the sweep began, and does not come back."""
 

@@ -12,13 +12,13 @@ from orchestrator.agenda.stopper import Stopper
 from orchestrator.agenda.survey import Survey
 from orchestrator.agenda.trial_matrix import trial_matrix
 from orchestrator.cluster.ray_backend import RayBackend
-from orchestrator.errors import SweepCancelledError, SweepFailedError
+from orchestrator.errors import StoreLostError, SweepCancelledError, SweepFailedError
 from orchestrator.loop.driver import Driver
 from orchestrator.loop.phases import Phases
 from orchestrator.loop.progress import Progress, places_done
 from orchestrator.loop.signals import left_in_order, stopping_on_signals
 from orchestrator.specification.spec import SweepSpec
-from tracking.artifacts import ArtifactStore
+from tracking.artifacts import ArtifactStore, StoreUnreachableError
 from tracking.comparison.compare import compare
 from tracking.comparison.comparison import Comparison
 from tracking.ledger.ledger import Ledger
@@ -27,6 +27,7 @@ from tracking.mlflow_mirror.publisher_process import publishing
 from tracking.records import SweepState
 from tracking.report.stored import store_report
 from workers.node.node import store_weights
+from workers.patient_store import PatientStore
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,23 +50,32 @@ class OwnedSweep:
         Raises:
             SweepFailedError: The sweep cannot go on.
             SweepCancelledError: It was cancelled as a whole meanwhile.
+            StoreLostError: The artifact store was away for longer than is waited for.
             KeyboardInterrupt: Stopped by hand; what ran goes back, and the ledger is in order.
         """
         with writer.lease.kept(), left_in_order(writer):
-            if self.surveyed.weights is not None:
-                # Before any trial is started: its worker reads them from the store.
-                store_weights(self._artifacts, self.surveyed.weights)
+            store = self._patient_store()
+            try:
+                store.prepare()
+                if self.surveyed.weights is not None:
+                    # Before any trial is started: its worker reads them from the store.
+                    store_weights(store, self.surveyed.weights)
+            except StoreUnreachableError as error:
+                raise StoreLostError(self.spec.name, str(error)) from None
             is_over = self._drive(writer)
-            comparison = self._conclude(writer, is_over)
+            comparison = self._conclude(
+                writer, is_over, store if is_over else store.without_waiting
+            )
         if not is_over and comparison.state == "cancelled":
             raise SweepCancelledError(self.spec.name)
         if not is_over:
             raise KeyboardInterrupt
         return comparison
 
-    @property
-    def _artifacts(self) -> ArtifactStore:
-        return ArtifactStore(self.spec.tracking.artifacts_url)
+    def _patient_store(self) -> PatientStore:
+        told = partial(self.console.print, highlight=False, soft_wrap=True, markup=False)
+        url, patience_s = self.spec.tracking.artifacts_url, self.spec.recovery.store_outage_s
+        return PatientStore(url, patience_s, told)
 
     def publishing(self) -> AbstractContextManager[object]:
         """Show the sweep in MLflow meanwhile, where there is one."""
@@ -89,6 +99,7 @@ class OwnedSweep:
             cache_dir=str(spec.tracking.folder / "cache"),
             artifacts=spec.tracking.artifacts_url,
             checkpoint_epochs=spec.recovery.checkpoint_epochs,
+            store_outage_s=spec.recovery.store_outage_s,
             runner=self.runner,
         )
         try:
@@ -127,13 +138,13 @@ class OwnedSweep:
         asked = self.ledger.requests(writer.sweep_id)
         return asked.stop_epoch == writer.epoch or asked.cancelled.whole
 
-    def _conclude(self, writer: SweepWriter, is_over: bool) -> Comparison:
+    def _conclude(self, writer: SweepWriter, is_over: bool, store: ArtifactStore) -> Comparison:
         """Record the end, and store the report beside the artifacts, if that takes it."""
         # The state first: no trouble with the report makes a sweep that is over look interrupted.
         writer.set_state(SweepState.COMPLETED if is_over else SweepState.INTERRUPTED)
         comparison = compare(self.ledger, self.ledger.sweep(self.spec.name))
         try:
-            writer.set_artifacts(store_report(self._artifacts, comparison))
+            writer.set_artifacts(store_report(store, comparison))
         except OSError as error:  # a full disk, or a store that is out of reach
             self.console.print(f"The report could not be stored: {error}", highlight=False)
         return comparison

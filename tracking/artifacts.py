@@ -70,6 +70,20 @@ class ArtifactNotFoundError(ArtifactError, LookupError):
         )
 
 
+class StoreUnreachableError(ArtifactError, ConnectionError):
+    """The artifact store is away, or takes nothing."""
+
+    def __init__(self, url: str, cause: str) -> None:
+        super().__init__(url, cause)
+        self.url, self.cause = url, cause
+
+    def __str__(self) -> str:
+        return (
+            f"The artifact store {self.url!r} cannot be reached or written: {self.cause}. See that "
+            "it is mounted or answers, takes these credentials, and has space left."
+        )
+
+
 def check_path(path: str) -> PurePosixPath:
     """Return ``path`` once it is known to stay inside the store.
 
@@ -120,6 +134,11 @@ class ArtifactStore:
     def folder(self) -> Path | None:
         """The folder of a local store; None for a remote one."""
         return self._folder
+
+    @property
+    def without_waiting(self) -> "ArtifactStore":
+        """The same store, for what is not worth waiting for."""
+        return self
 
     def write_bytes(self, path: str, data: bytes, *, staging: str | None = None) -> str:
         """Store ``data`` under ``path``, replacing what is there; return ``path``.

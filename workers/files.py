@@ -43,8 +43,8 @@ class SharedFiles:
             return self.artifacts.local_path(path, self.cache_dir).read_bytes()
 
     def write(self, path: str, data: bytes) -> None:
-        """Store a file for all machines."""
-        self.artifacts.write_bytes(path, data)
+        """Store a file for all machines, if the store takes it now: others can do without."""
+        self.artifacts.without_waiting.write_bytes(path, data)
 
 
 def fetched(url: str, folder: Path) -> Path:

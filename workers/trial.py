@@ -25,6 +25,7 @@ from methods import (
 )
 from methods.structure.latency_predictor import PredictorSettings
 from tracking.answers import pack_answers
+from tracking.artifacts import StoreUnreachableError
 from workers.data import DataSet
 from workers.errors import StoppedError, WorkerError
 from workers.models import build_model
@@ -133,7 +134,10 @@ def run_trial(spec: TrialSpec, node: Node, report: Report) -> dict[str, Any]:
     started = time.perf_counter()
     _check_spec(spec)
     checkpoints = TrialCheckpoints(
-        node.artifacts, spec.uid, attempt=node.attempt, epochs=node.checkpoint_epochs
+        node.artifacts.without_waiting,
+        spec.uid,
+        attempt=node.attempt,
+        epochs=node.checkpoint_epochs,
     )
     try:
         try:
@@ -143,7 +147,8 @@ def run_trial(spec: TrialSpec, node: Node, report: Report) -> dict[str, Any]:
             checkpoints.begin_again()
             result = _run(spec, node, report, checkpoints)
     except (Exception, StoppedError) as error:  # a process that is ended leaves what it wrote
-        if not ran_out(error):  # it goes on where it has more memory
+        # it goes on where it has more memory, or when the store is back
+        if not (ran_out(error) or isinstance(error, StoreUnreachableError)):
             checkpoints.remove()
         raise
     checkpoints.remove()

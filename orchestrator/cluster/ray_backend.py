@@ -29,10 +29,13 @@ from orchestrator.loop.backend import (
     Reported,
     Slot,
     Stopped,
+    StoreAway,
     Task,
+    Waits,
     one_line,
 )
 from orchestrator.specification.settings import ResourceSettings
+from tracking.artifacts import StoreUnreachableError
 from tracking.records import Loss
 from workers.node import device_memory
 from workers.node.actor import CONCURRENT_CALLS, TRIAL_RUNNER, Worker
@@ -66,6 +69,8 @@ class RayBackend:
         cache_dir: Folder on each machine for decoded data and statistics.
         artifacts: URL of the artifact store.
         checkpoint_epochs: How often a trial leaves a checkpoint; 0: never.
+        store_outage_s: How long trials wait for an artifact store that is away; None: not at all,
+            and it is the trial that failed.
         runner: ``package.module:callable`` that runs one trial in a worker.
     """
 
@@ -76,6 +81,7 @@ class RayBackend:
         artifacts: str,
         *,
         checkpoint_epochs: int = 0,
+        store_outage_s: float | None = None,
         runner: str = TRIAL_RUNNER,
     ) -> None:
         self._checkpoint_epochs = checkpoint_epochs
@@ -87,7 +93,7 @@ class RayBackend:
             "max_task_retries": 0,
         }
         threads = max(1, int(resources.cpus_per_worker))
-        self._arguments = (resources.device, cache_dir, artifacts, runner, threads)
+        self._arguments = (resources.device, cache_dir, artifacts, runner, threads, store_outage_s)
         self._actor_class: Any = ray.remote(Worker)
         self._seats = [self._hire() for _ in range(resources.workers)]
         self._device: str | None = None
@@ -197,6 +203,8 @@ class RayBackend:
         for message in messages:
             if message[0] == "report":
                 events.append(Reported(task=task, step=message[1], values=message[2], at=now))
+            elif message[0] == "waiting":
+                events.append(Waits(task=task, reason=message[1]))
             elif message[0] == "memory":
                 if not seat.alone:
                     self._packing.measured(*message[1:])
@@ -211,6 +219,8 @@ class RayBackend:
 
     def _ended_by(self, cause: BaseException, trace: str, task: Task, seat: _Seat) -> Event:
         """Tell a trial that is wrong from one that had too little of a GPU."""
+        if isinstance(cause, StoreUnreachableError):
+            return StoreAway(task=task, reason=str(cause))
         if not device_memory.ran_out(cause):
             return Failed(task=task, error=trace, cause=one_line(cause))
         if self._packing.ran_out(seat.gpu_share):

@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from methods.errors import MethodError
-from orchestrator.errors import InputError, LedgerLostError, SweepError
+from orchestrator.errors import InputError, LedgerLostError, StoreLostError, SweepError
 from prunesweep import PackageInTheWayError, PrunesweepError
 from search_spaces.errors import SearchSpaceError
 from tracking.errors import FencedError, TrackingError, redact_text
@@ -28,6 +28,7 @@ EXIT_CODES: Final[Mapping[type[PrunesweepError], int]] = {
     SweepError: FAILED,
     PackageInTheWayError: BAD_INPUT,
     LedgerLostError: os.EX_TEMPFAIL,  # 75: the same command may succeed later
+    StoreLostError: os.EX_TEMPFAIL,
 }
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
+from tracking.artifacts import StoreUnreachableError
 from tracking.records import Loss
 from workers.results import Report
 from workers.settings import TrialSpec
@@ -72,7 +73,23 @@ class Lost:
     reason: str
 
 
-Event = Reported | Finished | Failed | Stopped | Lost
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Waits:
+    """A trial is well, and waits for the artifact store."""
+
+    task: Task
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoreAway:
+    """A trial ended because the artifact store stayed away: no trial could go on."""
+
+    task: Task
+    reason: str
+
+
+Event = Reported | Finished | Failed | Stopped | Lost | Waits | StoreAway
 
 
 class Backend(Protocol):
@@ -149,6 +166,8 @@ class InlineBackend:
 
             try:
                 events.append(Finished(task=task, result=self._runner(spec, report)))
+            except StoreUnreachableError as error:
+                events.append(StoreAway(task=task, reason=str(error)))
             except Exception as error:
                 trace = "".join(traceback.format_exception(error))
                 events.append(Failed(task=task, error=trace, cause=one_line(error)))

@@ -14,6 +14,7 @@ from typing import Any
 
 from orchestrator.agenda.agenda import Agenda, Wanted
 from orchestrator.agenda.stopper import Stopper
+from orchestrator.errors import StoreLostError
 from orchestrator.loop.backend import (
     Backend,
     Event,
@@ -22,7 +23,9 @@ from orchestrator.loop.backend import (
     Lost,
     Reported,
     Stopped,
+    StoreAway,
     Task,
+    Waits,
 )
 from orchestrator.loop.watcher import Ended, Watcher
 from tracking.cancellations import Cancellations
@@ -96,6 +99,7 @@ class Driver:
         self._looked_at = -math.inf  # when requests were last read, by `time.monotonic`
         self._asks = True  # the agenda may want something it did not want when last asked
         self._stopping = False
+        self._store_problem: str | None = None  # why no trial can go on
 
     def stop(self) -> None:
         """Start nothing more, and leave the loop at the next turn; running trials go back."""
@@ -109,6 +113,7 @@ class Driver:
 
         Raises:
             FencedError: Another driver has taken the sweep over.
+            StoreLostError: The artifact store stayed away; what ran is pending again.
         """
         try:
             self._take_up_pending()
@@ -128,6 +133,9 @@ class Driver:
                 self._collect(self._give_up_silent())
                 self._give_up_arms()
                 self._drop_waiting()
+                if self._store_problem is not None:
+                    self._give_back()
+                    raise StoreLostError(self._writer.name, self._store_problem)
                 self._watcher.tick(len(self._running), len(self._waiting))
             self._give_back()
             return False
@@ -300,6 +308,23 @@ class Driver:
                 if state.is_final:
                     return self._end(trial_id, state, cause=f"lost: {event.loss}")
                 return lambda: self._requeue(trial_id, event)
+
+            case Waits():
+                return lambda: self._waits(trial_id, event)
+            case StoreAway():
+                self._writer.lose(trial_id, attempt, Loss.DRIVER, event.reason)
+                return lambda: self._end_of_patience(trial_id, event)
+
+    def _waits(self, trial_id: int, event: Waits) -> None:
+        """Take waiting for a sign of life."""
+        work = self._work.get(trial_id)
+        if work is not None and work.task == event.task:
+            work.heard_at = time.monotonic()
+            self._watcher.waits(event.reason)
+
+    def _end_of_patience(self, trial_id: int, event: StoreAway) -> None:
+        self._running.discard(trial_id)
+        self._store_problem = event.reason
 
     def _heard(self, trial_id: int, event: Reported) -> None:
         """Note a sign of life, and end the trial if it does not look promising."""

@@ -1,5 +1,6 @@
 """What a person sees while a sweep runs: a live view on a terminal, plain lines elsewhere."""
 
+import math
 import time
 from collections import Counter
 from collections.abc import Iterable
@@ -18,6 +19,7 @@ from tracking.results import Result
 from workers.settings import TrialSpec
 
 LINE_EVERY_S = 15.0  #: Between plain lines.
+WAITS_EVERY_S = 60.0  #: Between two lines that tell of the same outage.
 
 
 def places_done(ledger: Ledger, sweep_id: int) -> list[Place]:
@@ -47,6 +49,7 @@ class Progress:
         self._at_work: dict[int, RunningTrial] = {}
         self._running = self._waiting = 0
         self._began = self._said = time.monotonic()
+        self._told_of_waiting = -math.inf
         self._live = Live(console=console, auto_refresh=False, transient=True)
 
     def __enter__(self) -> "Progress":
@@ -89,6 +92,13 @@ class Progress:
         self._at_work.pop(trial_id, None)
         what = f"trial {trial_id} ({loss}), which runs again: {reason}"
         self._console.print(Text.assemble(("lost ", "bold yellow"), what))
+
+    def waits(self, reason: str) -> None:
+        """Say what trials wait for, now and then."""
+        now = time.monotonic()
+        if now - self._told_of_waiting >= WAITS_EVERY_S:
+            self._told_of_waiting = now
+            self._console.print(Text.assemble(("waiting ", "bold yellow"), reason), soft_wrap=True)
 
     def given_up(self, arm: str, cause: str) -> None:
         """Say that an arm is not gone on with."""

@@ -41,5 +41,8 @@ class Watcher(Protocol):
     def given_up(self, arm: str, cause: str) -> None:
         """An arm's first trials all failed alike; no more of them are run."""
 
+    def waits(self, reason: str) -> None:
+        """A trial waits for what surrounds it; told again and again while it does."""
+
     def tick(self, running: int, waiting: int) -> None:
         """The loop went round once."""

@@ -118,6 +118,8 @@ class RecoverySettings(Settings):
     failures_per_arm: CountOrNone = 5  #: First ones alike that end it; 0: never.
     #: How long a ledger on a server may be away; 0: not at all.
     ledger_outage_s: Annotated[float, Field(ge=0.0, le=_LONGEST_S)] = 600.0
+    #: How long trials wait for an artifact store that is away; 0: not at all.
+    store_outage_s: Annotated[float, Field(ge=0.0, le=_LONGEST_S)] = 600.0
 
 
 class TrackingSettings(Settings):

@@ -116,6 +116,9 @@ class Log:
     def given_up(self, arm: str, cause: str) -> None:
         self.arms[arm] = cause
 
+    def waits(self, reason: str) -> None:
+        """Nothing is waited for here."""
+
     def tick(self, running: int, waiting: int) -> None:
         self.on_tick()
 

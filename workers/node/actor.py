@@ -20,18 +20,21 @@ from workers.node import device_memory
 from workers.node.environment import device_name
 from workers.node.node import Node, resolve_device
 from workers.node.trial_log import kept_log
+from workers.patient_store import PatientStore
 from workers.results import Report
 from workers.settings import TrialSpec
 
 Runner = Callable[[TrialSpec, Node, Report], dict[str, Any]]
 
 #: What a worker sends back: an epoch's values; then, on a GPU, the bytes that the trial took of it
-#: at most and that it has; last the trial's result, or that it was stopped.
+#: at most and that it has; last the trial's result, or that it was stopped. Meanwhile, what a trial
+#: waits for that can do nothing for it.
 Message = (
     tuple[Literal["report"], int, dict[str, float]]
     | tuple[Literal["memory"], int, int]
     | tuple[Literal["result"], dict[str, Any]]
     | tuple[Literal["stopped"]]
+    | tuple[Literal["waiting"], str]
 )
 
 TRIAL_RUNNER = "workers.trial:run_trial"
@@ -49,6 +52,8 @@ class Worker:
         artifacts: URL of the artifact store.
         runner: ``package.module:callable`` that runs one trial.
         threads: CPU threads of torch; None: as many as it takes by itself.
+        store_outage_s: How long a trial waits for an artifact store that is away; None: any trouble
+            with it is the trial's.
     """
 
     def __init__(
@@ -58,6 +63,7 @@ class Worker:
         artifacts: str,
         runner: str,
         threads: int | None = None,
+        store_outage_s: float | None = None,
     ) -> None:
         logging.basicConfig(format="%(asctime)s %(name)s: %(message)s")  # to Ray's log of it
         for name in ("workers", "methods"):
@@ -66,10 +72,11 @@ class Worker:
             torch.set_num_threads(threads)
         module, _, attribute = runner.partition(":")
         self._run: Runner = getattr(importlib.import_module(module), attribute)
+        self._patient = None if store_outage_s is None else PatientStore(artifacts, store_outage_s)
         self._node = Node(
             device=resolve_device(device),
             cache_dir=Path(cache_dir),
-            artifacts=ArtifactStore(artifacts),
+            artifacts=self._patient or ArtifactStore(artifacts),
         )
         self._to_stop: tuple[str, int] | None = None  # a trial's name and the attempt
         # One thread for all trials: each new one would keep a heap of its own.
@@ -116,6 +123,8 @@ class Worker:
         def work() -> None:
             try:
                 device_memory.begin_measuring(self._node.device)
+                if self._patient is not None:
+                    self._patient.tell = lambda problem: messages.put(("waiting", problem))
                 trial = TrialSpec.model_validate(spec)
                 node = replace(
                     self._node,

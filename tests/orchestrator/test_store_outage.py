@@ -1,0 +1,101 @@
+"""An artifact store that goes away under a running sweep: no trial fails of it."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from tests.object_store import running_object_store
+from tests.orchestrator.command_line import ended, finish, started, write_spec
+from tests.orchestrator.loop.test_moved_ledger import is_reporting
+from tests.orchestrator.processes import until
+from tracking.artifacts import ArtifactStore
+from tracking.ledger.ledger import Ledger
+from tracking.records import TrialState
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(1500), pytest.mark.xdist_group("ray")]
+
+AWAY_S = 15.0
+LONG = {"allow_chance": True, "epochs": 40}  #: Time to be disturbed in.
+
+
+@contextmanager
+def renamed(folder: Path) -> Iterator[None]:
+    away = folder.with_name("away")
+    folder.rename(away)
+    yield
+    away.rename(folder)
+
+
+def checked(folder: Path) -> None:
+    """See that every trial completed, and none was charged for what it could not help."""
+    with Ledger.open(f"sqlite:///{folder}/prunesweep-data/ledger.db", create=False) as ledger:
+        sweep = ledger.sweep("tiny")
+        trials = ledger.trials(sweep.id)
+        assert {trial.state for trial in trials} == {TrialState.COMPLETED}
+        assert [trial.losses for trial in trials] == [0] * len(trials)
+
+
+def test_a_folder_that_is_renamed_for_a_while_costs_time_only(tmp_path: Path) -> None:
+    file = tmp_path / "prunesweep-data" / "ledger.db"
+    spec = write_spec(
+        tmp_path, tracking={"mlflow": "off", "artifacts": str(tmp_path / "store")}, baseline=LONG
+    )
+    with started(tmp_path, "run", spec) as driver:
+        until(lambda: driver.poll() is not None or is_reporting(file), "a trial to report")
+        assert driver.poll() is None, driver.communicate()
+        with renamed(tmp_path / "store"):
+            time.sleep(AWAY_S)
+            assert not (tmp_path / "store").exists()
+        code, _, err = finish(driver)
+    assert code == 0, err
+    checked(tmp_path)
+
+
+def test_a_store_that_stays_away_ends_the_sweep_and_no_trial(tmp_path: Path) -> None:
+    file = tmp_path / "prunesweep-data" / "ledger.db"
+    tracking = {"mlflow": "off", "artifacts": str(tmp_path / "store")}
+    recovery = {"store_outage_s": 2.0}
+    spec = write_spec(tmp_path, tracking=tracking, baseline=LONG, recovery=recovery)
+    with started(tmp_path, "run", spec) as driver:
+        until(lambda: driver.poll() is not None or is_reporting(file), "a trial to report")
+        assert driver.poll() is None, driver.communicate()
+        with renamed(tmp_path / "store"):
+            code, out, err = finish(driver)
+    assert (code, out) == (75, "")
+    assert "no trial has failed of it" in err
+    assert "Traceback" not in err
+    code, _, err = ended(tmp_path, "run", spec)
+    assert code == 0, err
+    checked(tmp_path)
+
+
+def test_an_object_store_that_loses_its_bucket_for_a_while_costs_time_only(tmp_path: Path) -> None:
+    file = tmp_path / "prunesweep-data" / "ledger.db"
+    with running_object_store() as bucket:
+        tracking = {"artifacts": f"{bucket}/sweeps", "mlflow": "off"}
+        spec = write_spec(tmp_path, tracking=tracking, baseline=LONG)
+        with started(tmp_path, "run", spec) as driver:
+            until(lambda: driver.poll() is not None or is_reporting(file), "a trial to report")
+            assert driver.poll() is None, driver.communicate()
+            with bucket_gone(bucket):
+                time.sleep(AWAY_S)
+            code, _, err = finish(driver)
+        assert code == 0, err
+        assert ArtifactStore(f"{bucket}/sweeps").files("weights")
+        checked(tmp_path)
+
+
+@contextmanager
+def bucket_gone(bucket: str) -> Iterator[None]:
+    """Take the bucket away, and bring it back with what was in it."""
+    system, name = fsspec.core.url_to_fs(bucket)
+    kept = {path: system.cat_file(path) for path in system.find(name)}
+    system.rm(name, recursive=True)
+    yield
+    system.makedirs(name, exist_ok=True)
+    for path, content in kept.items():
+        system.pipe_file(path, content)
