@@ -16,12 +16,13 @@ from orchestrator.loop.outages import Outages
 from orchestrator.loop.ownership import driver_name, refuse_cancelled, take, wait_until_free
 from orchestrator.loop.phases import Phases
 from orchestrator.owned_sweep import OwnedSweep
+from orchestrator.specification.extensions import Extension
 from orchestrator.specification.loading import SpecFile, parse_spec
 from orchestrator.specification.settings import TrackingSettings, secret_variables
 from orchestrator.specification.spec import SweepSpec
 from orchestrator.specification.stored import as_it_ran
 from tracking.comparison.comparison import Comparison
-from tracking.errors import LedgerUnreachableError, MissingLedgerError
+from tracking.errors import LedgerError, LedgerUnreachableError, MissingLedgerError
 from tracking.ledger.ledger import Ledger
 from tracking.ledger.writer import SweepWriter
 from tracking.plain_text import visible
@@ -75,17 +76,30 @@ class Sweep:
         resources = {**stored.get("resources", {}), **resources}
         return cls({**stored, "resources": resources, "tracking": tracking.model_dump()})
 
-    def extended(self, *, trials: int | None = None, seeds: Sequence[int] = ()) -> "Sweep":
-        """Return the sweep with ``trials`` per search, and with ``seeds`` added to its own.
+    def extended(
+        self, *, trials: int | None = None, seeds: Sequence[int] = (), arms: Sequence[str] = ()
+    ) -> "Sweep":
+        """Return the sweep with ``trials`` per search, and with ``seeds`` that it has not yet.
+
+        Args:
+            trials: Search trials per arm and target, in all.
+            seeds: Seeds of re-runs and controls.
+            arms: Arms and controls that get these seeds; none: all.
 
         Raises:
-            SpecError: There is no such sweep: a seed is there already, say.
+            SpecError: There is no such sweep: an arm is unknown, say.
         """
-        spec = self.spec
-        if trials is not None:
-            search = spec.search.model_copy(update={"trials": trials})
-            spec = spec.model_copy(update={"search": search})
-        return Sweep(spec.model_copy(update={"seeds": (*spec.seeds, *seeds)}))
+        count = None if trials is None else str(trials)
+        return self.with_extension(Extension(trials=count, seeds=tuple(seeds), arms=tuple(arms)))
+
+    def with_extension(self, request: Extension, open_request: Extension | None = None) -> "Sweep":
+        """Return the sweep as a request makes it, which may be the one that is open.
+
+        Raises:
+            SpecError: There is no such sweep.
+        """
+        changes = request.apply(self.spec, open_request)
+        return Sweep(self.spec.model_copy(update=changes))
 
     def survey(self) -> Survey:
         """Look at data, network and checkpoint; nothing is written.
@@ -116,7 +130,7 @@ class Sweep:
     def run(
         self,
         *,
-        extend: bool = False,
+        extend: Extension | bool = False,
         retry: bool = False,
         restore: bool = False,
         wait_s: float = 0.0,
@@ -127,7 +141,8 @@ class Sweep:
         """Run the sweep to its end, or go on with it; content that has a result is not run again.
 
         Args:
-            extend: More search trials or seeds than before are allowed.
+            extend: More search trials or seeds than before are allowed; a request is stored along
+                with them, and is known when it is made again before it is fulfilled.
             retry: Run failed trials again.
             restore: Take back all that was cancelled by hand.
             wait_s: How long to wait for another driver of the sweep to end, or to lose its lease.
@@ -189,15 +204,19 @@ class Sweep:
                 runner=runner,
             )
             with owned.publishing():
-                comparison = _to_its_end(owned, writer, outages)
+                comparison, writer = _to_its_end(owned, writer, outages)
             outages.make_sure()
+            with suppress(LedgerError):  # another driver has it, or it is away: then it stays open
+                writer.fulfil()
             return comparison
 
 
-def _to_its_end(owned: OwnedSweep, writer: SweepWriter, outages: Outages) -> Comparison:
+def _to_its_end(
+    owned: OwnedSweep, writer: SweepWriter, outages: Outages
+) -> tuple[Comparison, SweepWriter]:
     while True:
         try:
-            return owned.go_on(writer)
+            return owned.go_on(writer), writer
         except LedgerUnreachableError as error:
             writer = outages.outlast(writer, error)
 

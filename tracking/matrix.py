@@ -175,6 +175,11 @@ def matrix_of(
         Cell(role=Role.BASELINE, indices=own_seed, epochs=0 if is_given else dense_epochs),
         *(Cell(role=Role.PREDICTOR, arm=n, indices=(0,)) for n in names if n in predicted),
     ]
+    more = spec.get("more_seeds") or {}
+
+    def seeds_of(name: str) -> tuple[int, ...]:
+        return tuple(dict.fromkeys((*seeds, *map(int, more.get(name, ())))))
+
     rates = tuple(range(len(recipe.get("learning_rates") or ())))
     beside = [point.label for point in control_points(spec)]
     at_first: dict[str, Any] = {"arm": UNIFORM_L1, "target": beside[0]}
@@ -193,13 +198,13 @@ def matrix_of(
             cells += [
                 Cell(role=Role.SEARCH, indices=numbers, **each),
                 Cell(role=Role.FINALIST, indices=ranks, points=costs, **at),
-                Cell(role=Role.CONFIRM, indices=seeds, points=winners, **at),
+                Cell(role=Role.CONFIRM, indices=seeds_of(name), points=winners, **at),
             ]
     if controls.get(DENSE):
-        cells.append(Cell(role=Role.CONTROL, arm=DENSE, indices=seeds, epochs=epochs))
+        cells.append(Cell(role=Role.CONTROL, arm=DENSE, indices=seeds_of(DENSE), epochs=epochs))
     for label in beside:
         cells += [
-            Cell(role=Role.CONTROL, arm=name, target=label, indices=seeds, epochs=epochs)
+            Cell(role=Role.CONTROL, arm=name, target=label, indices=seeds_of(name), epochs=epochs)
             for name in (RANDOM, UNIFORM_L1)
             if controls.get(name)
         ]
@@ -207,7 +212,7 @@ def matrix_of(
     for label in [point.label for point in points]:
         if controls.get(SCRATCH) and not is_front:
             wins: dict[str, Any] = {"arm": SCRATCH, "target": label, "epochs": scratch_epochs}
-            cells.append(Cell(role=Role.CONTROL, indices=seeds, **wins))
+            cells.append(Cell(role=Role.CONTROL, indices=seeds_of(SCRATCH), **wins))
         cells += [
             Cell(role=Role.LATENCY, arm=n, target=label, indices=own_seed, points=winners)
             for n in names

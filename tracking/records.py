@@ -85,6 +85,7 @@ class SweepRecord:
     published_rev: int  #: The ``rev`` that MLflow shows.
     stop_epoch: int | None = None  #: The driver of this epoch is asked to stop.
     cancelled: dict[str, Any] | None = None  #: What is not run any more; see `cancellations`.
+    extension: dict[str, Any] | None = None  #: What was asked for last, until it is fulfilled.
 
     @property
     def cancellations(self) -> Cancellations:

@@ -9,6 +9,7 @@ from orchestrator.agenda.front_controls import settled
 from orchestrator.agenda.survey import Survey
 from orchestrator.errors import SpecChangeError, SweepCancelledError
 from orchestrator.specification.changes import as_begun, forbidden_changes
+from orchestrator.specification.extensions import Extension
 from orchestrator.specification.spec import SweepSpec
 from orchestrator.specification.stored import spec_of
 from tracking.errors import SweepHeldError, UnknownSweepError
@@ -54,7 +55,7 @@ def _lease(ledger: Ledger, sweep: str) -> LeaseRecord | None:
 
 
 def take(
-    ledger: Ledger, spec: SweepSpec, surveyed: Survey, *, extend: bool
+    ledger: Ledger, spec: SweepSpec, surveyed: Survey, *, extend: Extension | bool
 ) -> tuple[SweepWriter, SweepSpec]:
     """Create a sweep, or take it over if the specification allows.
 
@@ -62,7 +63,7 @@ def take(
         ledger: Where the sweep is, or will be.
         spec: What is asked for now.
         surveyed: What it stands on, which settles what the specification leaves open.
-        extend: More search trials or seeds than before are allowed.
+        extend: More search trials or seeds than before are allowed; the request, if there is one.
 
     Returns:
         What writes the sweep, and the specification as it is stored.
@@ -78,10 +79,12 @@ def take(
         ledger.create_sweep(spec.name, spec.model_dump(mode="json"), spec.spec_hash)
         return ledger.take_over(spec.name, driver_name()), spec
     before = spec_of(record)
-    if changes := forbidden_changes(before, spec, extend=extend):
+    if changes := forbidden_changes(before, spec, extend=bool(extend)):
         raise SpecChangeError(spec.name, changes)
     spec = settled(as_begun(spec, before), surveyed)
     # Taken over first: until then, its driver of before could still write by the old specification.
     writer = ledger.take_over(spec.name, driver_name())
-    writer.amend_spec(spec.model_dump(mode="json"), spec.spec_hash)
+    # The request along with what it changes: made again after a kill, it is known.
+    request = extend.to_json() if isinstance(extend, Extension) else None
+    writer.amend_spec(spec.model_dump(mode="json"), spec.spec_hash, request)
     return writer, spec

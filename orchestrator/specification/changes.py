@@ -18,7 +18,7 @@ def forbidden_changes(old: SweepSpec, new: SweepSpec, *, extend: bool = False) -
     """Say which changes a sweep that has begun cannot take; empty when it can go on.
 
     Resources, recovery, tracking and the place of the images may always change. With ``extend``,
-    ``search.trials`` may grow and ``seeds`` may be appended to.
+    ``search.trials`` may grow, and ``seeds`` and ``more_seeds`` may be appended to.
     """
     new = as_begun(new, old)
     if extend and new.search.trials >= old.search.trials:
@@ -26,6 +26,10 @@ def forbidden_changes(old: SweepSpec, new: SweepSpec, *, extend: bool = False) -
         new = new.model_copy(update={"search": search})
     if extend and new.seeds[: len(old.seeds)] == old.seeds:
         new = new.model_copy(update={"seeds": old.seeds})
+    if extend and all(
+        new.more_seeds.get(arm, ())[: len(seeds)] == seeds for arm, seeds in old.more_seeds.items()
+    ):
+        new = new.model_copy(update={"more_seeds": old.more_seeds})
     return differences(old, new)
 
 

@@ -34,7 +34,7 @@ from orchestrator.specification.settings import (
 )
 from orchestrator.specification.targets import Reductions, TargetSettings
 from tracking.matrix import COSTS, FRONT_CONTROLS
-from tracking.places import target_label
+from tracking.places import CONTROLS, target_label
 from workers.settings import (
     Count,
     DataSettings,
@@ -148,6 +148,10 @@ class SweepSpec(Settings):
     baseline: dict[str, Any] = Field(default={})
     #: Of re-runs and controls; two or more.
     seeds: Annotated[tuple[Seed, ...], Field(max_length=1000)] = (1, 2, 3)
+    #: Beyond these, of arms and controls that are to be told from others, by name.
+    more_seeds: dict[str, Annotated[tuple[Seed, ...], Field(max_length=1000)]] = Field(
+        default={}, exclude_if=lambda more: not more
+    )
     controls: ControlSettings = ControlSettings()
     resources: ResourceSettings = ResourceSettings()
     recovery: RecoverySettings = RecoverySettings()
@@ -243,6 +247,23 @@ class SweepSpec(Settings):
                 f"has {search.seed}, the seed of the search (search.seed); re-runs need fresh ones"
             )
         return seeds
+
+    @field_validator("more_seeds")
+    @classmethod
+    def _more_seeds_are_of_arms(
+        cls, more: dict[str, tuple[int, ...]], info: ValidationInfo
+    ) -> dict[str, tuple[int, ...]]:
+        known = [*(arm.name for arm in info.data.get("arms", ())), *CONTROLS]
+        for name, seeds in more.items():
+            if "arms" in info.data and name not in known:
+                raise ValueError(f"names {name!r}, no arm or control; {nearest(name, known)}")
+            search = info.data.get("search")
+            if search is not None and search.seed in seeds:
+                raise ValueError(
+                    f"gives {name!r} {search.seed}, the seed of the search (search.seed); re-runs "
+                    "need fresh ones"
+                )
+        return more
 
     @model_validator(mode="after")
     def _baseline_has_a_rate(self) -> Self:

@@ -131,6 +131,7 @@ sweeps = sa.Table(
     sa.Column("published_rev", sa.Integer, nullable=False),
     sa.Column("stop_epoch", sa.Integer),
     _json("cancelled", nullable=True),
+    _json("extension", nullable=True),
 )
 
 leases = sa.Table(  # a row while a driver holds the sweep

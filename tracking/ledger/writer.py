@@ -364,14 +364,26 @@ class SweepWriter:
         """Record the sweep's files: name -> path relative to the artifact store; replaces all."""
         self._change_sweep(artifacts=dict(artifacts))
 
-    def amend_spec(self, spec: dict[str, Any], spec_hash: str) -> None:
+    def amend_spec(
+        self, spec: dict[str, Any], spec_hash: str, extension: dict[str, Any] | None = None
+    ) -> None:
         """Replace what was asked for, as when a sweep is extended.
+
+        Args:
+            spec: All that is asked for from now on.
+            spec_hash: Name of its content.
+            extension: The request that changed it, open until :meth:`fulfil`; None: as it was.
 
         Raises:
             UnstorableError: ``spec`` is not JSON.
         """
         check_json(f"The specification of sweep {self.name!r}", spec)
-        self._change_sweep(spec=spec, spec_hash=spec_hash)
+        request = {} if extension is None else {"extension": extension}
+        self._change_sweep(spec=spec, spec_hash=spec_hash, **request)
+
+    def fulfil(self) -> None:
+        """Close the request to extend the sweep: made again, it is another one."""
+        self._change_sweep(extension=None)
 
     def _change_sweep(self, **changes: Any) -> None:
         with self._writing() as connection:

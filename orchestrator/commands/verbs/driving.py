@@ -21,6 +21,7 @@ from orchestrator.commands.verbs.options import (
 
 if TYPE_CHECKING:
     from orchestrator.loop.phases import Phases
+    from orchestrator.specification.extensions import Extension
     from orchestrator.sweep import Sweep
 
 
@@ -85,6 +86,10 @@ def extend(
     seeds: Annotated[
         str | None, typer.Option(help="Seeds to add, as in 4,5.", metavar="SEEDS")
     ] = None,
+    arms: Annotated[
+        str | None,
+        typer.Option(help="Arms and controls that get these seeds; all without.", metavar="NAMES"),
+    ] = None,
     address: Address = None,
     workers: Workers = None,
     store: Store = None,
@@ -94,17 +99,23 @@ def extend(
     as_json: AsJson = False,
 ) -> None:
     """Search longer, or re-run with more seeds; what has run is kept."""
-    more_seeds = [_whole(text, "--seeds") for text in seeds.split(",")] if seeds else []
+    more_seeds = tuple(_whole(text, "--seeds") for text in seeds.split(",")) if seeds else ()
     if trials is None and not more_seeds:
         raise typer.BadParameter("say what to add: --trials +N, --seeds 4,5, or both")
+    if arms is not None and not more_seeds:
+        raise typer.BadParameter("--arms says who gets the seeds; name these: --seeds 4,5")
+    if trials is not None:
+        count = _whole(trials.removeprefix("+"), "--trials")
+        trials = f"+{count}" if trials.startswith("+") else str(count)
+    names = tuple(part.strip() for part in arms.split(",")) if arms else ()
     with _phases(quiet=quiet, plain=plain) as phases:
-        sweep = _stored(name, store, ledger, address, workers)
-        count = None
-        if trials is not None:
-            count = _whole(trials.removeprefix("+"), "--trials")
-            count += sweep.spec.search.trials if trials.startswith("+") else 0
-        longer = sweep.extended(trials=count, seeds=more_seeds)
-        _drive(longer, phases, as_json=as_json, extend=True)
+        from orchestrator.specification.extensions import Extension
+
+        request = Extension(trials=trials, seeds=more_seeds, arms=names)
+        longer, is_open = _extended(name, request, store, ledger, address, workers)
+        if is_open and not quiet:
+            typer.echo(f"The same was asked before and is not done: {name} goes on.", err=True)
+        _drive(longer, phases, as_json=as_json, extend=request)
 
 
 def retry(
@@ -148,12 +159,30 @@ def _phases(*, quiet: bool, plain: bool) -> "Phases":
     return phases
 
 
+def _extended(
+    name: str,
+    request: "Extension",
+    store: str | None,
+    ledger: str | None,
+    address: str | None,
+    workers: int | None,
+) -> "tuple[Sweep, bool]":
+    """Return a sweep as a request makes it, and whether that very request is open already."""
+    from orchestrator.commands.lookup import RecordsAt, find_sweep
+    from orchestrator.specification.extensions import Extension
+
+    with find_sweep(name, RecordsAt(store=store, ledger=ledger)) as found:
+        before = Extension.read(found.record.extension)
+    sweep = _stored(name, store, ledger, address, workers)
+    return sweep.with_extension(request, before), request == before
+
+
 def _drive(
     sweep: "Sweep",
     phases: "Phases",
     *,
     as_json: bool,
-    extend: bool = False,
+    extend: "Extension | bool" = False,
     retry: bool = False,
     restore: bool = False,
     wait_s: float = 0.0,
