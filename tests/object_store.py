@@ -9,13 +9,19 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 
+def server_at(port: int) -> ThreadedMotoServer:
+    """Return a server that is not started yet; 0 takes a free port."""
+    return ThreadedMotoServer(ip_address="127.0.0.1", port=port, verbose=False)
+
+
 @contextmanager
-def running_object_store() -> Iterator[str]:
+def running_object_store(server: ThreadedMotoServer | None = None) -> Iterator[str]:
     """Yield the ``s3://`` URL of an empty bucket; the environment names server and credentials.
 
-    What is started inside the block inherits that, as the nodes of a cluster are given it.
+    What is started inside the block inherits that, as the nodes of a cluster are given it. A server
+    of a port of its own may be stopped and another one started meanwhile: it has the same content.
     """
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server = server or server_at(0)
     server.start()
     host, port = server.get_host_and_port()
     with pytest.MonkeyPatch.context() as environment:

@@ -5,13 +5,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import fsspec
 import pytest
 
-from tests.object_store import running_object_store
+from tests.object_store import running_object_store, server_at
 from tests.orchestrator.command_line import ended, finish, started, write_spec
 from tests.orchestrator.loop.test_moved_ledger import is_reporting
 from tests.orchestrator.processes import until
+from tests.orchestrator.ray_cluster import free_ports
 from tracking.artifacts import ArtifactStore
 from tracking.ledger.ledger import Ledger
 from tracking.records import TrialState
@@ -73,29 +73,23 @@ def test_a_store_that_stays_away_ends_the_sweep_and_no_trial(tmp_path: Path) -> 
     checked(tmp_path)
 
 
-def test_an_object_store_that_loses_its_bucket_for_a_while_costs_time_only(tmp_path: Path) -> None:
+def test_an_object_store_that_is_down_for_a_while_costs_time_only(tmp_path: Path) -> None:
     file = tmp_path / "prunesweep-data" / "ledger.db"
-    with running_object_store() as bucket:
+    (port,) = free_ports(1)
+    server = server_at(port)
+    with running_object_store(server) as bucket:
         tracking = {"artifacts": f"{bucket}/sweeps", "mlflow": "off"}
         spec = write_spec(tmp_path, tracking=tracking, baseline=LONG)
         with started(tmp_path, "run", spec) as driver:
             until(lambda: driver.poll() is not None or is_reporting(file), "a trial to report")
             assert driver.poll() is None, driver.communicate()
-            with bucket_gone(bucket):
-                time.sleep(AWAY_S)
+            server.stop()
+            time.sleep(AWAY_S)
+            again = server_at(port)
+            again.start()
             code, _, err = finish(driver)
         assert code == 0, err
         assert ArtifactStore(f"{bucket}/sweeps").files("weights")
         checked(tmp_path)
-
-
-@contextmanager
-def bucket_gone(bucket: str) -> Iterator[None]:
-    """Take the bucket away, and bring it back with what was in it."""
-    system, name = fsspec.core.url_to_fs(bucket)
-    kept = {path: system.cat_file(path) for path in system.find(name)}
-    system.rm(name, recursive=True)
-    yield
-    system.makedirs(name, exist_ok=True)
-    for path, content in kept.items():
-        system.pipe_file(path, content)
+        again.stop()
+        server.start()  # for its own end

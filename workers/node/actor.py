@@ -140,7 +140,7 @@ class Worker:
 
                 last: Message
                 try:
-                    with kept_log(node.artifacts, trial.uid, attempt):
+                    with kept_log(node.artifacts.without_waiting, trial.uid, attempt):
                         last = ("result", dict(self._run(trial, node, report)))
                 except StoppedError:
                     last = ("stopped",)
