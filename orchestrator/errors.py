@@ -65,8 +65,8 @@ class SweepFailedError(SweepError):
 
     def __str__(self) -> str:
         return (
-            f"The sweep {self.name!r} cannot go on: {self.problem} See `prunesweep status "
-            f"{self.name}` for the cause; `prunesweep retry {self.name}` tries again."
+            f"The sweep {self.name!r} cannot go on: {self.problem} `prunesweep status "
+            f"{self.name}` shows what failed, and the command that goes on where one can help."
         )
 
 

@@ -13,6 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.commands.lookup import Found, RecordsAt, command, find_sweep
+from tracking.comparison.given_up import failed_arms
+from tracking.comparison.runs import Run
 from tracking.durations import duration
 from tracking.ledger.ledger import Ledger
 from tracking.ledger.outbox import Outbox
@@ -24,6 +26,17 @@ from tracking.winners import best_trial
 
 SHOWN_FAILURES = 20
 WATCH_S = 2.0  #: Between two looks of `watch`.
+#: Begin the cause of a failure that comes of where a trial ran: it may be gone the next time.
+_PASSING = frozenset(
+    {"lost", "OutOfMemoryError", "MemoryError", "OSError", "TimeoutError", "ConnectionError"}
+    | {"PermissionError", "FileNotFoundError", "ArtifactError", "AcceleratorError"}
+)
+#: Begin the cause of a failure that the same trial meets each time.
+_LASTING = frozenset(
+    {"DivergedError", "MethodError", "PlanError", "PruningRatioError", "SettingsError"}
+    | {"LayoutError", "BudgetError", "TypeError", "ValueError", "KeyError", "IndexError"}
+    | {"AttributeError", "NameError", "ZeroDivisionError", "NotImplementedError"}
+)
 
 
 def sweeps_facts(ledger: Ledger) -> list[dict[str, Any]]:
@@ -90,6 +103,7 @@ def status_facts(found: Found) -> dict[str, Any]:
     for entry in entries:
         places.setdefault(entry.trial_id, entry)
     named = [(places[trial.id], trial) for trial in trials.values() if trial.id in places]
+    runs = [Run(entry=entry, trial=trials[entry.trial_id]) for entry in entries]
     counts = _by_state(ledger, record)
     behind = sum(trial.rev > trial.published_rev for trial in trials.values())
     behind += record.rev > record.published_rev
@@ -101,7 +115,7 @@ def status_facts(found: Found) -> dict[str, Any]:
         "running": [_running(ledger, e, t) for e, t in named if t.state is TrialState.RUNNING],
         "failures": [_failure(e, t) for e, t in named if t.state is TrialState.FAILED],
         "mlflow_lacks": behind if mirrored else None,
-        "next": _next(found, counts, behind=mirrored and behind > 0),
+        "next": _next(found, runs, behind=mirrored and behind > 0),
     }
 
 
@@ -251,19 +265,27 @@ def _failure(entry: EntryRecord, trial: TrialRecord) -> dict[str, Any]:
     return {**_place(entry, trial), "cause": trial.cause, "error": trial.error}
 
 
-def _next(found: Found, counts: Mapping[str, int], *, behind: bool) -> str | None:
-    """Return the command that brings the sweep forward; None while it runs, or when all is done."""
+def _next(found: Found, runs: Sequence[Run], *, behind: bool) -> str | None:
+    """Return the command that brings the sweep forward; None while it runs, or when none can."""
     record = found.record
     if _owner_alive(found.ledger, record):
         return None
     verb = "publish" if behind else None
-    if counts[TrialState.FAILED]:
+    if _may_pass(runs):
         verb = "retry"
-    elif record.state is not SweepState.COMPLETED:
+    elif record.state not in {SweepState.COMPLETED, SweepState.FAILED}:
         verb = "resume"
     if record.cancellations.whole:
         return f"{command('resume', record.name, found.tracking)} --restore"
     return verb and command(verb, record.name, found.tracking)
+
+
+def _may_pass(runs: Sequence[Run]) -> bool:
+    """Say whether some failure may be gone the next time, as it was not of what was run."""
+    hopeless = failed_arms(runs)
+    failed = [run for run in runs if run.trial.state is TrialState.FAILED]
+    kinds = {(run.place.arm, (run.trial.cause or "").partition(":")[0]) for run in failed}
+    return any(kind in _PASSING or not (kind in _LASTING or arm in hopeless) for arm, kind in kinds)
 
 
 def _state(facts: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 from tracking.comparison.comparison import Comparison, Dense, Identity, Table
 from tracking.comparison.fronts import flattened, fronts_of
+from tracking.comparison.given_up import failed_arms
 from tracking.comparison.identities import differing, fits, identities, shared
 from tracking.comparison.missing import missing_from
 from tracking.comparison.predictors import predictors_of
@@ -70,6 +71,7 @@ def compare_records(
         predictors=predictors_of(runs),
         rates=rate_choice(runs),
         failures=tuple(failure for run in runs if (failure := failure_of(run)) is not None),
+        failed_arms=failed_arms(runs),
         missing=missing_from(sweep.spec, runs, sweep.cancellations),
         warnings=_warnings(sweep.spec, environments),
         environments=tuple(environment.stored for environment in environments),

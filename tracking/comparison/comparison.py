@@ -309,6 +309,7 @@ class Comparison:
     predictors: tuple[Predictor, ...]
     rates: RateChoice | None  #: None where the specification names the learning rate.
     failures: tuple[Failure, ...]
+    failed_arms: Mapping[str, str]  #: Arms and controls all of whose trials failed, with the cause.
     missing: tuple[str, ...]  #: What is still to come, in words; empty when the sweep is done.
     warnings: tuple[str, ...]
     environments: tuple[Mapping[str, Any], ...]  #: The distinct ones the results came from.

@@ -1,9 +1,10 @@
-"""Arms that are not worth going on with: all that was tried of them failed alike."""
+"""Arms that are not worth going on with, and arms of which nothing came: all of them failed."""
 
-from collections import defaultdict
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 
-from tracking.places import Place
+from tracking.comparison.runs import Run
+from tracking.places import Place, Role
 from tracking.records import EntryRecord, TrialRecord, TrialState
 
 
@@ -56,3 +57,40 @@ def _kind(cause: str | None) -> str:
     """Return what failures of one kind have in common: a loss has its own, all else the error's."""
     kind, _, rest = (cause or "").partition(":")
     return f"{kind}:{rest}" if kind == "lost" else kind
+
+
+_SPEAKING = (Role.PREDICTOR, Role.SEARCH, Role.FINALIST, Role.CONFIRM, Role.CONTROL)
+
+
+def failed_arms(runs: Iterable[Run]) -> dict[str, str]:
+    """Return arms and controls all of whose trials failed, with the cause most of them share.
+
+    Of an arm that came as far as its fresh-seed runs, those decide: a search that went well leaves
+    nothing to compare where its winner cannot be run again.
+    """
+    by_arm: defaultdict[str, list[Run]] = defaultdict(list)
+    for run in runs:
+        if run.place.role in _SPEAKING:
+            by_arm[run.place.arm].append(run)
+    return {arm: cause for arm, mine in sorted(by_arm.items()) if (cause := _shared_cause(mine))}
+
+
+def _shared_cause(runs: Sequence[Run]) -> str | None:
+    """Return why all failed; None: not all did, or some have not ended."""
+    deciding = [run for run in runs if run.place.role.is_reported] or runs
+    states = {run.trial.state for run in deciding} - {TrialState.CANCELLED}
+    if states != {TrialState.FAILED}:
+        return None
+    causes = Counter(run.trial.cause for run in deciding if run.trial.cause)
+    return causes.most_common(1)[0][0] if causes else "no cause is known"
+
+
+def told_failed(failed: Mapping[str, str]) -> str:
+    """Say it in one sentence for each cause."""
+    by_cause: dict[str, list[str]] = {}
+    for arm, cause in failed.items():
+        by_cause.setdefault(cause, []).append(arm)
+    return " ".join(
+        f"Every trial of {', '.join(sorted(arms))} failed: {cause.rstrip('.')}."
+        for cause, arms in by_cause.items()
+    )

@@ -25,7 +25,14 @@ from tracking.report.grids import (
     width_grid,
 )
 from tracking.report.plots import accuracy_figure, cost_figure, front_figure, width_figure
-from tracking.report.verdicts import Story, front_story, method_note, stories, story_of
+from tracking.report.verdicts import (
+    Story,
+    failed_story,
+    front_story,
+    method_note,
+    stories,
+    story_of,
+)
 from tracking.report.wording import FEW, amount, percent, target
 
 STYLES = {"lead": "bold", "arm": "", "control": "dim", "aside": "dim italic"}
@@ -35,6 +42,7 @@ TEXT_WIDTH = 120  #: Columns of the plain text.
 def to_renderable(comparison: Comparison, *, brief: bool = False) -> RenderableType:
     """Return what ``rich`` prints: the verdicts, then the tables; of accuracy and cost if brief."""
     parts: list[RenderableType] = [Text(_title(comparison), style="bold")]
+    parts += [part for story in failed_story(comparison) for part in _told(story)]
     parts += _told(front_story(comparison.fronts)) if comparison.fronts else []
     for table in comparison.tables:
         parts += [] if table.is_front else _told(story_of(table))
@@ -66,6 +74,7 @@ def to_text(comparison: Comparison, width: int = TEXT_WIDTH) -> str:
 def to_markdown(comparison: Comparison) -> str:
     """Return verdicts and tables as GitHub-flavoured Markdown."""
     lines = [f"# {_escaped(_title(comparison))}", ""]
+    lines += [line for story in failed_story(comparison) for line in _markdown_story(story)]
     lines += _markdown_story(front_story(comparison.fronts)) if comparison.fronts else []
     for table in comparison.tables:
         lines += [] if table.is_front else _markdown_story(story_of(table))

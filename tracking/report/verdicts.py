@@ -11,6 +11,7 @@ from tracking.comparison.comparison import (
     Verdict,
     Within,
 )
+from tracking.comparison.given_up import told_failed
 from tracking.places import DENSE, RANDOM, UNIFORM_L1, scratched_arm
 from tracking.report.headlines import Fold, folds_of, headline, no_verdict
 from tracking.report.wording import (
@@ -40,11 +41,20 @@ class Story:
 
 
 def stories(comparison: Comparison) -> tuple[Story, ...]:
-    """Tell every table, then the fronts."""
-    told = [story_of(table) for table in comparison.tables if not table.is_front]
+    """Tell which arms came to nothing, then every table and the fronts."""
+    told = [*failed_story(comparison)]
+    told += [story_of(table) for table in comparison.tables if not table.is_front]
     if comparison.fronts:
         told.append(front_story(comparison.fronts))
     return tuple(told)
+
+
+def failed_story(comparison: Comparison) -> tuple[Story, ...]:
+    """Tell of arms whose trials all failed, if there are any."""
+    if not comparison.failed_arms:
+        return ()
+    headline = told_failed(comparison.failed_arms)
+    return (Story(title="Failed", headline=headline, details=()),)
 
 
 def method_note(comparison: Comparison) -> str:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.commands.exits import INTERRUPTED
+from orchestrator.commands.exits import FAILED, INTERRUPTED
 from orchestrator.commands.verbs.options import (
     Address,
     AsJson,
@@ -207,6 +207,8 @@ def _drive(
         views.print_json(facts)
     else:
         views.print_end(facts, comparison)
+    if comparison.failed_arms:
+        raise typer.Exit(FAILED)
 
 
 def _whole(text: str, option: str) -> int:

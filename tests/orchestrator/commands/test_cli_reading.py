@@ -16,6 +16,7 @@ from orchestrator.commands.exits import exit_code
 from orchestrator.commands.lookup import RecordsAt, command, find_sweep, find_trial
 from orchestrator.errors import SpecError, SweepFailedError
 from orchestrator.specification.settings import TrackingSettings
+from orchestrator.sweep import Sweep
 from search_spaces import TargetInfeasibleError
 from tests.orchestrator.command_line import call, facts, write_spec
 from tests.tracking.hand_made import HandMadeSweep, specification
@@ -103,10 +104,37 @@ class TestStatus:
         (failure,) = found["failures"]
         assert (failure["arm"], failure["cause"]) == ("fpgm", "DivergedError: lost it")
         assert failure["error"].startswith("Traceback")
-        assert found["next"] == f"prunesweep retry by-hand --store {tmp_path}"
+        assert found["next"] == f"prunesweep publish by-hand --store {tmp_path}"  # it would recur
         assert "search fpgm macs-50% #0: DivergedError: lost it" in " ".join(
             call("status", "by-hand", "--store", tmp_path).stdout.split()
         )
+
+    @pytest.mark.parametrize(
+        ("cause", "helps"),
+        [
+            ("lost: worker", True),
+            ("OutOfMemoryError: CUDA out of memory", True),
+            ("RuntimeError: shapes cannot be multiplied", False),  # all of the arm's failed of it
+            ("DivergedError: again", False),
+        ],
+    )
+    def test_a_retry_is_advised_where_it_can_help(
+        self, sweep: HandMadeSweep, tmp_path: Path, cause: str, helps: bool
+    ) -> None:
+        for index in range(2):
+            sweep.add("search", "bn", index=index, state=TrialState.FAILED, cause=cause)
+        sweep.writer.set_state("completed")
+        advice = facts("status", "by-hand", "--store", tmp_path)["next"]
+        assert advice.startswith("prunesweep retry") == helps
+
+    def test_a_sweep_with_an_arm_that_came_to_nothing_ends_with_1(
+        self, sweep: HandMadeSweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        sweep.add("search", "bn", state=TrialState.FAILED, cause="RuntimeError: no")
+        monkeypatch.setattr(Sweep, "run", lambda *_, **__: sweep.compare())
+        result = call("run", write_spec(tmp_path), "--store", tmp_path)
+        assert "Failed: Every trial of bn failed: RuntimeError: no." in result.stdout
+        assert result.exit_code == 1
 
     def test_what_mlflow_lacks_is_counted(self, sweep: HandMadeSweep, tmp_path: Path) -> None:
         assert facts("status", "by-hand", "--store", tmp_path)["mlflow_lacks"] == 8

@@ -294,7 +294,8 @@ class TestVerdict:
         sweep.seeds("confirm", "l1", [91.0, 92.0, None])
         sweep.seeds("confirm", "bn", [99.0, 99.0], macs=900_000)
         sweep.add("confirm", "fpgm", index=1, state=TrialState.FAILED)
-        (story,) = stories(sweep.compare())
+        failed, story = stories(sweep.compare())
+        assert failed.headline.startswith("Every trial of fpgm failed: ")
         assert story.details[-4:] == (
             "bn missed the target by more than 1.0 % of the dense cost and was left out of the "
             "ranking.",
@@ -302,6 +303,31 @@ class TestVerdict:
             "Fresh-seed results of late are still to come.",
             "Not every run of l1 gave a result; see the runs table.",
         )
+
+    def test_arms_of_which_every_trial_failed_come_first(self, tmp_path: Path) -> None:
+        sweep = HandMadeSweep(tmp_path, specification("l1", "fpgm", "bn", "taylor", controls={}))
+        sweep.seeds("confirm", "l1", [91.0, 91.2])
+        for arm in ("fpgm", "bn"):
+            sweep.add("search", arm, state=TrialState.FAILED, cause="RuntimeError: shapes")
+        sweep.add("search", "taylor", test=0.0)  # its search went well, and its winner failed
+        sweep.add("confirm", "taylor", index=1, state=TrialState.FAILED, cause="KeyError: 'x'")
+        comparison = sweep.compare()
+        assert set(comparison.failed_arms) == {"fpgm", "bn", "taylor"}
+        first, *_ = stories(comparison)
+        assert first.headline == (
+            "Every trial of bn, fpgm failed: RuntimeError: shapes. "
+            "Every trial of taylor failed: KeyError: 'x'."
+        )
+        for text in (to_text(comparison), to_markdown(comparison), to_html(comparison)):
+            assert "Every trial of bn, fpgm failed" in text
+
+    def test_an_arm_that_may_still_come_is_not_failed(self, tmp_path: Path) -> None:
+        sweep = HandMadeSweep(tmp_path, specification("l1", "bn", controls={}))
+        sweep.add("search", "l1", state=TrialState.FAILED)
+        sweep.add("search", "l1", index=1, state=TrialState.PENDING)
+        sweep.add("search", "bn", state=TrialState.FAILED)
+        sweep.add("search", "bn", index=1, test=0.0)
+        assert sweep.compare(SweepState.RUNNING).failed_arms == {}
 
     def test_a_search_that_cannot_beat_uniform_ratios_says_so(self, tmp_path: Path) -> None:
         sweep = HandMadeSweep(tmp_path, specification("l1", "fpgm", controls={}))
