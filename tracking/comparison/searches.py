@@ -3,8 +3,6 @@
 import math
 from collections.abc import Sequence
 
-from scipy.stats import spearmanr
-
 from tracking.comparison.comparison import ProxyCheck, SearchCost, UniformCheck
 from tracking.comparison.runs import Run, count
 from tracking.results import finite
@@ -76,12 +74,16 @@ def proxy_check(search: Sequence[Run], finalists: Sequence[Run]) -> ProxyCheck |
         return None
     before, after = zip(*pairs, strict=True)
     varies = len(set(before)) > 1 and len(set(after)) > 1
-    correlation = float(spearmanr(before, after).statistic) if varies else None
+    correlation = None
+    if varies and len(pairs) >= FEWEST:
+        from scipy.stats import spearmanr  # takes most of a second to import
+
+        correlation = float(spearmanr(before, after).statistic)
     return ProxyCheck(
         finalists=len(pairs),
         untrained=tuple(before),
         trained=tuple(after),
-        rank_correlation=correlation if len(pairs) >= FEWEST else None,
+        rank_correlation=correlation,
     )
 
 

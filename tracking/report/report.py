@@ -24,7 +24,6 @@ from tracking.report.grids import (
     predictor_grids,
     width_grid,
 )
-from tracking.report.plots import accuracy_figure, cost_figure, front_figure, width_figure
 from tracking.report.verdicts import (
     Story,
     failed_story,
@@ -121,6 +120,9 @@ def to_json(comparison: Comparison) -> str:
 
 def to_html(comparison: Comparison) -> str:
     """Return a self-contained page: no script, no network, light and dark, reproducible."""
+    # Only here: every other format does without matplotlib, which takes half a second.
+    from tracking.report.plots import accuracy_figure, front_figure
+
     environment = Environment(
         loader=PackageLoader("tracking.report", "templates"),
         autoescape=select_autoescape(["j2", "html"]),
@@ -153,6 +155,8 @@ def to_html(comparison: Comparison) -> str:
 
 def _section(comparison: Comparison, number: int, table: Table) -> dict[str, Any]:
     """Gather what the page shows of one table."""
+    from tracking.report.plots import cost_figure, width_figure
+
     cost, widths = (draw(comparison, table, number) for draw in (cost_figure, width_figure))
     return {
         "title": _heading(table),
