@@ -26,6 +26,7 @@ from tracking.ledger.writer import SweepWriter
 from tracking.mlflow_mirror.publisher_process import publishing
 from tracking.records import SweepState
 from tracking.report.stored import store_report
+from tracking.retention import remove, unneeded
 from workers.node.node import store_weights
 from workers.patient_store import PatientStore
 
@@ -144,6 +145,8 @@ class OwnedSweep:
         writer.set_state(SweepState.COMPLETED if is_over else SweepState.INTERRUPTED)
         comparison = compare(self.ledger, self.ledger.sweep(self.spec.name))
         try:
+            if is_over and self.spec.tracking.keep_weights == "winners":
+                remove(store, unneeded(self.ledger, store, [self.spec.name]))
             writer.set_artifacts(store_report(store, comparison))
         except OSError as error:  # a full disk, or a store that is out of reach
             self.console.print(f"The report could not be stored: {error}", highlight=False)

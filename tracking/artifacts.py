@@ -200,6 +200,17 @@ class ArtifactStore:
         self._system.invalidate_cache()  # another machine may have written it since
         return bool(self._system.isfile(self._remote(relative)))
 
+    def size(self, path: str) -> int | None:
+        """Return how many bytes the file at ``path`` has; None: there is none."""
+        relative = check_path(path)
+        try:
+            if self._folder is not None:
+                return (self._folder / relative).stat().st_size
+            self._system.invalidate_cache()  # another machine may have written it since
+            return int(self._system.size(self._remote(relative)) or 0)
+        except FileNotFoundError:
+            return None
+
     def remove(self, path: str) -> None:
         """Delete the file at ``path``; nothing happens when there is none."""
         relative = check_path(path)

@@ -34,6 +34,7 @@ VERBS: tuple[Callable[..., None], ...] = (
     reading.logs,
     stopping.stop,
     stopping.cancel,
+    stopping.gc,
     handing_on.export,
     handing_on.ui,
     handing_on.publish,

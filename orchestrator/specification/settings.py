@@ -132,6 +132,8 @@ class TrackingSettings(Settings):
     mlflow: Address | None = None  #: None: ``mlflow.db``, SQLite, in the store; ``off``: no mirror.
     artifacts: Address | None = None  #: Folder or URL; None: ``artifacts`` in the store.
     publish_weights: bool = False  #: Also upload pruned weights to MLflow.
+    #: winners: once a sweep has ended, only weights that tables report; see `tracking.retention`.
+    keep_weights: Literal["all", "winners"] = "all"
 
     @field_validator("ledger")
     @classmethod

@@ -50,6 +50,13 @@ def export(
             )
             raise TrialChoiceError(name, trial, problem)
         artifacts = ArtifactStore(require_variables(found.tracking).artifacts_url)
+        path = (chosen.result.get("artifacts") or {}).get("weights")
+        if path is not None and not artifacts.exists(path):
+            problem = (
+                f"its weights are not in {artifacts.url} any more: `prunesweep gc` or "
+                "tracking.keep_weights removed them, or the store is another one."
+            )
+            raise TrialChoiceError(name, trial, problem)
     folder = export_trial(TrialSpec.model_validate(chosen.spec), chosen.result, artifacts, to)
     files = sorted(file.name for file in folder.iterdir())
     facts = {"trial": chosen.id, "uid": chosen.uid, "folder": str(folder), "files": files}

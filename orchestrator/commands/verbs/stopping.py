@@ -1,4 +1,4 @@
-"""Verbs that end a sweep, or some of it, from whatever machine reaches its ledger."""
+"""Verbs that end a sweep, or some of it, and clear away what nobody needs: from any machine."""
 
 from typing import Annotated
 
@@ -52,3 +52,32 @@ def cancel(
     with find_sweep(name, RecordsAt(store=store, ledger=ledger)) as found:
         facts = cancelling.cancel(found, arm=arm, trial=trial)
     views.show(facts, cancelling.view, as_json=as_json)
+
+
+def gc(
+    name: Annotated[
+        str | None, typer.Argument(help="Name of the sweep, unless --all.", metavar="NAME")
+    ] = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="All sweeps of the ledger that share the artifacts.")
+    ] = False,
+    delete: Annotated[bool, typer.Option("--delete", help="Remove what is listed.")] = False,
+    store: Store = None,
+    ledger: Ledger = None,
+    as_json: AsJson = False,
+) -> None:
+    """List weights that no table and no winner needs; with --delete remove them."""
+    from orchestrator.commands import upkeep, views
+    from orchestrator.commands.lookup import RecordsAt, find_sweep, open_existing, require_variables
+
+    if (name is None) is not every:
+        raise typer.BadParameter("name a sweep, or say --all")
+    at = RecordsAt(store=store, ledger=ledger)
+    with open_existing(require_variables(at.tracking()).ledger_url) as opened:
+        there = [record.name for record in opened.sweeps()]
+    if name is None and not there:
+        views.show({"files": [], "bytes": 0}, lambda _: "There is no sweep yet.", as_json=as_json)
+        return
+    with find_sweep(name or there[-1], at) as found:
+        facts = upkeep.collect(found, [name] if name else there, delete=delete)
+    views.show(facts, upkeep.collect_view, as_json=as_json)
