@@ -113,9 +113,11 @@ def view(
         last_failure: The latest trial that failed, and of what.
     """
     width = min(console.width - 2, 60)
+    bar = Table.grid()  # which ends its line, as a bar alone does not
+    bar.add_row(ProgressBar(total=1.0, completed=min(1.0, share), width=width))
     parts: list[RenderableType] = [
         Text(summary, style="bold"),
-        ProgressBar(total=1.0, completed=min(1.0, share), width=width),
+        bar,
         Text(phase_of(running)),
         _running_table(running[:MOST_RUNNING]),
     ]
