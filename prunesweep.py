@@ -94,9 +94,9 @@ def main() -> None:
     except PackageInTheWayError as error:
         sys.stderr.write(f"{error}\n")
         raise SystemExit(2) from None
-    from orchestrator.commands.cli import app
+    from orchestrator.commands.program import run_program
 
-    app()
+    run_program()
 
 
 def _look_last_in_the_working_folder() -> None:

@@ -54,19 +54,20 @@ class OwnedSweep:
             StoreLostError: The artifact store was away for longer than is waited for.
             KeyboardInterrupt: Stopped by hand; what ran goes back, and the ledger is in order.
         """
-        with writer.lease.kept(), left_in_order(writer):
-            store = self._patient_store()
-            try:
-                store.prepare()
-                if self.surveyed.weights is not None:
-                    # Before any trial is started: its worker reads them from the store.
-                    store_weights(store, self.surveyed.weights)
-            except StoreUnreachableError as error:
-                raise StoreLostError(self.spec.name, str(error)) from None
-            is_over = self._drive(writer)
-            comparison = self._conclude(
-                writer, is_over, store if is_over else store.without_waiting
-            )
+        with writer.lease.kept():
+            with left_in_order(writer):
+                store = self._patient_store()
+                try:
+                    store.prepare()
+                    if self.surveyed.weights is not None:
+                        # Before any trial is started: its worker reads them from the store.
+                        store_weights(store, self.surveyed.weights)
+                except StoreUnreachableError as error:
+                    raise StoreLostError(self.spec.name, str(error)) from None
+                is_over = self._drive(writer)
+                # Before the report, whose trouble makes no sweep that is over look interrupted.
+                writer.set_state(SweepState.COMPLETED if is_over else SweepState.INTERRUPTED)
+            comparison = self._conclude(writer, store if is_over else store.without_waiting)
         if not is_over and comparison.state == "cancelled":
             raise SweepCancelledError(self.spec.name)
         if not is_over:
@@ -139,10 +140,8 @@ class OwnedSweep:
         asked = self.ledger.requests(writer.sweep_id)
         return asked.stop_epoch == writer.epoch or asked.cancelled.whole
 
-    def _conclude(self, writer: SweepWriter, is_over: bool, store: ArtifactStore) -> Comparison:
-        """Record the end, and store the report beside the artifacts, if that takes it."""
-        # The state first: no trouble with the report makes a sweep that is over look interrupted.
-        writer.set_state(SweepState.COMPLETED if is_over else SweepState.INTERRUPTED)
+    def _conclude(self, writer: SweepWriter, store: ArtifactStore) -> Comparison:
+        """Store the report beside the artifacts, if that takes it."""
         comparison = compare(self.ledger, self.ledger.sweep(self.spec.name))
         try:
             if is_over and self.spec.tracking.keep_weights == "winners":

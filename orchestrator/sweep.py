@@ -12,9 +12,11 @@ from orchestrator.agenda.sizing import say_if_idle
 from orchestrator.agenda.survey import Survey, survey
 from orchestrator.cluster.connection import check_reachable, connect
 from orchestrator.errors import Problem, SpecError
+from orchestrator.loop.interrupts import held_back, on_stop_signals
 from orchestrator.loop.outages import Outages
 from orchestrator.loop.ownership import driver_name, refuse_cancelled, take, wait_until_free
 from orchestrator.loop.phases import Phases
+from orchestrator.loop.signals import left_in_order
 from orchestrator.owned_sweep import OwnedSweep
 from orchestrator.specification.extensions import Extension
 from orchestrator.specification.loading import SpecFile, parse_spec
@@ -161,19 +163,21 @@ class Sweep:
             SweepHeldError: Another driver runs it now.
             SweepFailedError: The baseline could not be trained.
             LedgerLostError: The ledger was away for longer than is waited for.
-            KeyboardInterrupt: Stopped by hand; what ran goes back, and the ledger is in order.
+            KeyboardInterrupt: Stopped by Ctrl-C, SIGTERM or a closed terminal; what ran goes
+                back, and the ledger is in order.
         """
         spec = self.spec
         console = console or Console(stderr=True)
         phases = phases or Phases(console)
         say = partial(console.print, highlight=False, soft_wrap=True)
-        phases("Looking at data and network")
-        surveyed = self.survey()
-        say(visible(f"Data: {surveyed.data.told()}."), markup=False)
-        if dense := self.try_dense(surveyed):
-            say(f"Before anything: {dense}.")
         with ExitStack() as stack:
+            stack.enter_context(on_stop_signals())
             stack.enter_context(phases)
+            phases("Looking at data and network")
+            surveyed = self.survey()
+            say(visible(f"Data: {surveyed.data.told()}."), markup=False)
+            if dense := self.try_dense(surveyed):
+                say(f"Before anything: {dense}.")
             # Whatever may refuse the sweep comes before Ray, which takes a while to start; and
             # nothing is written, not even an empty ledger, until all has been asked.
             ledger = _existing(spec.tracking.ledger_url, stack)
@@ -189,21 +193,26 @@ class Sweep:
             connect(spec.resources, spec.model.name, secret_variables(spec.tracking))
             if ledger is None:
                 ledger = stack.enter_context(Ledger.open(spec.tracking.ledger_url))
-            writer, spec = take(ledger, spec, surveyed, extend=extend)
-            if restore:
-                writer.restore()
-            if retry:
-                writer.retry_failed()
+            with ExitStack() as until_begun:
+                with held_back():
+                    writer, spec = take(ledger, spec, surveyed, extend=extend)
+                    until_begun.enter_context(left_in_order(writer))
+                if restore:
+                    writer.restore()
+                if retry:
+                    writer.retry_failed()
+                owned = OwnedSweep(
+                    spec=spec,
+                    surveyed=surveyed,
+                    ledger=ledger,
+                    console=console,
+                    phases=phases,
+                    runner=runner,
+                )
+                publishing = ExitStack()
+                publishing.enter_context(owned.publishing())
             outages = Outages(ledger, spec.name, driver_name(), spec.recovery.ledger_outage_s, say)
-            owned = OwnedSweep(
-                spec=spec,
-                surveyed=surveyed,
-                ledger=ledger,
-                console=console,
-                phases=phases,
-                runner=runner,
-            )
-            with owned.publishing():
+            with publishing:
                 comparison, writer = _to_its_end(owned, writer, outages)
             outages.make_sure()
             with suppress(LedgerError):  # another driver has it, or it is away: then it stays open

@@ -17,10 +17,12 @@ from ray.exceptions import AuthenticationError, RayError
 from orchestrator.cluster.shipping import network_code, own_code
 from orchestrator.errors import InputError, SweepError
 from orchestrator.loop.backend import one_line
+from orchestrator.loop.interrupts import handlers_kept
 from orchestrator.specification.settings import ResourceSettings
 
 _JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  #: Set by Ray for the driver of a job.
 _HIDE_GPUS = "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"  #: 1: a worker that asks for 0 GPUs sees none.
+_NO_DUMPS = "RAY_DISABLE_FAILURE_SIGNAL_HANDLER"  #: 1: SIGTERM and crashes are left to Python.
 #: Called by each worker before Ray puts the driver's working folder in front of its path.
 _FIRST_IN_A_WORKER = "prunesweep.claim_packages"
 #: What libpq and MLflow log in with; only the driver and its publisher do.
@@ -104,11 +106,28 @@ def connect(resources: ResourceSettings, model: str = "", secrets: Iterable[str]
         RayStartError: Ray does not come up on this machine, or takes too long.
     """
     os.environ.setdefault(_HIDE_GPUS, "1")
+    with handlers_kept(), _without_a_dump_of_the_stack():
+        _start_or_join(resources, model, secrets)
+
+
+def _start_or_join(resources: ResourceSettings, model: str, secrets: Iterable[str]) -> None:
     if resources.address in (None, "local"):
         with _without(*secrets, *_DRIVERS_OWN):
             _start_here(resources)
     else:
         _join(str(resources.address), model)
+
+
+@contextmanager
+def _without_a_dump_of_the_stack() -> Iterator[None]:
+    """Keep Ray from taking SIGTERM for a crash of this process; workers still tell of theirs."""
+    before = os.environ.get(_NO_DUMPS)
+    os.environ[_NO_DUMPS] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop(_NO_DUMPS)
+        os.environ.update({} if before is None else {_NO_DUMPS: before})
 
 
 @contextmanager
@@ -130,7 +149,7 @@ def _start_here(resources: ResourceSettings) -> None:
             include_dashboard=False,
             log_to_driver=False,
             runtime_env={
-                "env_vars": {"PYTHONPATH": _code_path()},
+                "env_vars": {"PYTHONPATH": _code_path(), _NO_DUMPS: "0"},
                 "worker_process_setup_hook": _FIRST_IN_A_WORKER,
             },
             logging_level=logging.ERROR,
@@ -146,7 +165,7 @@ def _join(address: str, model: str) -> None:
     with tempfile.TemporaryDirectory(prefix="prunesweep-") as folder:
         code = [] if _is_job() else [*own_code(Path(folder)), *network_code(model, Path(folder))]
         environment: dict[str, Any] = {
-            "env_vars": {_HIDE_GPUS: "1"},
+            "env_vars": {_HIDE_GPUS: "1", _NO_DUMPS: "0"},
             "worker_process_setup_hook": _FIRST_IN_A_WORKER,
         }
         environment |= {"py_modules": list(map(str, code))} if code else {}

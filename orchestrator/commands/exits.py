@@ -9,13 +9,14 @@ from typer.core import TyperGroup
 
 from methods.errors import MethodError
 from orchestrator.errors import InputError, LedgerLostError, StoreLostError, SweepError
+from orchestrator.loop.interrupts import INTERRUPTED
 from prunesweep import PackageInTheWayError, PrunesweepError
 from search_spaces.errors import SearchSpaceError
 from tracking.errors import FencedError, TrackingError, redact_text
 from tracking.plain_text import visible_lines
 from workers.errors import WorkerError
 
-FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+FAILED, BAD_INPUT = 1, 2
 
 #: What a family ends the command with; the one nearest to an error decides.
 EXIT_CODES: Final[Mapping[type[PrunesweepError], int]] = {

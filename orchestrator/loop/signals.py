@@ -1,12 +1,11 @@
 """How a driver ends that is told to stop, and in what state it leaves its sweep."""
 
-import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from orchestrator.errors import SweepFailedError
 from orchestrator.loop.driver import Driver
+from orchestrator.loop.interrupts import held_back, interrupt, on_stop_signals
 from tracking.errors import TrackingError
 from tracking.ledger.writer import SweepWriter
 from tracking.records import SweepState
@@ -14,23 +13,18 @@ from tracking.records import SweepState
 
 @contextmanager
 def stopping_on_signals(driver: Driver) -> Iterator[None]:
-    """Let the first Ctrl-C or SIGTERM stop the driver in good order; the second one kills."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
+    """Let the first stop signal end the driver's loop at its next turn; the second interrupts."""
+    told = False
 
-    def stop(_number: int, _frame: object) -> None:
+    def stop(number: int, frame: object) -> None:
+        nonlocal told
+        if told:
+            interrupt(number, frame)
+        told = True
         driver.stop()
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, stop) for number in numbers}
-    try:
+    with on_stop_signals(stop):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager
@@ -41,6 +35,6 @@ def left_in_order(writer: SweepWriter) -> Iterator[None]:
     except SweepFailedError:
         raise
     except BaseException:
-        with suppress(TrackingError):
+        with held_back(), suppress(TrackingError):
             writer.set_state(SweepState.INTERRUPTED)
         raise

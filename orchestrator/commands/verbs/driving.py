@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.commands.exits import FAILED, INTERRUPTED
+from orchestrator.commands.exits import FAILED
 from orchestrator.commands.verbs.options import (
     Address,
     AsJson,
@@ -18,6 +18,7 @@ from orchestrator.commands.verbs.options import (
     Wait,
     Workers,
 )
+from orchestrator.loop.interrupts import INTERRUPTED
 
 if TYPE_CHECKING:
     from orchestrator.loop.phases import Phases

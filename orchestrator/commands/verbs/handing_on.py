@@ -1,7 +1,5 @@
 """Verbs that bring what a sweep found to where others look: files, MLflow, Optuna's dashboard."""
 
-import signal
-import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
@@ -77,7 +75,6 @@ def ui(
     file = sqlite_file(uri)
     if file is not None and not file.exists():
         raise NoMlflowError(str(file))
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # ends the server, too
     with start_server(uri, tracking.artifacts_url, port=port) as server:
         typer.echo(server.url)
         typer.echo("MLflow answers at this address; Ctrl-C ends it.", err=True)
