@@ -25,6 +25,7 @@ from workers.settings import (
     TrialSpec,
     Unit,
 )
+from workers.staged_folder import FolderTakenError, write_folder
 
 MODEL, PLAN, WEIGHTS, CARD = "model.json", "plan.json", "weights.safetensors", "README.md"
 
@@ -98,16 +99,15 @@ def export_trial(
         spec: The trial.
         stored: Its result.
         artifacts: Store that holds its weights.
-        folder: Created if needed; must be empty.
+        folder: Created if needed, as a whole. The same trial may be exported to it again.
 
     Raises:
-        ExportError: The trial has no weights, or the folder is not empty.
+        ExportError: The trial has no weights, or the folder holds something else or cannot be
+            written.
     """
     folder, result = Path(folder), Result.read(stored)
     if result.weights is None:
         raise ExportError(str(folder), f"a trial of kind {spec.kind!r} leaves no network to export")
-    if folder.exists() and any(folder.iterdir()):
-        raise ExportError(str(folder), "the folder is not empty; name a new one")
     record = NetworkRecord(
         model=spec.model,
         layers=spec.layers,
@@ -118,13 +118,18 @@ def export_trial(
         std=given(result.std),
         weights=result.weights,
     )
-    weights = artifacts.read_bytes(given(result.artifacts)["weights"])
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / WEIGHTS).write_bytes(weights)
+    files = {WEIGHTS: artifacts.read_bytes(given(result.artifacts)["weights"])}
     if result.plan is not None:
-        (folder / PLAN).write_text(json.dumps(result.plan, sort_keys=True) + "\n")
-    (folder / MODEL).write_text(record.model_dump_json(indent=2) + "\n")
-    (folder / CARD).write_text(_model_card(spec, result))
+        files[PLAN] = f"{json.dumps(result.plan, sort_keys=True)}\n".encode()
+    files[MODEL] = f"{record.model_dump_json(indent=2)}\n".encode()
+    files[CARD] = _model_card(spec, result).encode()
+    try:
+        write_folder(folder, files)
+    except FolderTakenError as error:
+        raise ExportError(str(folder), str(error)) from None
+    except OSError as error:
+        problem = f"cannot be written: {error.strerror or error}; name another folder"
+        raise ExportError(str(folder), problem) from None
     return folder
 
 

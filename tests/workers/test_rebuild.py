@@ -148,8 +148,33 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_full_folder_is_not_written_over(node: Node, pruned: Trial, exported: Path) -> None:
+    (exported / "model.json").write_text("{}")
     with pytest.raises(ExportError, match="not empty"):
         export_trial(*pruned, node.artifacts, exported)
+    assert (exported / "model.json").read_text() == "{}"
+
+
+def test_exported_again_nothing_changes(node: Node, pruned: Trial, exported: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in exported.iterdir()}
+    export_trial(*pruned, node.artifacts, exported)
+    assert {path: path.stat().st_mtime_ns for path in exported.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("a file", "not a folder"),
+        ("n" * 300, "File name too long"),
+        ("a file/x", "cannot be written"),
+    ],
+)
+def test_what_cannot_be_a_folder_is_said(
+    node: Node, pruned: Trial, tmp_path: Path, name: str, problem: str
+) -> None:
+    (tmp_path / "a file").write_text("mine")
+    with pytest.raises(ExportError, match=problem):
+        export_trial(*pruned, node.artifacts, tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == ["a file"]
 
 
 def test_a_latency_trial_has_nothing_to_export(node: Node, pruned: Trial, tmp_path: Path) -> None:

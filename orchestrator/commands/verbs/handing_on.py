@@ -18,7 +18,9 @@ def export(
             help="Its number, the first digits of its uid, or best:ARM:TARGET.", metavar="TRIAL"
         ),
     ],
-    to: Annotated[Path, typer.Option(help="Folder to write; must be empty.", metavar="DIR")],
+    to: Annotated[
+        Path, typer.Option(help="Folder to write: new, empty, or of the same trial.", metavar="DIR")
+    ],
     store: Store = None,
     ledger: Ledger = None,
     as_json: AsJson = False,

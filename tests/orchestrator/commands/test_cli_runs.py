@@ -81,9 +81,11 @@ class TestFinishedSweep:
         assert not load_pruned(to).training
         by_uid = facts("export", "tiny", best["uid"][:12], "--to", tmp_path / "b", "--store", store)
         assert by_uid["trial"] == best["trial"]
-        again = call("export", "tiny", str(best["trial"]), "--to", to, "--store", store)
-        assert again.exit_code == 2
-        assert "the folder is not empty" in again.stderr
+        assert facts("export", "tiny", str(best["trial"]), "--to", to, "--store", store)["files"]
+        for taken in (store / "ledger.db", Path("/dev/null"), store):
+            result = call("export", "tiny", str(best["trial"]), "--to", taken, "--store", store)
+            assert result.exit_code == 2
+            assert "Traceback" not in result.stderr
 
     def test_a_latency_has_no_network_to_export(self, store: Path, tmp_path: Path) -> None:
         with open_existing(f"sqlite:///{store}/ledger.db") as ledger:

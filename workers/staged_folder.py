@@ -1,0 +1,67 @@
+"""A folder of files that is there as a whole or not at all, whenever its writer is killed."""
+
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+
+class FolderTakenError(ValueError):
+    """Something else lies where the folder is to be; the message is a rule in words."""
+
+
+def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write files to ``folder``: beside it at first, then renamed. Written again, nothing changes.
+
+    What a killed writer left beside it goes with the next one.
+
+    Args:
+        folder: Where they are to be; its parents are made.
+        files: Content by name. All of them, so that they are in memory.
+
+    Raises:
+        FolderTakenError: It holds something else, or is no folder.
+        OSError: It cannot be written.
+    """
+    if _is_complete(folder, files):
+        return
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    staged = _staged(folder)
+    try:
+        staged.mkdir()
+        for name, content in files.items():
+            with (staged / name).open("wb") as file:
+                file.write(content)
+                os.fsync(file.fileno())
+        if folder.exists() and any(folder.iterdir()):
+            for name in files:  # those there are the same, of a writer that did not stage
+                os.replace(staged / name, folder / name)
+        else:
+            os.replace(staged, folder)  # takes the place of an empty folder, too
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+
+
+def _is_complete(folder: Path, files: Mapping[str, bytes]) -> bool:
+    """Say whether all is there already; refuse a folder that holds anything else."""
+    if not folder.exists():
+        return False
+    if not folder.is_dir():
+        raise FolderTakenError("this is not a folder; name a new one")
+    there = {path.name: path for path in folder.iterdir()}
+    for name, path in there.items():
+        if name not in files or not path.is_file() or path.read_bytes() != files[name]:
+            raise FolderTakenError("the folder is not empty and holds something else; name another")
+    return there.keys() == files.keys()
+
+
+def _staged(folder: Path) -> Path:
+    """Return a name beside ``folder`` for this process; what dead ones left is removed."""
+    stem = f".{hashlib.sha256(folder.name.encode(errors='surrogateescape')).hexdigest()[:16]}"
+    for left in folder.parent.glob(f"{stem}.*.staged"):
+        found = re.fullmatch(r"\.[0-9a-f]{16}\.(\d+)\.staged", left.name)
+        if found and not Path(f"/proc/{found[1]}").exists():
+            shutil.rmtree(left, ignore_errors=True)
+    return folder.with_name(f"{stem}.{os.getpid()}.staged")
