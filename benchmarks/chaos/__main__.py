@@ -4,7 +4,11 @@ Killed, at random: workers, machines of the cluster (a raylet with all its proce
 the driver (which a supervisor starts again), the MLflow server and PostgreSQL, which holds both the
 ledger and MLflow's store. All run on this machine; the head of the cluster is left alone.
 
-    python -m benchmarks.chaos [--trials 200] [--kills 30] [--every 2] [--seed 20261122]
+Besides: other commands at the same sweep (`extend`, `export`, a second driver), each killed after a
+while, and SIGHUP and SIGTERM to the driver. With ``--file`` the ledger is a file, which is moved
+away and back, and removed: then the driver has to have saved it.
+
+    python -m benchmarks.chaos [--trials 200] [--kills 30] [--every 2] [--seed 20261122] [--file]
 
 ends with status 1 if anything is wrong with the sweep at its end.
 """
@@ -17,12 +21,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from benchmarks.chaos.checks import Effort, effort
+from benchmarks.chaos.disturbances import COMMANDS, FILE_KINDS
 from benchmarks.chaos.experiment import SweepRun, fields_for, run_sweep, verdicts
 from benchmarks.chaos.saboteur import Sabotage
 from benchmarks.chaos.world import running_world
 from benchmarks.surroundings import publish, surroundings
 
 MIX = ("worker", "worker", "worker", "machine", "driver", "mlflow", "postgres")
+DISTURBED = (*MIX, *COMMANDS)
 
 
 def report(
@@ -36,7 +42,8 @@ def report(
     yield "# A sweep under sabotage"
     yield ""
     yield f"`python -m benchmarks.chaos --trials {options.trials} --workers {options.workers}"
-    yield f"--kills {options.kills} --every {options.every:g} --seed {options.seed}`"
+    file = " --file" if options.file else ""
+    yield f"--kills {options.kills} --every {options.every:g} --seed {options.seed}{file}`"
     yield ""
     yield from surroundings()
     yield ""
@@ -76,18 +83,22 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--every", type=float, default=2.0, help="average pause, in seconds")
     parser.add_argument("--seed", type=int, default=20261122)
+    parser.add_argument("--file", action="store_true", help="keep the ledger in a file")
     parser.add_argument("--folder", type=Path, help="keep everything here; a temporary one without")
     parser.add_argument("--output", type=Path, help="also write the page to this file")
     options = parser.parse_args()
     print(f"seed {options.seed}", file=sys.stderr)
     resources = {"workers": options.workers, "device": "cpu"}
     fields = {**fields_for(options.trials), "resources": resources}
-    sabotage = Sabotage(mix=MIX, kills=options.kills, every_s=options.every, seed=options.seed)
+    if options.file:
+        fields["recovery"] = {**fields["recovery"], "ledger_outage_s": 60.0}
+    mix = (*DISTURBED, *(FILE_KINDS if options.file else ()))
+    sabotage = Sabotage(mix=mix, kills=options.kills, every_s=options.every, seed=options.seed)
     with tempfile.TemporaryDirectory(prefix="chaos-") as temporary:
         folder = (options.folder or Path(temporary)).absolute()
         with running_world(folder, options.workers) as world:
             quiet = run_sweep(world, folder / "quiet", fields)
-            outcome = run_sweep(world, folder / "sabotaged", fields, sabotage)
+            outcome = run_sweep(world, folder / "sabotaged", fields, sabotage, in_file=options.file)
             problems = verdicts(outcome, quiet.records, world.mlflow.url)
             publish([*report(outcome, quiet, problems, options)], options.output)
             for run in (quiet, outcome):

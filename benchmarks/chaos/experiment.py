@@ -16,6 +16,7 @@ from benchmarks.chaos.checks import (
     mirror_equals_ledger,
     tables_equal,
 )
+from benchmarks.chaos.disturbances import LedgerFile, disturbances
 from benchmarks.chaos.saboteur import Sabotage, Saboteur, Strike, Victim
 from benchmarks.chaos.world import LEDGER, Exit, Supervisor, World, publish
 from orchestrator.agenda.trial_matrix import trial_matrix
@@ -73,14 +74,19 @@ def run_sweep(
     fields: Mapping[str, Any],
     sabotage: Sabotage | None = None,
     patience_s: float = PATIENCE_S,
+    *,
+    in_file: bool = False,
 ) -> SweepRun:
     """Run the sweep in a ledger and a folder of its own, until a driver ends well.
+
+    Its ledger is on PostgreSQL, or with ``in_file`` in a file that can be moved and removed.
 
     Raises:
         TimeoutError: None does.
     """
     folder.mkdir(parents=True)
-    url = world.postgres.new_database()
+    file = folder / "ledger" / "ledger.db"
+    url = f"sqlite:///{file}" if in_file else world.postgres.new_database()
     tracking = {"store": str(folder / "store"), "mlflow": world.mlflow.url if sabotage else "off"}
     spec = folder / "sweep.yaml"
     spec.write_text(json.dumps({**fields, "tracking": tracking}))  # JSON is YAML
@@ -92,7 +98,12 @@ def run_sweep(
             raise TimeoutError(f"no driver has ended well within {patience_s:g} s; see {folder}")
         return not supervisor.is_alive()
 
-    saboteur = Saboteur(_victims(world, supervisor), sabotage) if sabotage else None
+    victims = _victims(world, supervisor)
+    if in_file:
+        ledger = LedgerFile(file, NAME, supervisor)
+        victims["ledger"] = Victim(kill=ledger.move, replace=ledger.put_back)
+        victims["deletion"] = Victim(kill=ledger.remove, replace=ledger.restore)
+    saboteur = Saboteur(victims, sabotage) if sabotage else None
     progress = _Progress(url)
     supervisor.start()
     try:
@@ -137,6 +148,7 @@ def _victims(world: World, supervisor: Supervisor) -> dict[str, Victim]:
             kill=lambda _: world.mlflow.kill(), replace=world.mlflow.start, takes_long=True
         ),
         "postgres": Victim(kill=world.kill_postgres, replace=world.postgres.start),
+        **disturbances(supervisor, NAME, "l1", "macs-50%"),
     }
 
 
@@ -153,6 +165,9 @@ class _Progress:
             self._ledger = self._ledger or Ledger.open(self._url, create=False)
             counts = self._ledger.counts(self._ledger.sweep(NAME).id)
             self._last = counts[TrialState.COMPLETED]
+            return self._last
+        if self._ledger is not None:
+            self._ledger.database.reopen()  # its file may be another one by now
         return self._last
 
     def close(self) -> None:

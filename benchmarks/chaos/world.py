@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -155,6 +155,7 @@ class Supervisor(threading.Thread):
     def __init__(self, spec: Path, address: str, environment: Mapping[str, str]) -> None:
         super().__init__(name="supervisor", daemon=True)
         self.exits: list[Exit] = []
+        self.spec, self.folder, self.address = spec, spec.parent, address
         self._command = _prunesweep("run", str(spec), "--address", address, "--quiet")
         self._folder, self._environment = spec.parent, environment
         self._process: subprocess.Popen[bytes] | None = None
@@ -179,13 +180,42 @@ class Supervisor(threading.Thread):
             status = self._process.wait()
             self.exits.append(Exit(status=status, words=log.read_text(errors="replace")))
 
+    @property
+    def pid(self) -> int | None:
+        """Number of the driver that runs just now."""
+        process = self._process
+        return None if process is None or process.poll() is not None else process.pid
+
     def kill_driver(self) -> str | None:
         """Kill the driver; None: none runs just now. Its publisher outlives it by seconds."""
+        return self.send(signal.SIGKILL)
+
+    def send(self, number: signal.Signals) -> str | None:
+        """Send a signal to the driver; None: none runs just now."""
         process = self._process
         if process is None or process.poll() is not None:
             return None
-        process.kill()
+        process.send_signal(number)
         return f"process {process.pid}"
+
+    def beside(self, command: Sequence[str], seconds: float) -> str:
+        """Run a command beside the driver, and kill it after so many seconds."""
+        with (self._folder / "beside.log").open("ab") as output:
+            process = subprocess.Popen(
+                _prunesweep(*command),
+                cwd=self._folder,
+                env=_environment(self._environment),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        try:
+            return f"ended with status {process.wait(seconds)}"
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            return f"killed after {seconds:.1f} s"
 
     def stop(self) -> None:
         """Start no more drivers, and end the one that runs."""
