@@ -52,6 +52,7 @@ def publish(found: Found) -> dict[str, Any]:
             weights_artifacts=tracking.publish_weights,
             may_publish=alone,
         )
+        publisher.look()
         sent = publisher.publish_all()
         if publisher.trouble is None:
             publisher.run_forever(once)  # tidies up, too

@@ -20,6 +20,7 @@ from tracking.errors import LedgerError, LedgerMovedError, TrackingError
 from tracking.ledger.ledger import Ledger
 from tracking.ledger.outbox import Outbox
 from tracking.mlflow_mirror.client import (
+    MirrorError,
     Mlflow,
     MlflowMissingError,
     MlflowRefusedError,
@@ -141,6 +142,19 @@ class Publisher:
         self._ledger.database.reopen()
         self._experiments.clear()
         self._shown.clear()
+
+    def look(self) -> None:
+        """See whether MLflow still knows the sweep; if not, all of it is sent again.
+
+        Raises nothing, as `publish_once`.
+        """
+        try:
+            for sweep in self._ledger.sweeps():
+                if sweep.name == self._sweep and sweep.run_id is not None:
+                    self._experiment(sweep)
+            self._note(None)
+        except (MirrorError, LedgerError) as error:
+            self._note(error)
 
     def publish_all(self) -> int:
         """Send everything there is, until nothing is left or something is wrong."""

@@ -6,6 +6,7 @@ sweep starts another; two of them at once could create a run twice.
 
 import fcntl
 import hashlib
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -43,15 +44,25 @@ def sole_publisher(ledger_url: str, sweep: str, stop: Event) -> Iterator[Callabl
 class _FileLock:
     def __init__(self, url: sa.URL, digest: bytes) -> None:
         database = Path(url.database or "").absolute()
-        name = f"{database.name}.publisher-{digest.hex()[:12]}"
-        self._file = database.with_name(name).open("a")
+        self._path = database.with_name(f"{database.name}.publisher-{digest.hex()[:12]}")
+        self._file = self._path.open("a")
 
     def take(self) -> bool:
+        if not self._is_there():  # removed, along with the ledger: others lock another file
+            self._file.close()
+            self._file = self._path.open("a")
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
-        return True
+        return self._is_there()
+
+    def _is_there(self) -> bool:
+        """Say whether the file that is open is the one that others find."""
+        try:
+            return os.path.samestat(os.fstat(self._file.fileno()), os.stat(self._path))
+        except FileNotFoundError:
+            return False
 
     def release(self) -> None:
         self._file.close()

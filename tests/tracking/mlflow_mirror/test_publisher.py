@@ -464,6 +464,17 @@ class TestAStoreThatWasReplaced:
         assert publisher.is_up_to_date()
         assert len(children_of(bench, other)) == 3
 
+    def test_one_that_was_removed_is_noticed_though_nothing_is_new(self, bench: Bench) -> None:
+        uri = default_uri(bench.folder)
+        run_trial(bench.writer, 0)
+        bench.publisher(uri).publish_all()
+        (bench.folder / "mlflow.db").rename(bench.folder / "gone.db")
+        other = default_uri(bench.folder / "new")
+        publisher = bench.publisher(other)
+        publisher.look()
+        assert publisher.publish_all() == 2
+        assert len(children_of(bench, other)) == 1
+
 
 class TestOutage:
     def test_costs_time_outs_and_nothing_else(self, bench: Bench) -> None:
@@ -690,6 +701,18 @@ class TestSolePublisher:
                 assert other()
         with sole_publisher(ledger_url, "first", stop) as second:
             assert second()
+
+    def test_a_lock_that_is_removed_along_with_the_ledger_holds_again(self, tmp_path: Path) -> None:
+        url, stop = f"sqlite:///{tmp_path}/ledger.db", Event()
+        stop.set()
+        with sole_publisher(url, "a sweep", stop) as first:
+            assert first()
+            for part in tmp_path.glob("ledger.db*"):
+                part.unlink()
+            with sole_publisher(url, "a sweep", stop) as second:
+                assert second()
+                assert not first()
+            assert first()
 
     def test_it_is_noticed_that_a_server_that_was_killed_forgets_who_was_first(self) -> None:
         stop = Event()
