@@ -13,7 +13,7 @@ from search_spaces.errors import (
     TargetInfeasibleError,
     UnknownGroupError,
 )
-from search_spaces.projection import Projected, free_ratios, project, reachable
+from search_spaces.projection import Costs, Projected, free_ratios, project, reachable
 from search_spaces.samplers import SAMPLERS
 from search_spaces.search import PastProposal, Proposal, ProposalOutcome, Search
 from search_spaces.space import PrunableGroup, RatioSpace, SpaceSettings
@@ -22,6 +22,7 @@ from search_spaces.stopping import StoppingRule, create_rule
 __all__ = [
     "SAMPLERS",
     "CostModelMismatchError",
+    "Costs",
     "DuplicateGroupError",
     "EmptySpaceError",
     "NothingMayGoError",

@@ -3,10 +3,11 @@
 from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
-from methods.structure.cost import Axis, CostModel, CostTarget
+from methods.structure.cost import Axis, CostTarget
 from search_spaces.errors import CostModelMismatchError, TargetInfeasibleError
 from search_spaces.grid import CountGrid, Counts, Reals
 from search_spaces.space import RatioSpace
@@ -22,12 +23,27 @@ EXACT_CANDIDATES = 16
 """Pairs of steps whose cost is computed exactly, out of those predicted to be nearest."""
 
 
+class Costs(Protocol):
+    """What widths cost: a network's cost model, or a latency model."""
+
+    groups: tuple[str, ...]
+    widths: tuple[int, ...]
+
+    def cost(self, axis: Axis, kept: Counts) -> float:
+        """Return the cost of the filters kept, in the order of ``groups``."""
+        ...
+
+    def dense(self, axis: Axis) -> float:
+        """Return the cost of the unpruned network."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Projected:
     """Ratios near a cost target, and how near."""
 
     ratios: Mapping[str, float]  #: Share of filters removed, by group; exact, removed / width.
-    cost: int  #: MACs or parameters, on the target's axis.
+    cost: float  #: MACs, parameters or milliseconds, on the target's axis.
     gap: float  #: (cost - target cost) / target cost.
     within_tolerance: bool
 
@@ -35,7 +51,7 @@ class Projected:
 def project(
     proposal: Mapping[str, float],
     space: RatioSpace,
-    cost_model: CostModel,
+    cost_model: Costs,
     target: CostTarget,
     tolerance: float = 0.01,
 ) -> Projected:
@@ -74,7 +90,7 @@ def project(
     )
 
 
-def reachable(space: RatioSpace, cost_model: CostModel, axis: Axis) -> tuple[float, float]:
+def reachable(space: RatioSpace, cost_model: Costs, axis: Axis) -> tuple[float, float]:
     """Return the least and the largest share of the dense cost that the limits let go.
 
     Raises:
@@ -97,7 +113,7 @@ class _Goal:
     """The cost to meet, and the cost of kept counts in the order of the space."""
 
     def __init__(
-        self, space: RatioSpace, model: CostModel, target: CostTarget, tolerance: float
+        self, space: RatioSpace, model: Costs, target: CostTarget, tolerance: float
     ) -> None:
         ours = dict(zip(space.groups, space.widths.tolist(), strict=True))
         theirs = dict(zip(model.groups, model.widths, strict=True))
@@ -110,7 +126,7 @@ class _Goal:
         self.wanted = self._dense * (1.0 - target.reduction)
         self.tolerance = tolerance
 
-    def cost(self, kept: Counts) -> int:
+    def cost(self, kept: Counts) -> float:
         return self._model.cost(self._target.axis, kept[self._order])
 
     def gap(self, kept: Counts) -> float:

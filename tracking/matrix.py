@@ -12,6 +12,7 @@ from typing import Any, Final
 from tracking.places import (
     DENSE,
     FRONT,
+    LATENCY,
     RANDOM,
     SCRATCH,
     UNIFORM_L1,
@@ -28,6 +29,7 @@ from tracking.places import (
 FRONT_CONTROLS: Final = (0.25, 0.5, 0.75)
 FRONT_WINNERS: Final = 5  #: Proposals on a front that are re-run, spread over its costs.
 COSTS: Final = 5  #: Costs an accuracy drop is searched at, where the specification names none.
+LATENCY_TOLERANCE: Final = 0.05  #: Of the dense latency, between a target and the clock.
 TOLERANCE: Final = 0.01  #: Where the specification names none: a share of the dense cost.
 
 
@@ -126,6 +128,10 @@ class Matrix:
         baseline = [] if self.is_given or cell.role is Role.BASELINE else self.of(Role.BASELINE)
         if cell.role is Role.LATENCY:  # alone, and last: times are what is measured
             return [other for other in self.cells if other.role is not Role.LATENCY]
+        if cell.role is Role.PREDICTOR and not cell.arm:
+            return []
+        if cell.role is not Role.BASELINE:
+            baseline = [*baseline, *(c for c in self.of(Role.PREDICTOR) if not c.arm)]
         if cell.role not in {Role.BASELINE, Role.TUNE}:
             baseline = [*baseline, *self.of(Role.TUNE)]
         needed: tuple[Role, ...] = ()
@@ -173,6 +179,10 @@ def matrix_of(
     finalists = int(search.get("finalists", 0))
     cells = [
         Cell(role=Role.BASELINE, indices=own_seed, epochs=0 if is_given else dense_epochs),
+        *(
+            Cell(role=Role.PREDICTOR, indices=(0,))  # the latency model all arms are held to
+            for _ in range(any(point.axis == LATENCY for point in points))
+        ),
         *(Cell(role=Role.PREDICTOR, arm=n, indices=(0,)) for n in names if n in predicted),
     ]
     more = spec.get("more_seeds") or {}
@@ -236,6 +246,15 @@ def cost_points(spec: Mapping[str, Any]) -> tuple[CostPoint, ...]:
         CostPoint(label=target_label(axis, share), axis=axis, reduction=share, tolerance=tolerance)
         for axis in ("macs", "params")
         for share in asked.get(f"{axis}_reduction", ())
+    ]
+    met += [
+        CostPoint(
+            label=target_label(LATENCY, share),
+            axis=LATENCY,
+            reduction=share,
+            tolerance=LATENCY_TOLERANCE,
+        )
+        for share in asked.get("latency_reduction", ())
     ]
     axis = asked.get("cost", "macs")
     searched: dict[str, Any] = {"axis": axis, "reduction": None, "tolerance": tolerance}

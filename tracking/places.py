@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Final
 
 FRONT: Final = "front"  #: Target label of a search for accuracy and cost at once.
+LATENCY: Final = "latency"  #: Axis of targets that are met by a latency model.
 DROP: Final = "drop"  #: Begins the label of an accuracy that may be lost.
 DENSE, RANDOM, UNIFORM_L1, SCRATCH = "dense", "random", "uniform_l1", "scratch"
 CONTROLS: Final = (DENSE, RANDOM, UNIFORM_L1, SCRATCH)  #: In the order they are shown.
@@ -80,7 +81,8 @@ class Place:
     """Where in a sweep a trial is wanted."""
 
     role: Role
-    arm: str = ""  #: Name of the arm or control; empty for the baseline.
+    #: Name of the arm or control; empty for the baseline, and for the latency model of targets.
+    arm: str = ""
     #: As `target_label`, `drop_label`, `tried_at` or `front_point` make it; empty: for all.
     target: str = ""
     index: int = 0  #: Number within the search, or the seed.

@@ -28,6 +28,8 @@ class Timing:
     dtype: str | None = None
     device_name: str | None = None
     threads: int | None = None
+    runtime: str | None = None
+    predicted_speed_up: float | None = None
 
     def numbers(self) -> dict[str, float]:
         """Return what was measured, by name."""

@@ -44,6 +44,8 @@ class LatencyRecord:
     dtype: str  #: Of weights and images.
     device_name: str
     threads: int  #: CPU threads torch may use.
+    runtime: str = "eager"  #: What ran the networks.
+    predicted_speed_up: float | None = None  #: What the latency model of a target expected.
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

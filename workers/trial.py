@@ -8,6 +8,7 @@ import time
 from dataclasses import asdict
 from typing import Any
 
+import torch
 from torch import nn
 
 import methods
@@ -45,7 +46,14 @@ from workers.results import (
 )
 from workers.settings import TrialSpec, content_hash
 from workers.timing.latency import large_batch, measure_latency
-from workers.timing.predictor import measure_predictor, predictor_key, predictor_of, store_predictor
+from workers.timing.predictor import (
+    measure_predictor,
+    predictor_key,
+    predictor_of,
+    read_predictor,
+    store_predictor,
+)
+from workers.timing.runtimes import check_runtime
 from workers.training.loop import DivergedError, autocast, channels_last
 from workers.training.measure import Evaluation, recalibrate_batch_norm
 from workers.training.seeds import seed_everything
@@ -413,14 +421,24 @@ def _time_forward(spec: TrialSpec, node: Node, network: nn.Module, data: DataSet
     plan = PruningPlan.from_json(spec.plan or {})
     base = count_cost(network, data.info.input_shape)
     pruned = copy.deepcopy(network)
-    shrink(pruned, plan, _layout(spec, node, network, data))
+    layout = _layout(spec, node, network, data)
+    shrink(pruned, plan, layout)
+    batches: tuple[int, ...] = (1, large_batch(node.device))
+    how, expected = PredictorSettings(), None
+    if spec.predictor is not None:  # a target's: as it says, beside what it was made to meet
+        how = PredictorSettings(**spec.method_settings)
+        batches = (how.batch_size or large_batch(node.device),)
+        expected = _expected_speed_up(spec.predictor, node, plan)
     records = measure_latency(
         network,
         pruned,
         data.info.input_shape,
         node.device,
-        batch_sizes=(1, large_batch(node.device)),
+        batch_sizes=batches,
         dtype=spec.recipe.precision,
+        runtime=how.runtime,
+        threads=how.threads,
+        predicted_speed_up=expected,
     )
     return LatencyResult(
         shape=_shape_result(spec, node, pruned, data, base, plan),
@@ -429,11 +447,19 @@ def _time_forward(spec: TrialSpec, node: Node, network: nn.Module, data: DataSet
     )
 
 
+def _expected_speed_up(predictor: str, node: Node, plan: PruningPlan) -> float:
+    """Return how many times faster a latency model takes a plan's network to be."""
+    model = read_predictor(node.artifacts, predictor)
+    kept = torch.tensor([len(plan.kept[group]) for group in model.groups], dtype=torch.float64)
+    return model.dense_ms / float(model.latency_ms(kept).detach())
+
+
 def _learn_latency(
     spec: TrialSpec, node: Node, network: nn.Module, data: DataSet, report: Report
 ) -> PredictorResult:
     """Time narrowed networks and learn to predict others; weights do not matter to that."""
     settings = PredictorSettings(**spec.method_settings)
+    check_runtime(settings.runtime, spec.recipe.precision, node.device)
     layout = _layout(spec, node, network, data)
     key = predictor_key(spec, settings, layout, data.info.num_classes, node.device)
     base = count_cost(network, data.info.input_shape)

@@ -16,7 +16,8 @@ from benchmarks.gpu.setting import Setting
 from benchmarks.gpu.shapes import halved
 from benchmarks.loops import Case
 from workers.settings import Recipe
-from workers.timing.latency import DType, Forward, time_by_turns
+from workers.timing.latency import Forward, time_by_turns
+from workers.timing.runtimes import DType
 
 BATCHES: Final = (1, 32, 256)
 TYPES: Final[tuple[DType, ...]] = ("float32", "bfloat16")

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from methods.structure.narrowing import uncompiled
 from methods.structure.stripe_conv import StripeConv
 
-Axis = Literal["macs", "params"]
+Axis = Literal["macs", "params", "latency"]  #: The last is known to latency models alone.
 Counts = np.ndarray[tuple[int], np.dtype[np.int64]]
 
 

@@ -36,6 +36,17 @@ class PredictorSettings:
 
     samples: Annotated[int, Field(ge=20)] = 1000  #: Networks that are narrowed and timed.
     batch_size: Annotated[int, Field(ge=1)] | None = None  #: None: latency's large batch.
+    runtime: Literal["eager", "compile", "onnxruntime"] = "eager"  #: What runs the networks.
+    threads: Annotated[int, Field(ge=1)] | None = None  #: Of the CPU; None: those torch has.
+
+    def stated(self) -> dict[str, Any]:
+        """Return what identifies it: what is said of runtime and threads only if it is said."""
+        unsaid = {"runtime": "eager", "threads": None}
+        return {
+            name: value
+            for name, value in asdict(self).items()
+            if name not in unsaid or value != unsaid[name]
+        }
 
 
 class Samples(NamedTuple):

@@ -14,6 +14,7 @@ import methods
 from methods import CostTarget, PruningPlan, Schedule, stated_ratio
 from methods.structure.latency_predictor import PredictorSettings
 from orchestrator.agenda.drops import Drop, Drops, middle_of
+from orchestrator.agenda.latency_targets import LatencyTargets, ReadModel
 from orchestrator.agenda.predictors import Predictors
 from orchestrator.agenda.study import Choice, Study
 from orchestrator.agenda.survey import Survey
@@ -72,16 +73,21 @@ class Agenda:
         spec: What is asked for.
         surveyed: The network, the data and the starting weights.
         device: Name of the device kind, part of what identifies a latency.
+        read_model: Reads the latency model of targets; None: from the sweep's artifact store.
     """
 
-    def __init__(self, spec: SweepSpec, surveyed: Survey, device: str) -> None:
+    def __init__(
+        self, spec: SweepSpec, surveyed: Survey, device: str, read_model: ReadModel | None = None
+    ) -> None:
         self._spec, self._surveyed, self._device = spec, surveyed, device
         self._adapts = spec.adapts
         self._weights = None if spec.adapts else surveyed.weights_hash
         self._recipe = None if spec.recipe.learning_rates else spec.recipe
         self._tried: dict[int, Result | None] = {}  # learning rates, by place in the grid
         self._matrix = trial_matrix(spec)
-        self._targets = {target_label(at.axis, at.reduction): at for at in spec.control_targets}
+        self._latency_targets = LatencyTargets(spec, read_model)
+        met = (*spec.control_targets, *spec.latency_targets)
+        self._targets = {target_label(at.axis, at.reduction): at for at in met}
         if spec.targets and spec.targets.accuracy_drop:  # learning rates are tried in the middle
             middle = middle_of(surveyed.filters, spec.targets.cost)
             self._targets.update({drop_label(at): middle for at in spec.targets.accuracy_drop})
@@ -94,7 +100,7 @@ class Agenda:
         self._followed_up: set[str] = set()  # targets whose winner is known
         self._studies = {
             (arm.name, study.label): study
-            for target in (spec.cost_targets if spec.targets else (None,))
+            for target in ((*spec.cost_targets, *spec.latency_targets) if spec.targets else (None,))
             for arm in spec.arms
             for prunable in [surveyed.of(arm.unit)]
             for study in [Study(arm, target, spec.search, prunable.space, prunable.layout)]
@@ -133,11 +139,14 @@ class Agenda:
         # Before results are told: what follows from them depends on whether their arm was given up.
         self._breaker.replay(past)
         self._past = past
+        self._take_model_of(past)
         for study in self._studies.values():
             self._restore(study)
         for cell in self._matrix.of(Role.BASELINE):
             for place in cell.places():
                 self._add(place, self._baseline())
+        if self._latency_targets.is_awaited and self._latency_targets.settings:
+            self._add(Place(Role.PREDICTOR), self._predictor(self._latency_targets.settings))
         if self._weights is not None:
             self._tune()
         # Only now, with all that began open, are results told, round by round: each may open places
@@ -151,6 +160,21 @@ class Agenda:
         for place in ended:  # asked for again later on, it is found to have its result
             del self._known[place]
 
+    def _take_model_of(self, past: Iterable[tuple[EntryRecord, TrialRecord]]) -> None:
+        """Take in the latency model of the targets, where an earlier driver has measured it."""
+        for entry, trial in past:
+            if entry.place == Place(Role.PREDICTOR) and trial.state is TrialState.COMPLETED:
+                self._take_model(Result.read(trial.result).predictor)
+
+    def _take_model(self, content: str | None) -> None:
+        targets = self._latency_targets
+        if targets.settings is None:
+            return
+        self.problem = targets.came(content, self._surveyed.filters)
+        for study in self._studies.values():
+            if study.target in self._spec.latency_targets and targets.costs is not None:
+                study.costs = targets.costs
+
     def _restore(self, study: Study) -> None:
         """Bring a search to where the ledger had it when this began."""
         words = (Role.SEARCH, study.arm.name, study.label)
@@ -163,7 +187,8 @@ class Agenda:
         found: list[Wanted] = []
         while self._due and len(found) < limit:
             found.append(self._due.popleft())
-        if self._weights is not None and self._recipe is not None:
+        is_ready = self._recipe is not None and not self._latency_targets.is_awaited
+        if self._weights is not None and is_ready and self.problem is None:
             while len(found) < limit and (proposals := self._propose(limit - len(found))):
                 found += proposals
         outstanding = len(self._open) - len(self._last)
@@ -202,6 +227,10 @@ class Agenda:
             self._take_baseline(done)
         elif place.role is Role.TUNE:
             self._take_rate(place.index, done)
+        elif place == Place(Role.PREDICTOR):
+            self._take_model(done.predictor if done else None)
+            if self._weights is not None and self.problem is None:
+                self._tune()
         elif place.role is Role.PREDICTOR:
             self._predictors.came(place.arm, done.predictor if done else None)
             self._confirm_all_over()
@@ -241,6 +270,8 @@ class Agenda:
 
     def _tune(self) -> None:
         """Try learning rates on the uniform L1 control, where one is to be chosen for all."""
+        if self._latency_targets.is_awaited or self.problem is not None:
+            return
         for cell in self._matrix.of(Role.TUNE):
             for place in cell.places():
                 recipe = self._spec.recipe.at(self._spec.recipe.learning_rates[place.index])
@@ -316,7 +347,7 @@ class Agenda:
     def _unlock(self) -> None:
         """The starting weights are known: controls are due, and searches may begin."""
         for cell in self._matrix.of(Role.PREDICTOR):
-            for place in cell.places():
+            for place in cell.places() if cell.arm else ():  # the other is that of targets
                 self._add(place, self._predictor(self._predictors.wanted[place.arm]))
         self._confirm_all_over()
         for cell in self._matrix.of(Role.CONTROL):
@@ -334,7 +365,11 @@ class Agenda:
         self, place: Place, target: CostTarget, recipe: Recipe | None = None
     ) -> TrialSpec:
         arm = ArmSettings(method=_METHODS[place.arm], name=place.arm)
-        ratios = self._surveyed.filters.uniform(target, self._spec.search.tolerance)
+        if target in self._spec.latency_targets:
+            found = self._latency_targets.uniform(target, self._surveyed.filters)
+            ratios = dict(found.ratios)
+        else:
+            ratios = self._surveyed.filters.uniform(target, self._spec.search.tolerance)
         return self._prune(Choice(arm=arm, ratios=ratios), target, place.index, recipe=recipe)
 
     def _train_finalists(self, study: Study) -> None:
@@ -351,7 +386,7 @@ class Agenda:
         study = self._studies[arm_name, label]
         drop = self._drops.of(arm_name, label)
         missed = self._is_out(arm_name) or (drop is not None and self._drops.is_dense_missed)
-        waits = self._weights is None or self._recipe is None
+        waits = self._weights is None or self._recipe is None or self._latency_targets.is_awaited
         waits = waits or (self._predictors.is_awaited(arm_name) and not missed)
         if waits or (arm_name, label) in self._over or not (study.is_over or missed):
             return
@@ -406,7 +441,10 @@ class Agenda:
             return
         for arm, results in runs.items():
             for place in self._places(Role.LATENCY, arm, label):
-                self._add(place, self._latency(self._shape(arm, results[0])), last=True)
+                shape = self._shape(arm, results[0])
+                is_target = self._targets.get(label) in self._spec.latency_targets
+                timed = self._latency_of_target(shape) if is_target else self._latency(shape)
+                self._add(place, timed, last=True)
         winner = best_arm({arm: [given(r.val_accuracy) for r in runs[arm]] for arm in runs})
         if is_drop(label):
             winner = self._drops.cheapest(label, runs)
@@ -478,7 +516,8 @@ class Agenda:
             for group, width in self._surveyed.of(choice.arm.unit).layout.widths.items()
             if choice.ratios  # none: the method allocates
         }
-        return self._trial("prune", seed, recipe, target=target, ratios=counted, **way)
+        met = None if target in self._spec.latency_targets else target  # ratios say it all
+        return self._trial("prune", seed, recipe, target=met, ratios=counted, **way)
 
     def _way(self, arm: ArmSettings) -> dict[str, Any]:
         """Return what an arm's trials say of method and schedule, with every setting filled in.
@@ -517,8 +556,26 @@ class Agenda:
     def _predictor(self, settings: PredictorSettings) -> TrialSpec:
         """Of the recipe only the number type matters to latency, and no seed does."""
         recipe = Recipe(precision=self._spec.recipe.precision)
-        how = asdict(settings)
+        if settings == self._latency_targets.settings and self._spec.targets:
+            recipe = Recipe(precision=self._spec.targets.latency.precision)
+        how = settings.stated()
         return self._trial("predictor", 0, recipe=recipe, method_settings=how, device=self._device)
+
+    def _latency_of_target(self, plan: PruningPlan) -> TrialSpec:
+        """Time a winner as its target says, beside what the model expected of it."""
+        targets = self._latency_targets
+        assert targets.settings is not None
+        assert self._spec.targets is not None
+        recipe = Recipe(precision=self._spec.targets.latency.precision)
+        return self._trial(
+            "latency",
+            self._spec.search.seed,
+            recipe,
+            device=self._device,
+            predictor=targets.content,
+            method_settings=targets.settings.stated(),
+            **_of_plan(plan),
+        )
 
     def _latency(self, plan: PruningPlan) -> TrialSpec:
         return self._trial("latency", self._spec.search.seed, device=self._device, **_of_plan(plan))

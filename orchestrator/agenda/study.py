@@ -11,6 +11,7 @@ from orchestrator.specification.arms import ArmSettings
 from orchestrator.specification.knobs import without_knobs
 from orchestrator.specification.spec import SearchSettings
 from search_spaces import (
+    Costs,
     PastProposal,
     Proposal,
     ProposalOutcome,
@@ -77,7 +78,8 @@ class Study:
         ratios = space.dimensions if arm.allocation == "search" else ()
         dimensions = (*ratios, *self._knobs)
         self.trials = settings.trials if settings.trials > 1 and dimensions else 0
-        self._space, self._layout, self._tolerance = space, layout, settings.tolerance
+        self._space, self._tolerance = space, settings.tolerance
+        self.costs: Costs = layout.cost  #: Of a latency: its model, once that is there.
         self._search = Search(
             dimensions or space.dimensions,
             sampler=settings.sampler,
@@ -125,7 +127,7 @@ class Study:
             return {}
         if self.target is None:
             return free_ratios(numbers, self._space)
-        found = project(numbers, self._space, self._layout.cost, self.target, self._tolerance)
+        found = project(numbers, self._space, self.costs, self.target, self._tolerance)
         return dict(found.ratios)
 
     def restore(self, past: Iterable[tuple[EntryRecord, TrialRecord]]) -> None:

@@ -287,6 +287,24 @@ class SweepSpec(Settings):
         return self
 
     @model_validator(mode="after")
+    def _latencies_can_be_met(self, info: ValidationInfo) -> Self:
+        """Refuse arms whose networks a latency model of narrowed layers says nothing of."""
+        if not self.latency_targets or not checking(info):
+            return self
+        for arm in self.arms:
+            if arm.allocation == "method":
+                raise ValueError(
+                    f"the arm {arm.name!r} chooses its own ratios, and is given no latency to do "
+                    "it by; leave its allocation out, or take latency_reduction out"
+                )
+            if arm.unit != "filters":
+                raise ValueError(
+                    f"the arm {arm.name!r} prunes {arm.unit}, and latency models know filters; "
+                    "take the arm, or latency_reduction, out"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _drops_have_something_to_drop_from(self) -> Self:
         if self.targets is not None and self.targets.accuracy_drop and not self.controls.dense:
             raise ValueError(
@@ -345,6 +363,11 @@ class SweepSpec(Settings):
     def cost_targets(self) -> "tuple[methods.CostTarget, ...]":
         """The costs to meet, MACs first; none: a drop is named, or the front is searched."""
         return () if self.targets is None else self.targets.points
+
+    @property
+    def latency_targets(self) -> "tuple[methods.CostTarget, ...]":
+        """The latencies to meet."""
+        return () if self.targets is None else self.targets.latencies
 
     @property
     def control_targets(self) -> "tuple[methods.CostTarget, ...]":

@@ -31,11 +31,27 @@ Drops = Annotated[
 ]
 
 
+class LatencySettings(Settings):
+    """What a latency is of: it is timed so, and a model of it is learned so."""
+
+    runtime: Literal["eager", "compile", "onnxruntime"] = "eager"  #: What runs the network.
+    #: Images per batch; None: the large batch of latencies, 32 on a CPU and 128 elsewhere.
+    batch: Annotated[int, Field(ge=1, le=65536)] | None = None
+    threads: Annotated[int, Field(ge=1, le=1024)] | None = None  #: Of the CPU; None: a worker's.
+    precision: Literal["float32", "bfloat16"] = "float32"
+    samples: Annotated[int, Field(ge=40, le=100_000)] = 300  #: Narrowed networks that are timed.
+
+
 class TargetSettings(Settings):
     """Costs that every arm must meet, as shares removed; and accuracies that it may lose."""
 
     macs_reduction: Reductions = ()
     params_reduction: Reductions = ()
+    #: Of the time of a forward pass, met by a latency model; verified by the clock.
+    latency_reduction: Reductions = Field(default=(), exclude_if=lambda shares: not shares)
+    latency: LatencySettings = Field(
+        default=LatencySettings(), exclude_if=lambda how: how == LatencySettings()
+    )
     #: Points below the dense network, trained alike, that the cheapest network is searched within.
     accuracy_drop: Drops = Field(default=(), exclude_if=lambda drops: not drops)
     #: What is cheap, where that is searched.
@@ -54,6 +70,11 @@ class TargetSettings(Settings):
             raise ValueError("names no target; leave 'targets' out to search the whole front")
         if len(set(self.labels)) < len(self.labels):
             raise ValueError("names the same target twice; take one out")
+        if self.latency != LatencySettings() and not self.latency_reduction:
+            raise ValueError(
+                "latency says what a latency_reduction is of, and none is named; name one, or "
+                "leave latency out"
+            )
         if self.cost != "macs" and not self.accuracy_drop:
             raise ValueError(
                 "cost says what is cheap within an accuracy_drop, and none is named; name one, or "
@@ -63,8 +84,8 @@ class TargetSettings(Settings):
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The name of each target: MACs, parameters, then drops."""
-        costs = [target_label(at.axis, at.reduction) for at in self.points]
+        """The name of each target: MACs, parameters, latencies, then drops."""
+        costs = [target_label(at.axis, at.reduction) for at in (*self.points, *self.latencies)]
         return (*costs, *(drop_label(drop) for drop in self.accuracy_drop))
 
     @property
@@ -74,3 +95,9 @@ class TargetSettings(Settings):
         macs = [target(axis="macs", reduction=share) for share in self.macs_reduction]
         params = [target(axis="params", reduction=share) for share in self.params_reduction]
         return (*macs, *params)
+
+    @property
+    def latencies(self) -> "tuple[methods.CostTarget, ...]":
+        """One target per reduction of the latency."""
+        target = methods.CostTarget
+        return tuple(target(axis="latency", reduction=share) for share in self.latency_reduction)

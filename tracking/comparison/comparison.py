@@ -75,6 +75,8 @@ class Latency:
     device: str
     dtype: str
     shared_device: bool  #: Something else ran on the device meanwhile, so this is no latency claim.
+    runtime: str = "eager"  #: What ran the networks.
+    predicted_speed_up: float | None = None  #: By the model that a latency target was met by.
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

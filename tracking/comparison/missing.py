@@ -57,7 +57,7 @@ class StillToCome:
         return self.wanted - self.done
 
     def __str__(self) -> str:
-        what = _WORDS[self.cell.role].format(arm=self.cell.arm)
+        what = _WORDS[self.cell.role].format(arm=self.cell.arm or "targets")
         if self.cell.is_scratch:
             what = "winning shape from scratch"
         what += f" at {self.cell.target}" if self.cell.target else ""
@@ -149,8 +149,9 @@ class _Ledger:
             return False
         if is_drop(cell.target) and self._is_without_dense:
             return True
-        baselines = [] if self._matrix.is_given else self._matrix.of(Role.BASELINE)
-        return any(self._has_failed(baseline) for baseline in baselines)
+        before = [] if self._matrix.is_given else self._matrix.of(Role.BASELINE)
+        before = [*before, *(c for c in self._matrix.of(Role.PREDICTOR) if not c.arm)]
+        return any(self._has_failed(need) for need in before if need is not cell)
 
     @property
     def _is_without_dense(self) -> bool:

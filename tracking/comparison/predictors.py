@@ -20,7 +20,7 @@ def _predictor(runs: Sequence[Run]) -> Predictor:
     result = runs[0].result
     report = given(result.predictor_report)
     return Predictor(
-        arms=tuple(run.place.arm for run in runs),
+        arms=tuple(run.place.arm or "latency targets" for run in runs),
         samples=report.samples,
         correlated=report.correlated,
         independent=report.independent,

@@ -23,7 +23,7 @@ from tracking.comparison.runs import (
 )
 from tracking.comparison.searches import proxy_check, search_cost, uniform_check
 from tracking.matrix import CostPoint
-from tracking.places import CONTROLS, DENSE, Role, kind_of_control, scratched_arm, tried_at
+from tracking.places import CONTROLS, DENSE, LATENCY, Role, kind_of_control, scratched_arm, tried_at
 from tracking.records import TrialState
 from tracking.results import finite, given
 from tracking.statistics.model import MARGIN, Difference, Spread, difference_of
@@ -161,7 +161,7 @@ class _Table:
             p=None,
             cost=cost_of(good),
             within=None,
-            on_target=self._on_target(good),
+            on_target=self._on_target(good, usable(self._of(Role.LATENCY, name))),
             epochs=average(good, lambda run: run.epochs),
             seconds=seconds,
             statistics_seconds=average(good, lambda run: run.result.seconds_statistics),
@@ -188,10 +188,18 @@ class _Table:
         costs = {float(at["reduction"]) for run in runs if (at := run.trial.spec.get("target"))}
         return tried_at(self.point.label, costs.pop()) if len(costs) == 1 else None
 
-    def _on_target(self, runs: Sequence[Run]) -> bool | None:
-        """Whether every run met the target; None for runs that have none, as the dense control."""
+    def _on_target(self, runs: Sequence[Run], timed: Sequence[Run]) -> bool | None:
+        """Whether every run met the target; None for runs that have none, as the dense control.
+
+        A latency is met by the clock; None until it was measured, with nothing else beside.
+        """
         if self.point.axis is None or self.point.reduction is None:
             return None
+        if self.point.axis == LATENCY:
+            alone = [run for run in timed if not run.result.shared_device]
+            gone = [1.0 - 1.0 / latency.speed_up for latency in latencies_of(alone)]
+            away = [abs(share - self.point.reduction) for share in gone]
+            return max(away) <= self.point.tolerance + 1e-9 if away else None
         found = [run.result.reduction(self.point.axis) for run in runs if run.place.target]
         distances = [abs(share - self.point.reduction) for share in found if share is not None]
         return max(distances) <= self.point.tolerance + 1e-9 if distances else None

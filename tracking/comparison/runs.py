@@ -198,6 +198,8 @@ def latencies_of(runs: Sequence[Run]) -> tuple[Latency, ...]:
             device=timing.device_name or _device(run),
             dtype=timing.dtype or "unknown type",
             shared_device=bool(run.result.shared_device),
+            runtime=timing.runtime or "eager",
+            predicted_speed_up=timing.predicted_speed_up,
         )
         for run in runs
         for timing in run.result.latency or ()

@@ -250,7 +250,13 @@ def _grid(title: str, columns: Sequence[Column], rows: Sequence[Row], note: str)
 
 
 def _latency(table: Table) -> Grid:
-    columns = ("Arm", "Batch", "Median", "p90", "Dense", "Dense p90", "Speed-up", "Device")
+    is_target = any(latency.predicted_speed_up for row in table.rows for latency in row.latency)
+    predicted = ("Predicted",) if is_target else ()
+    columns = (
+        *("Arm", "Batch", "Median", "p90", "Dense", "Dense p90", "Speed-up"),
+        *predicted,
+        "Device",
+    )
     lines = [
         Line(
             kind=_kind(row),
@@ -262,7 +268,9 @@ def _latency(table: Table) -> Grid:
                 milliseconds(latency.base_median_ms),
                 milliseconds(latency.base_p90_ms),
                 _times(latency.speed_up),
+                *(_times(latency.predicted_speed_up) for _ in predicted),
                 f"{latency.device}, {latency.dtype}"
+                + ("" if latency.runtime == "eager" else f", {latency.runtime}")
                 + (" (shared device)" if latency.shared_device else ""),
             ),
         )

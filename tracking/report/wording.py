@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 
 from tracking.durations import duration
-from tracking.places import is_drop
+from tracking.places import LATENCY, is_drop
 from tracking.statistics.summary import Summary
 
 NOTHING = "\N{EN DASH}"  #: Where there is no number.
 FEW = 4  #: Names that a sentence lists; of more it gives the number.
-AXES = {"macs": "MACs", "params": "parameters"}
+AXES = {"macs": "MACs", "params": "parameters", LATENCY: "latency"}
 
 
 def percent(value: float | None, digits: int = 2) -> str:
@@ -105,4 +105,5 @@ def target(axis: str | None, reduction: float | None, label: str) -> str:
         return f"cheapest within {label.partition('-')[2]} points"
     if axis is None or reduction is None:
         return label
-    return f"{100 * reduction:g} % fewer {AXES.get(axis, axis)}"
+    less = "less" if axis == LATENCY else "fewer"
+    return f"{100 * reduction:g} % {less} {AXES.get(axis, axis)}"

@@ -1,20 +1,18 @@
 """Forward time of a pruned network beside the dense one, on the device at hand."""
 
-import copy
 import time
 from collections.abc import Callable, Sequence
 from statistics import median, quantiles
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from workers.node.environment import device_name
 from workers.results import LatencyRecord
+from workers.timing.runtimes import DType, Runtime, forget_compiled, ready, threads_of
 from workers.training.measure import synchronize
 from workers.training.seeds import fastest_kernels
 
-DType = Literal["float32", "bfloat16"]
 Forward = Callable[[Tensor], Tensor]
 LARGE_BATCH = {"cpu": 32}  #: Images of the large batch, by kind of device; else 128.
 REPETITIONS = 30  # fewer say little about the 90th percentile
@@ -30,6 +28,9 @@ def measure_latency(
     *,
     batch_sizes: Sequence[int] = (1, 128),
     dtype: DType = "float32",
+    runtime: Runtime = "eager",
+    threads: int | None = None,
+    predicted_speed_up: float | None = None,
     seconds: float = 2.0,
 ) -> list[LatencyRecord]:
     """Time both networks by turns, so that whatever else the machine does hits both.
@@ -41,6 +42,9 @@ def measure_latency(
         device: Where to run.
         batch_sizes: Images per batch; one record each.
         dtype: Of weights and images.
+        runtime: What runs the networks.
+        threads: CPU threads; None: those torch has.
+        predicted_speed_up: What a latency model expects, to stand beside what is measured.
         seconds: Per batch size, stop after this long; 30 repetitions are always taken.
 
     Returns:
@@ -49,7 +53,14 @@ def measure_latency(
     records = []
     for batch_size in batch_sizes:
         base_ms, pruned_ms = time_by_turns(
-            (base, pruned), input_shape, device, batch_size=batch_size, dtype=dtype, seconds=seconds
+            (base, pruned),
+            input_shape,
+            device,
+            batch_size=batch_size,
+            dtype=dtype,
+            runtime=runtime,
+            threads=threads,
+            seconds=seconds,
         )
         records.append(
             LatencyRecord(
@@ -62,7 +73,9 @@ def measure_latency(
                 repetitions=len(base_ms),
                 dtype=dtype,
                 device_name=device_name(device),
-                threads=torch.get_num_threads(),
+                threads=threads or torch.get_num_threads(),
+                runtime=runtime,
+                predicted_speed_up=predicted_speed_up,
             )
         )
     return records
@@ -73,10 +86,6 @@ def large_batch(device: torch.device) -> int:
     return LARGE_BATCH.get(device.type, 128)
 
 
-def _as_it_is(network: nn.Module) -> Forward:
-    return network
-
-
 def time_by_turns(
     networks: Sequence[nn.Module],
     input_shape: tuple[int, int, int],
@@ -84,8 +93,10 @@ def time_by_turns(
     *,
     batch_size: int,
     dtype: DType = "float32",
+    runtime: Runtime = "eager",
+    threads: int | None = None,
     seconds: float = 0.0,
-    runner: Callable[[nn.Module], Forward] = _as_it_is,
+    runner: Callable[[nn.Module], Forward] | None = None,
 ) -> list[list[float]]:
     """Time several networks, each forward pass of one followed by one of the next.
 
@@ -95,24 +106,36 @@ def time_by_turns(
         device: Where to run.
         batch_size: Images per batch.
         dtype: Of weights and images.
+        runtime: What runs the networks.
+        threads: CPU threads; None: those torch has.
         seconds: Stop after this long; 30 repetitions are always taken.
-        runner: Gives what is run of a network, for one that is compiled first.
+        runner: Gives what is run of a network, in place of ``runtime``.
 
     Returns:
         Milliseconds of each forward pass, by network.
     """
-    number_type = getattr(torch, dtype)
-    twins = [runner(_ready(network, device, number_type)) for network in networks]
     images = torch.randn(batch_size, *input_shape, generator=torch.Generator().manual_seed(0)).to(
-        device, number_type
+        device, getattr(torch, dtype)
     )
-    if device.type == "cuda":
-        images = images.to(memory_format=torch.channels_last)
-    times: list[list[float]] = [[] for _ in twins]
-    with torch.inference_mode(), fastest_kernels(True):
+    times: list[list[float]] = [[] for _ in networks]
+    with threads_of(threads) as count, fastest_kernels(True):
+        twins = [ready(network, images, runtime, count, runner) for network in networks]
+        _by_turns(twins, times, device, seconds)
+    if runtime == "compile":
+        forget_compiled()
+    return times
+
+
+def _by_turns(
+    twins: Sequence[Callable[[], object]],
+    times: Sequence[list[float]],
+    device: torch.device,
+    seconds: float,
+) -> None:
+    with torch.inference_mode():
         for twin in twins:
             for _ in range(WARM_UP):
-                twin(images)
+                twin()
         deadline = time.perf_counter() + seconds
         forward = list(zip(twins, times, strict=True))
         while len(times[0]) < REPETITIONS or (
@@ -120,21 +143,13 @@ def time_by_turns(
         ):
             # neither end is always first
             for twin, taken in forward if len(times[0]) % 2 == 0 else forward[::-1]:
-                taken.append(_forward_ms(twin, images, device))
-    return times
+                taken.append(_forward_ms(twin, device))
 
 
-def _ready(network: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
-    twin = copy.deepcopy(network).eval().to(device, dtype)
-    if device.type == "cuda":
-        twin.to(memory_format=torch.channels_last)
-    return twin
-
-
-def _forward_ms(network: Forward, images: Tensor, device: torch.device) -> float:
+def _forward_ms(forward: Callable[[], object], device: torch.device) -> float:
     synchronize(device)
     started = time.perf_counter()
-    network(images)
+    forward()
     synchronize(device)
     return (time.perf_counter() - started) * 1e3
 

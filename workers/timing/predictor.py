@@ -80,6 +80,7 @@ def predictor_key(
     cudnn: int | None = None
     if device.type == "cuda":
         cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+    runtime = {} if settings.runtime == "eager" else {"runtime": settings.runtime}
     return {
         "network": f"{spec.model.name}({', '.join(arguments)}) with {classes} classes",
         "layers": f"{layout.policy.kind}, {content_hash(groups)}",
@@ -89,7 +90,8 @@ def predictor_key(
         "number type": spec.recipe.precision,
         "torch": torch.__version__,
         "cuDNN": str(cudnn),
-        "CPU threads": str(torch.get_num_threads()),
+        "CPU threads": str(settings.threads or torch.get_num_threads()),
+        **runtime,
     }
 
 
@@ -132,6 +134,8 @@ def measure_predictor(
             device,
             batch_size=batch,
             dtype="bfloat16" if key["number type"] == "bfloat16" else "float32",
+            runtime=settings.runtime,
+            threads=settings.threads,
         )
         base, *others = [median(taken) for taken in times]
         dense.append(base)
