@@ -67,7 +67,9 @@ class OwnedSweep:
                 is_over = self._drive(writer)
                 # Before the report, whose trouble makes no sweep that is over look interrupted.
                 writer.set_state(SweepState.COMPLETED if is_over else SweepState.INTERRUPTED)
-            comparison = self._conclude(writer, store if is_over else store.without_waiting)
+            comparison = self._conclude(
+                writer, is_over, store if is_over else store.without_waiting
+            )
         if not is_over and comparison.state == "cancelled":
             raise SweepCancelledError(self.spec.name)
         if not is_over:
@@ -140,7 +142,7 @@ class OwnedSweep:
         asked = self.ledger.requests(writer.sweep_id)
         return asked.stop_epoch == writer.epoch or asked.cancelled.whole
 
-    def _conclude(self, writer: SweepWriter, store: ArtifactStore) -> Comparison:
+    def _conclude(self, writer: SweepWriter, is_over: bool, store: ArtifactStore) -> Comparison:
         """Store the report beside the artifacts, if that takes it."""
         comparison = compare(self.ledger, self.ledger.sweep(self.spec.name))
         try:
