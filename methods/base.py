@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from methods.errors import MethodError, SettingsError, UnknownMethodError, nearest
 from methods.hooks import Trainer
+from methods.own_code import OwnCodeError, is_reference, load
 from methods.structure.cost import CostTarget
 from methods.structure.groups import Group, Layout, Unit
 from methods.structure.latency_predictor import LatencyPredictor, PredictorSettings
@@ -332,9 +333,26 @@ def identity_settings(method: PruningMethod) -> dict[str, Any]:
 
 def _entry(name: str) -> _Entry:
     _load_methods()
+    if is_reference(name):
+        return _Entry(_own_method(name), {})
     if name not in _TABLE:
         raise UnknownMethodError(name, list(_TABLE))
     return _TABLE[name]
+
+
+def _own_method(reference: str) -> type[PruningMethod]:
+    """Load a method from a file or module of the user's; it need not be registered."""
+    try:
+        found = load(reference)
+    except OwnCodeError:
+        raise
+    except (Exception, SystemExit) as error:  # a module may raise anything
+        problem = f"cannot be imported ({type(error).__name__}: {error})."
+        raise OwnCodeError(reference, problem) from error
+    if not (isinstance(found, type) and issubclass(found, PruningMethod)):
+        what = found.__name__ if isinstance(found, type) else type(found).__name__
+        raise OwnCodeError(reference, f"is {what}, and must be a class made of PruningMethod.")
+    return found
 
 
 _T = TypeVar("_T")

@@ -18,6 +18,7 @@ from orchestrator.loop.ownership import driver_name, refuse_cancelled, take, wai
 from orchestrator.loop.phases import Phases
 from orchestrator.loop.signals import left_in_order
 from orchestrator.owned_sweep import OwnedSweep
+from orchestrator.specification.changes import own_names, with_codes
 from orchestrator.specification.extensions import Extension
 from orchestrator.specification.loading import SpecFile, parse_spec
 from orchestrator.specification.settings import TrackingSettings, secret_variables
@@ -45,7 +46,7 @@ class Sweep:
     """
 
     def __init__(self, spec: SweepSpec | Mapping[str, Any] | None = None, **fields: Any) -> None:
-        self.spec = parse_spec(spec if spec is not None else fields)
+        self.spec = with_codes(parse_spec(spec if spec is not None else fields))
         self._file: SpecFile | None = None
 
     @classmethod
@@ -57,7 +58,7 @@ class Sweep:
         """
         file = SpecFile.read(path, overrides)
         sweep = cls.__new__(cls)  # its specification is checked by the file, which knows the lines
-        sweep.spec, sweep._file = file.spec(), file
+        sweep.spec, sweep._file = with_codes(file.spec()), file
         return sweep
 
     @classmethod
@@ -190,7 +191,7 @@ class Sweep:
             check_reachable(spec.resources.address)
             if hint := say_if_idle(spec):
                 say(hint)
-            connect(spec.resources, spec.model.name, secret_variables(spec.tracking))
+            connect(spec.resources, own_names(spec), secret_variables(spec.tracking))
             if ledger is None:
                 ledger = stack.enter_context(Ledger.open(spec.tracking.ledger_url))
             with ExitStack() as until_begun:

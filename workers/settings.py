@@ -50,8 +50,10 @@ def content_hash(value: Any) -> str:
 class ModelSettings(Settings):
     """Which network."""
 
-    name: str  #: A zoo name, ``torchvision/NAME`` or ``package.module:callable``.
+    name: str  #: A zoo name, ``torchvision/NAME``, ``mynet.py:build`` or ``package.module:build``.
     arguments: dict[str, Any] = {}  #: Keyword arguments for the callable.
+    #: Content of the user's own code, filled in as a sweep begins; None: there is none.
+    code: str | None = Field(default=None, exclude_if=lambda code: code is None)
 
 
 class DataSettings(Settings):
@@ -161,6 +163,8 @@ class TrialSpec(Settings):
     method: str | None = None
     method_settings: dict[str, Any] = {}
     method_revision: int = FIRST_REVISION
+    #: Content of the user's own code that the method comes from.
+    method_code: str | None = Field(default=None, exclude_if=lambda code: code is None)
     schedule: dict[str, Any] = {}
     schedule_revision: int = FIRST_REVISION
     unit: Unit = PRUNED_UNIT  #: What the method prunes.

@@ -24,6 +24,7 @@ from methods import (
     remove_filters,
     shrink,
 )
+from methods.own_code import check_unchanged
 from methods.structure.latency_predictor import PredictorSettings
 from tracking.answers import pack_answers
 from tracking.artifacts import StoreUnreachableError
@@ -338,6 +339,7 @@ def _prune(session: PruningSession, network: nn.Module) -> tuple[PruningPlan, fl
     Convolutions that lost stripes are not broken yet.
     """
     spec, layout = session.spec, session.layout
+    check_unchanged(spec.method or "", spec.method_code)
     method = methods.create(spec.method or "", spec.method_settings)
     method.accept(network, layout)
     with session.meter.act("select"):

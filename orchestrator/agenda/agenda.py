@@ -12,6 +12,7 @@ from typing import Any
 
 import methods
 from methods import CostTarget, PruningPlan, Schedule, stated_ratio
+from methods.own_code import is_reference
 from methods.structure.latency_predictor import PredictorSettings
 from orchestrator.agenda.drops import Drop, Drops, middle_of
 from orchestrator.agenda.latency_targets import LatencyTargets, ReadModel
@@ -529,7 +530,8 @@ class Agenda:
             method = methods.create(arm.method, arm.settings)
             schedule = Schedule.create(arm.schedule)
             self._ways[key] = {
-                "method": method.name,
+                "method": arm.method if is_reference(arm.method) else method.name,
+                "method_code": arm.code,
                 "method_settings": methods.identity_settings(method),
                 "method_revision": method.revision,
                 "schedule": asdict(schedule),

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from methods import Layout, LayoutError, MethodError, PruningPlan, create, removed_count
+from methods.own_code import check_unchanged
 from methods.structure.cost import Axis, CostTarget
 from orchestrator.errors import Problem, SpecError
 from orchestrator.specification.knobs import without_knobs
@@ -153,6 +154,7 @@ def survey(spec: SweepSpec) -> Survey:
             stripes = _prunable(spec, _at(f"arms.{i}", look), targets=f"arms.{i}")
     surveyed = Survey(data=data, filters=filters, weights=weights, stripes=stripes)
     for i, arm in enumerate(spec.arms):
+        _at(f"arms.{i}", partial(check_unchanged, arm.method, arm.code))
         method = create(arm.method, without_knobs(arm.settings))
         layout = surveyed.of(arm.unit).layout
         _at(f"arms.{i}", partial(method.accept, network, layout))

@@ -4,7 +4,7 @@ import logging
 import os
 import socket
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -92,12 +92,14 @@ def check_reachable(address: str | None) -> None:
         raise ClusterUnreachableError(str(address), error.strerror or str(error)) from error
 
 
-def connect(resources: ResourceSettings, model: str = "", secrets: Iterable[str] = ()) -> None:
+def connect(
+    resources: ResourceSettings, own: Sequence[str] = (), secrets: Iterable[str] = ()
+) -> None:
     """Join the cluster that ``resources`` names, or start Ray on this machine.
 
     Args:
         resources: Names the cluster.
-        model: Name of the network, whose code workers on other machines need, too.
+        own: Networks and methods by name, whose code workers on other machines need, too.
         secrets: Environment variables of the driver that workers started here do not get.
 
     Raises:
@@ -115,7 +117,7 @@ def _start_or_join(resources: ResourceSettings, model: str, secrets: Iterable[st
         with _without(*secrets, *_DRIVERS_OWN):
             _start_here(resources)
     else:
-        _join(str(resources.address), model)
+        _join(str(resources.address), own)
 
 
 @contextmanager
@@ -159,11 +161,15 @@ def _start_here(resources: ResourceSettings) -> None:
         raise RayStartError(one_line(error)) from error
 
 
-def _join(address: str, model: str) -> None:
+def _join(address: str, own: Sequence[str]) -> None:
     if address != "auto":
         _check_token(address)
     with tempfile.TemporaryDirectory(prefix="prunesweep-") as folder:
-        code = [] if _is_job() else [*own_code(Path(folder)), *network_code(model, Path(folder))]
+        code: dict[Path, None] = {}
+        if not _is_job():
+            code = dict.fromkeys(own_code(Path(folder)))
+            for name in own:
+                code |= dict.fromkeys(network_code(name, Path(folder)))
         environment: dict[str, Any] = {
             "env_vars": {_HIDE_GPUS: "1", _NO_DUMPS: "0"},
             "worker_process_setup_hook": _FIRST_IN_A_WORKER,

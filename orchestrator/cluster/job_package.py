@@ -15,6 +15,7 @@ from typing import Final
 from orchestrator.agenda.survey import survey
 from orchestrator.cluster.shipping import is_on_this_machine, network_code, own_code
 from orchestrator.errors import Problem, SpecError
+from orchestrator.specification.changes import own_names
 from orchestrator.specification.loading import SpecFile
 from orchestrator.specification.settings import ELSEWHERE, variables_in
 from orchestrator.specification.spec import SweepSpec
@@ -80,7 +81,8 @@ def pack(
         name = Path(spec.checkpoint).name
         shutil.copyfile(Path(spec.checkpoint).expanduser(), folder / name)
         sent.append(f"checkpoint={json.dumps(name)}")
-    network_code(spec.model.name, folder)
+    for name in own_names(spec):
+        network_code(name, folder)
     if with_code:
         own_code(folder)
     program = ["python", "-m", "orchestrator"] if with_code else ["prunesweep"]
@@ -99,7 +101,7 @@ def _can_be_tried_here(spec: SweepSpec) -> bool:
     path = spec.data.path
     has_images = spec.data.name == "digits" if path is None else Path(path).expanduser().exists()
     has_weights = "://" not in (spec.checkpoint or "")
-    return has_images and has_weights and is_on_this_machine(spec.model.name)
+    return has_images and has_weights and all(map(is_on_this_machine, own_names(spec)))
 
 
 def _left_behind(spec: SweepSpec, shared: bool) -> Iterator[Problem]:

@@ -5,6 +5,7 @@ import shutil
 import sysconfig
 from pathlib import Path
 
+from methods.own_code import sources
 from prunesweep import PACKAGES
 
 MODULES = ("prunesweep.py",)
@@ -25,9 +26,12 @@ def network_code(model: str, folder: Path) -> list[Path]:
     the nodes must have installed, too, or one that is not on this machine.
 
     Args:
-        model: Name of the network; ``package.module:callable`` for one of the user's.
+        model: Name of the network, or of a method; ``mine.py:Name`` or ``package.module:Name`` for
+            one of the user's.
         folder: Where to copy to.
     """
+    if model.partition(":")[0].endswith(".py"):
+        return _copy_sources(model, folder)
     top = model.partition(":")[0].partition(".")[0]
     if ":" not in model or top in PACKAGES or f"{top}.py" in MODULES:
         return []
@@ -40,6 +44,15 @@ def is_on_this_machine(model: str) -> bool:
     return (
         ":" not in model or importlib.util.find_spec(model.split(".")[0].split(":")[0]) is not None
     )
+
+
+def _copy_sources(reference: str, folder: Path) -> list[Path]:
+    """Copy a file of the user's and what it imports beside it; return what lies at the top."""
+    files = sources(reference)
+    for name, file in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, folder / name)
+    return [folder / top for top in dict.fromkeys(name.split("/")[0] for name in files)]
 
 
 def _place(module: str) -> Path | None:

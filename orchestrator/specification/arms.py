@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 import methods
+from methods.own_code import OwnCodeError
 from orchestrator.specification.knobs import (
     Knob,
     extremes,
@@ -50,13 +51,15 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,99}$")]
 class ArmSettings(Settings):
     """One way of pruning: a method, its settings, and a schedule."""
 
-    method: str  #: A registered method, or an alias of one.
+    method: str  #: A registered method, an alias of one, or your own ``mine.py:Method``.
     name: Name = ""  #: Unique in the sweep; left out: the method, and the schedule unless one_shot.
     #: Settings of the method; a range or choices as value: the search decides.
     settings: dict[str, Any] = Field(default={})
     schedule: Annotated[dict[str, Any], shorthand("schedule")] = Field(default={"name": "one_shot"})
     #: Who chooses the ratios: a search, or the method itself, which is given the target.
     allocation: Literal["search", "method"] = "search"
+    #: Content of the user's own code, filled in as a sweep begins; None: there is none.
+    code: str | None = Field(default=None, exclude_if=lambda code: code is None)
 
     @model_validator(mode="before")
     @classmethod
@@ -65,7 +68,8 @@ class ArmSettings(Settings):
             return data
         schedule = data.get("schedule", "one_shot")
         schedule = schedule.get("name", "one_shot") if isinstance(schedule, dict) else schedule
-        parts = [data.get("method", "arm")] + ([] if schedule == "one_shot" else [schedule])
+        method = str(data.get("method", "arm"))
+        parts = [method.rpartition(":")[2]] + ([] if schedule == "one_shot" else [schedule])
         parts += ["allocated"] if data.get("allocation") == "method" else []
         return {**data, "name": re.sub(r"[^A-Za-z0-9._+-]+", "_", "-".join(map(str, parts)))}
 
@@ -79,6 +83,8 @@ class ArmSettings(Settings):
                 raise ValueError(str(error)) from error
             except methods.SettingsError:
                 pass  # the settings have their turn below
+            except OwnCodeError as error:
+                raise ValueError(str(error)) from error
         return method
 
     @field_validator("settings")

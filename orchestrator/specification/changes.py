@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from typing import Any, Final
 
+from methods.own_code import code_hash, is_reference
 from orchestrator.specification.spec import SweepSpec
 
 _NOT_SET: Final = "not set"
@@ -35,11 +36,45 @@ def forbidden_changes(old: SweepSpec, new: SweepSpec, *, extend: bool = False) -
 
 def as_begun(spec: SweepSpec, old: SweepSpec) -> SweepSpec:
     """Return ``spec`` with what was settled when the sweep began, where it leaves that open."""
+    spec = _with_codes_of(spec, old)
     shares = old.controls.macs_reduction
     if spec.targets is not None or spec.controls.macs_reduction or not shares:
         return spec
     controls = spec.controls.model_copy(update={"macs_reduction": shares})
     return spec.model_copy(update={"controls": controls})
+
+
+def _with_codes_of(spec: SweepSpec, old: SweepSpec) -> SweepSpec:
+    """Leave out the content of own code where a sweep began before that was looked at."""
+    unknown = {arm.name for arm in old.arms if arm.code is None}
+    if old.model.code is None and spec.model.code is not None:
+        model = spec.model.model_copy(update={"code": None})
+        spec = spec.model_copy(update={"model": model})
+    if any(arm.code and arm.name in unknown for arm in spec.arms):
+        arms = (a.model_copy(update={"code": None}) if a.name in unknown else a for a in spec.arms)
+        spec = spec.model_copy(update={"arms": tuple(arms)})
+    return spec
+
+
+def own_names(spec: SweepSpec) -> list[str]:
+    """List the network and the methods that may be code of the user's."""
+    return [spec.model.name, *(arm.method for arm in spec.arms if is_reference(arm.method))]
+
+
+def with_codes(spec: SweepSpec) -> SweepSpec:
+    """Return ``spec`` with the content of own code, where it does not say it yet."""
+    if spec.model.code is None and is_reference(spec.model.name):
+        model = spec.model.model_copy(update={"code": code_hash(spec.model.name)})
+        spec = spec.model_copy(update={"model": model})
+    if any(is_reference(arm.method) and arm.code is None for arm in spec.arms):
+        arms = (
+            arm.model_copy(update={"code": arm.code or code_hash(arm.method)})
+            if is_reference(arm.method)
+            else arm
+            for arm in spec.arms
+        )
+        spec = spec.model_copy(update={"arms": tuple(arms)})
+    return spec
 
 
 def _by_arm(spec: SweepSpec) -> dict[str, Any]:
@@ -53,6 +88,8 @@ def _changes(old: Any, new: Any, path: str) -> Iterator[str]:
         for key in [*old, *(key for key in new if key not in old)]:
             inside = f"{path}.{key}" if path else key
             yield from _changes(old.get(key, _NOT_SET), new.get(key, _NOT_SET), inside)
+    elif old != new and path.endswith(".code"):
+        yield f"{path}: your code is not what the sweep began with"
     elif old != new:
         yield f"{path}: {_shown(old)} -> {_shown(new)}"
 

@@ -1,6 +1,5 @@
 """From a name in the settings to a network: the zoo, torchvision, or the user's own code."""
 
-import importlib
 import inspect
 from collections.abc import Callable
 from difflib import get_close_matches
@@ -10,6 +9,7 @@ from typing import Any
 import torchvision
 from torch import nn
 
+from methods.own_code import OwnCodeError, check_unchanged, load
 from workers.errors import ModelError
 from workers.models.cifar_resnet import CifarResNet
 from workers.models.cifar_vgg import CifarVGG
@@ -70,22 +70,19 @@ def _from_torchvision(settings: ModelSettings, num_classes: int, in_channels: in
 
 
 def _from_code(settings: ModelSettings, num_classes: int, in_channels: int) -> nn.Module:
-    module_name, _, attribute = settings.name.partition(":")
-    if not all(part.isidentifier() for part in (*module_name.split("."), attribute)):
-        raise ModelError(f"Model {settings.name!r} must read package.module:callable.")
     try:
-        module = importlib.import_module(module_name)
+        check_unchanged(settings.name, settings.code)
+        factory = load(settings.name)
+    except OwnCodeError as error:
+        raise ModelError(
+            f"Model {error} It is called as build(num_classes, in_channels), with those of the "
+            "two that it names."
+        ) from error
     except (Exception, SystemExit) as error:  # a module may raise anything
         raise ModelError(
-            f"Model {settings.name!r}: module {module_name!r} cannot be imported "
-            f"({_told(error)}); install it on every node or put it on PYTHONPATH there."
-        ) from error
-    try:
-        factory = getattr(module, attribute)
-    except AttributeError as error:
-        raise ModelError(
-            f"Model {settings.name!r}: module {module_name!r} has no {attribute!r}; "
-            "write package.module:callable."
+            f"Model {settings.name!r}: module {settings.name.partition(':')[0]!r} cannot be "
+            f"imported ({_told(error)}); put it into the working folder, or install it on every "
+            "node."
         ) from error
     parameters = _signature(factory, settings).parameters
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
@@ -148,6 +145,6 @@ def _unknown(name: str) -> ModelError:
     close = close or get_close_matches(name, known, n=1)
     hint = f"did you mean {close[0]!r}?" if close else f"the zoo has {', '.join(_ZOO)}."
     return ModelError(
-        f"There is no model {name!r}; {hint} Also possible: torchvision/NAME and "
-        "package.module:callable."
+        f"There is no model {name!r}; {hint} Also possible: torchvision/NAME, "
+        "mynet.py:build and package.module:build."
     )

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from methods.own_code import file_of
 from orchestrator.cluster import job_package as package
 from orchestrator.cluster.job_package import JobPackage, pack
 from orchestrator.cluster.shipping import MODULES, network_code
@@ -150,6 +151,25 @@ def test_a_network_of_the_users_own_travels(
     monkeypatch.syspath_prepend(tmp_path)
     found, _ = packed(tmp_path, "model=mine:net")
     assert found.files == ("mine.py", "sweep.yaml")
+
+
+def test_files_of_the_users_own_travel_with_what_they_import(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "nets").mkdir()
+    (tmp_path / "nets" / "sent_net.py").write_text("from sent_part import DigitsNet as build\n")
+    part = "from workers.models.digits_net import DigitsNet\n"
+    (tmp_path / "nets" / "sent_part.py").write_text(part)
+    method = "from methods.criteria.filter_norm import FilterNorm as Mine\n"
+    (tmp_path / "sent_method.py").write_text(method)
+    found, folder = packed(
+        tmp_path, "model=nets/sent_net.py:build", spec={"arms": ["sent_method.py:Mine"]}
+    )
+    assert found.files == ("sent_method.py", "sent_net.py", "sent_part.py", "sweep.yaml")
+    monkeypatch.chdir(folder)
+    assert file_of("nets/sent_net.py:build") == (folder / "sent_net.py").resolve()
 
 
 def test_a_sweep_that_nothing_would_come_of_is_refused_here(tmp_path: Path) -> None:
