@@ -109,10 +109,10 @@ def connect(
     """
     os.environ.setdefault(_HIDE_GPUS, "1")
     with handlers_kept(), _without_a_dump_of_the_stack():
-        _start_or_join(resources, model, secrets)
+        _start_or_join(resources, own, secrets)
 
 
-def _start_or_join(resources: ResourceSettings, model: str, secrets: Iterable[str]) -> None:
+def _start_or_join(resources: ResourceSettings, own: Sequence[str], secrets: Iterable[str]) -> None:
     if resources.address in (None, "local"):
         with _without(*secrets, *_DRIVERS_OWN):
             _start_here(resources)
