@@ -4,6 +4,7 @@ Networks with half of their MACs, without filters and without stripes, each forw
 one of the next network, so that whatever else the device does hits all.
 """
 
+import logging
 from collections.abc import Iterator
 from functools import partial
 from statistics import median
@@ -18,6 +19,8 @@ from benchmarks.loops import Case
 from workers.settings import Recipe
 from workers.timing.latency import Forward, time_by_turns
 from workers.timing.runtimes import DType
+
+log = logging.getLogger(__name__)
 
 BATCHES: Final = (1, 32, 256)
 TYPES: Final[tuple[DType, ...]] = ("float32", "bfloat16")
@@ -36,17 +39,17 @@ def run(setting: Setting) -> Iterator[dict[str, Any]]:
         for dtype in TYPES
         for batch in batches
     ]
-    for _, (name, how, dtype, batch) in setting.in_time(parts):
-        rows.append(
-            {
-                "network": name,
-                "how": how,
-                "dtype": dtype,
-                "batch": batch,
-                **_timed(name, setting, how=how, dtype=dtype, batch=batch),
-            }
-        )
-        yield {"rows": rows}
+    failed: list[str] = []
+    for part, (name, how, dtype, batch) in setting.in_time(parts):
+        try:
+            times = _timed(name, setting, how=how, dtype=dtype, batch=batch)
+        except Exception as error:  # a compiler refuses more than the eager network does
+            log.exception("%s", part)
+            failed.append(f"{part}: {type(error).__name__}: {str(error)[:200]}")
+        else:
+            row = {"network": name, "how": how, "dtype": dtype, "batch": batch, **times}
+            rows.append(row)
+        yield {"rows": rows, "problems": failed}
 
 
 def _timed(

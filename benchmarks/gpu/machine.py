@@ -1,5 +1,6 @@
 """What a stage was measured with."""
 
+import functools
 import os
 import subprocess
 from datetime import UTC, datetime
@@ -30,6 +31,7 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
     return found
 
 
+@functools.cache
 def _driver() -> str | None:
     command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     try:

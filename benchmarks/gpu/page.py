@@ -29,6 +29,8 @@ def page(folder: Path, stages: Sequence[str]) -> str:
     for one in stored:
         lines += [f"## {_TITLES[one['stage']]}", ""]
         lines += [*_TABLES[one["stage"]](one["result"]), ""]
+        if problems := one["result"].get("problems"):
+            lines += [*(f"- **{problem}**" for problem in problems), ""]
         if one["left_out"]:
             lines += ["Not measured, for time: " + ", ".join(one["left_out"]) + ".", ""]
         lines += [_machine(one), ""]
@@ -95,8 +97,9 @@ def _correct(result: Stored) -> Iterator[str]:
             for name, row in result["methods"].items()
         ],
     )
-    yield ""
-    yield from [f"- **{problem}**" for problem in result["problems"]] or ["Nothing is wrong."]
+    if not result["problems"]:
+        yield ""
+        yield "Nothing is wrong."
 
 
 def _worker(result: Stored) -> Iterator[str]:
