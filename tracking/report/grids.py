@@ -1,8 +1,6 @@
 """Tables as text cells: one definition for the terminal, Markdown and HTML."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal
 
 from tracking.comparison.comparison import (
     Comparison,
@@ -13,6 +11,8 @@ from tracking.comparison.comparison import (
     Table,
     Verdict,
 )
+from tracking.report.grid import Grid, Line, alike, line_of, without_empty
+from tracking.report.overviews import overview_grid
 from tracking.report.wording import (
     NOTHING,
     amount,
@@ -25,27 +25,6 @@ from tracking.report.wording import (
     spread,
     time_spent,
 )
-
-Kind = Literal["lead", "arm", "control", "aside"]  #: ``aside``: shown, but not ranked.
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Line:
-    """One line of a grid."""
-
-    kind: Kind
-    cells: tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Grid:
-    """A titled table of text."""
-
-    title: str
-    columns: tuple[str, ...]  #: The first one is left-aligned, the others right-aligned.
-    lines: tuple[Line, ...]
-    note: str = ""  #: How to read it.
-
 
 Column = tuple[str, Callable[[Row], str]]
 
@@ -110,11 +89,11 @@ def grids_of(table: Table) -> tuple[Grid, ...]:
         "Fresh-seed runs, and after the plus sign those of the search.",
     )
     grids = [
-        _grid("Accuracy", accuracy, table.rows, notes[0]),
+        _grid("Accuracy", accuracy, table.rows, notes[0], is_brief=False),
         _grid("Cost", cost, table.rows, notes[1]),
         _latency(table),
         _grid("Effort", effort, table.rows, notes[2]),
-        _grid("Runs", runs, table.rows, notes[3]),
+        alike(_grid("Runs", runs, table.rows, notes[3])),
     ]
     return tuple(grid for grid in grids if grid.lines)
 
@@ -216,37 +195,30 @@ def failure_grid(failures: Sequence[Failure]) -> Grid:
     return Grid(title="Runs without a usable result", columns=columns, lines=tuple(lines))
 
 
-def width_grid(table: Table) -> Grid:
-    """Return the filters each arm kept, per group."""
-    arms = [row for row in table.arms if row.widths]
-    lines = []
-    for width in arms[0].widths if arms else ():
-        cells = [width.group, NOTHING if width.dense is None else str(width.dense)]
-        for row in arms:
-            found = next((w for w in row.widths if w.group == width.group), None)
-            cells.append(NOTHING if found is None else f"{found.kept:g} ({share(found.share)})")
-        lines.append(Line(kind="arm", cells=tuple(cells)))
-    return Grid(
-        title="Filters kept",
-        columns=("Group", "Dense", *(row.name for row in arms)),
-        lines=tuple(lines),
-        note="Mean over the fresh-seed runs.",
-    )
-
-
 def all_grids(comparison: Comparison) -> tuple[Grid, ...]:
     """Return every grid of a comparison, in reading order."""
-    grids = [grid for table in comparison.tables for grid in grids_of(table)]
+    grids = [grid for grid in [overview_grid(comparison)] if grid is not None]
+    grids += [grid for table in comparison.tables for grid in grids_of(table)]
     fronts = [front_grid(front) for front in comparison.fronts]
     return (*grids, *fronts, *predictor_grids(comparison.predictors))
 
 
-def _grid(title: str, columns: Sequence[Column], rows: Sequence[Row], note: str) -> Grid:
+def _grid(
+    title: str, columns: Sequence[Column], rows: Sequence[Row], note: str, *, is_brief: bool = True
+) -> Grid:
+    """Fill a table, less the rows that are another one by a second name if it is brief."""
     lines = [
-        Line(kind=_kind(row), cells=(row.name, *(cell(row) for _, cell in columns))) for row in rows
+        line_of(row, (row.name, *(cell(row) for _, cell in columns)))
+        for row in rows
+        if not (is_brief and _repeats(row))
     ]
     names = ("Arm or control", *(name for name, _ in columns))
-    return Grid(title=title, columns=names, lines=tuple(lines), note=note)
+    return without_empty(Grid(title=title, columns=names, lines=tuple(lines), note=note))
+
+
+def _repeats(row: Row) -> bool:
+    """Say whether an arm is another one by a second name: its numbers are there already."""
+    return row.role == "arm" and row.same_as is not None
 
 
 def _latency(table: Table) -> Grid:
@@ -258,9 +230,9 @@ def _latency(table: Table) -> Grid:
         "Device",
     )
     lines = [
-        Line(
-            kind=_kind(row),
-            cells=(
+        line_of(
+            row,
+            (
                 row.name,
                 str(latency.batch_size),
                 milliseconds(latency.median_ms),
@@ -275,6 +247,7 @@ def _latency(table: Table) -> Grid:
             ),
         )
         for row in table.rows
+        if not _repeats(row)
         for latency in row.latency
     ]
     return Grid(
@@ -284,14 +257,6 @@ def _latency(table: Table) -> Grid:
         note="Forward time per batch, dense and pruned interleaved in one process. Shared device: "
         "something else ran meanwhile, so the time is no latency to rely on.",
     )
-
-
-def _kind(row: Row) -> Kind:
-    if row.role == "control":
-        return "control"
-    if row.verdict in {Verdict.OFF_TARGET, Verdict.MISSING}:
-        return "aside"
-    return "lead" if row.leads else "arm"
 
 
 def _verdict(row: Row) -> str:

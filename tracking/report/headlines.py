@@ -68,9 +68,12 @@ def _level(table: Table, lead: Row, mean: str, of: str) -> str:
         names = named([row.name for row in undecided])
         told = (
             f"{lead.name} has the highest mean{of} ({mean}), but it is undecided whether it is "
-            f"better than {names}: {_how_far(lead, undecided)}{_could_show(undecided)}"
+            f"better than {names}: {_how_far(lead, undecided)}"
         )
-        return told + (f"; {named(ties)} tie with it" if ties else "")
+        told += _would_show(undecided[0]) if len(undecided) == 1 else ""
+        return told + (
+            f"; {named(ties)} {'ties' if len(ties) == 1 else 'tie'} with it" if ties else ""
+        )
     if untested:
         return (
             f"{lead.name} has the highest mean{of} ({mean}), but there are too few shared seeds to "
@@ -91,18 +94,23 @@ def _how_far(lead: Row, rows: Sequence[Row]) -> str:
     return f"up to {gap:.2f} points apart (smallest {equals(least)})"
 
 
-def _could_show(rows: Sequence[Row]) -> str:
-    """Say what the seeds could have shown of rows that are undecided."""
-    known = [row.reach for row in rows if row.reach is not None]
-    if not known:
+def _would_show(row: Row) -> str:
+    """Say what the seeds could have shown of the one row that is undecided, and what would."""
+    if row.reach is None:
         return ""
-    low, high = (f(reach.smallest for reach in known) for f in (min, max))
-    span = f"{high:.2f}" if f"{low:.2f}" == f"{high:.2f}" else f"{low:.2f} to {high:.2f}"
-    needed = [reach.seeds for reach in known]
-    if len(rows) > 1:
-        return f"; these seeds could have shown {span} points"
-    seeds = "no number of seeds" if needed[0] is None else f"{needed[0]} seeds each"
-    return f"; these seeds could have shown {span} points, and {seeds} would show this"
+    seeds = "no number of seeds" if row.reach.seeds is None else f"{row.reach.seeds} seeds each"
+    shown = f"{row.reach.smallest:.2f} points"
+    return f"; these seeds could have shown {shown}, and {seeds} would show this"
+
+
+def could_show(table: Table) -> str:
+    """Say what the seeds could have shown of several rows that are undecided; empty otherwise."""
+    rows = [row for row in table.arms if row.verdict is Verdict.UNDECIDED and not row.leads]
+    known = [row.reach.smallest for row in rows if row.reach is not None]
+    if len(rows) < 2 or not known:
+        return ""
+    low, high = (f"{f(known):.2f}" for f in (min, max))
+    return f"These seeds could have shown {low if low == high else f'{low} to {high}'} points."
 
 
 def _doubt(table: Table, lead: Row) -> str:

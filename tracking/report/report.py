@@ -9,30 +9,30 @@ from collections.abc import Mapping
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
-from markupsafe import Markup
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group, RenderableType
 from rich.table import Table as RichTable
 from rich.text import Text
 
 from tracking.comparison.comparison import Comparison, Table
+from tracking.report.grid import Grid
 from tracking.report.grids import (
-    Grid,
     failure_grid,
     front_grid,
     grids_of,
     predictor_grids,
-    width_grid,
 )
+from tracking.report.overviews import overview_grid, width_grid
 from tracking.report.verdicts import (
     Story,
     failed_story,
     front_story,
+    interval_note,
     method_note,
     stories,
     story_of,
 )
-from tracking.report.wording import FEW, amount, percent, target
+from tracking.report.wording import FEW, amount, listed, percent, target
 
 STYLES = {"lead": "bold", "arm": "", "control": "dim", "aside": "dim italic"}
 TEXT_WIDTH = 120  #: Columns of the plain text.
@@ -75,6 +75,8 @@ def to_markdown(comparison: Comparison) -> str:
     lines = [f"# {_escaped(_title(comparison))}", ""]
     lines += [line for story in failed_story(comparison) for line in _markdown_story(story)]
     lines += _markdown_story(front_story(comparison.fronts)) if comparison.fronts else []
+    if (overview := overview_grid(comparison)) is not None:
+        lines += _markdown(overview)
     for table in comparison.tables:
         lines += [] if table.is_front else _markdown_story(story_of(table))
         lines += [line for warning in table.warnings for line in (f"> {_escaped(warning)}", "")]
@@ -119,9 +121,13 @@ def to_json(comparison: Comparison) -> str:
 
 
 def to_html(comparison: Comparison) -> str:
-    """Return a self-contained page: no script, no network, light and dark, reproducible."""
+    """Return one page without network: light and dark, any width, reproducible.
+
+    Without scripts it shows everything; with them, tables sort, and arms can be found and hidden.
+    """
     # Only here: every other format does without matplotlib, which takes half a second.
-    from tracking.report.plots import accuracy_figure, front_figure
+    from tracking.report.plane import planes
+    from tracking.report.plots import by_target
 
     environment = Environment(
         loader=PackageLoader("tracking.report", "templates"),
@@ -130,22 +136,19 @@ def to_html(comparison: Comparison) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    drawn = list(by_target(comparison))
     return environment.get_template("report.html.j2").render(
         title=_title(comparison),
         comparison=comparison,
         facts=_facts(comparison),
         stories=stories(comparison),
         method=method_note(comparison),
-        overview=[
-            Markup(figure)
-            for figure in (
-                accuracy_figure(comparison, "macs"),
-                accuracy_figure(comparison, "params"),
-                front_figure(comparison),
-            )
-            if figure is not None
-        ],
-        sections=[_section(comparison, n, table) for n, table in enumerate(comparison.tables)],
+        covers=interval_note(comparison),
+        overview=overview_grid(comparison),
+        forests=[one for _, one, _ in drawn if one is not None],
+        gains=[one for _, _, one in drawn if one is not None],
+        planes=list(planes(comparison)),
+        sections=[_section(number, table) for number, table in enumerate(comparison.tables)],
         fronts=[front_grid(front) for front in comparison.fronts],
         predictors=predictor_grids(comparison.predictors),
         failures=failure_grid(comparison.failures) if comparison.failures else None,
@@ -153,17 +156,17 @@ def to_html(comparison: Comparison) -> str:
     )
 
 
-def _section(comparison: Comparison, number: int, table: Table) -> dict[str, Any]:
+def _section(number: int, table: Table) -> dict[str, Any]:
     """Gather what the page shows of one table."""
-    from tracking.report.plots import cost_figure, width_figure
+    from tracking.report.heat import heat_map
+    from tracking.report.plane import time_plane
 
-    cost, widths = (draw(comparison, table, number) for draw in (cost_figure, width_figure))
     return {
         "title": _heading(table),
         "warnings": table.warnings,
         "grids": grids_of(table),
-        "cost": Markup(cost) if cost else None,
-        "widths": Markup(widths) if widths else None,
+        "time": time_plane(table, number),
+        "widths": heat_map(table, number),
         "width_grid": width_grid(table),
     }
 
@@ -183,6 +186,9 @@ def _facts(comparison: Comparison) -> list[tuple[str, str]]:
         ("Arms", str(len(spec.get("arms", ())))),
         ("Seeds", ", ".join(str(seed) for seed in comparison.seeds) or "none yet"),
     ]
+    rows = [row.accuracy for table in comparison.tables for row in table.rows if row.accuracy]
+    if images := sorted({summary.images for summary in rows if summary.images is not None}):
+        facts.append(("Test images", listed([f"{count:,}" for count in images])))
     if dense is not None:
         facts += [
             ("Dense accuracy", f"{percent(dense.test_accuracy)} %"),

@@ -13,7 +13,7 @@ from tracking.comparison.comparison import (
 )
 from tracking.comparison.given_up import told_failed
 from tracking.places import DENSE, RANDOM, UNIFORM_L1, scratched_arm
-from tracking.report.headlines import Fold, folds_of, headline, no_verdict
+from tracking.report.headlines import Fold, could_show, folds_of, headline, no_verdict
 from tracking.report.wording import (
     AXES,
     FEW,
@@ -137,7 +137,13 @@ def story_of(table: Table) -> Story:
         return Story(title=title, headline=why, details=(*_search(table), *_left_out(table)))
     details = _drops(table, lead)
     if table.harm is None:
-        details = [*_others(table, lead), *details, *_controls(table, lead)]
+        unsure = could_show(table)
+        details = [
+            *([unsure] if unsure else []),
+            *_others(table, lead),
+            *details,
+            *_controls(table, lead),
+        ]
     return Story(
         title=title,
         headline=headline(table, lead),

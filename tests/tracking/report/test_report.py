@@ -17,7 +17,7 @@ from tracking.report.wording import amount, equals, listed, points, share, time_
 class Page(HTMLParser):
     """Collects what a page asks for from elsewhere, and whether its tags are in order."""
 
-    VOID = frozenset({"meta", "br", "use", "path", "rect", "image", "link"})
+    VOID = frozenset({"meta", "br", "use", "path", "rect", "image", "link", "input"})
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -34,8 +34,9 @@ class Page(HTMLParser):
         for name, value in attrs:
             if name == "id" and value:
                 self.ids.append(value)
-            if name in {"src", "href", "xlink:href", "action"} and value and value[0] != "#":
-                self.fetched.append(value)
+            asks = name in {"src", "href", "xlink:href", "action"} and value
+            if asks and not str(value).startswith(("#", "data:")):
+                self.fetched.append(str(value))
 
     def handle_endtag(self, tag: str) -> None:
         if tag not in self.VOID:
@@ -107,7 +108,7 @@ class TestEveryForm:
         text = to_html(comparison)
         page = Page(text)
         assert page.open == []
-        assert (page.fetched, page.scripts) == ([], 0)
+        assert (page.fetched, page.scripts) == ([], 1)
         assert len(page.ids) == len(set(page.ids))
         assert not re.search(r"@import|url\((?!#)", text)
         assert len(text.encode()) < 1_000_000
@@ -133,10 +134,11 @@ class TestEveryForm:
 
 
 class TestPage:
-    def test_it_shows_curves_costs_widths_failures_and_where_numbers_come_from(
-        self, page: str
-    ) -> None:
-        assert page.count("<svg") == 1 + 2 * 2  # the curves; per target costs and widths
+    def test_it_shows_figures_widths_failures_and_where_numbers_come_from(self, page: str) -> None:
+        figures = re.findall(r'role="img" aria-labelledby="([a-z]+)-', page)
+        assert sorted(figures) == sorted(
+            ["plane", *(name for name in ("forest", "gains", "plane", "widths") for _ in "12")]
+        )
         for words in (
             "50 % fewer MACs",
             "stage1.0.conv1",
@@ -153,8 +155,13 @@ class TestPage:
     ) -> None:
         figures = "".join(re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL))
         assert re.findall(r"#[0-9a-f]{6}\b", figures) == []
-        assert "var(--c0)" in figures
-        assert ">dense baseline</text>" in figures
+        assert "var(--lead)" in figures
+        assert ">uniform_l1</text>" in figures
+
+    def test_every_row_and_mark_says_whose_it_is(self, page: str) -> None:
+        for arm in ("l1", "fpgm", "bn", "random"):
+            assert f'<g class="mark" data-arm="{arm}"' in page
+            assert f'data-arm="{arm}" data-kind=' in page
 
     def test_names_cannot_bring_markup(self, tmp_path: Path) -> None:
         name = "<script>alert(1)</script>|*x*$y$"
@@ -162,8 +169,10 @@ class TestPage:
         sweep.seeds("confirm", name, [90.0, 91.0], kept={"<b>": 3})
         comparison = sweep.compare()
         text = to_html(comparison)
-        assert "<script" not in text
+        assert text.count("<script") == 1
+        assert "alert(1)" not in re.sub(r"&lt;script&gt;alert\(1\)", "", text)
         assert "<b>" not in text
+        assert "&lt;b&gt;" in text
         assert "&lt;script&gt;" in text
         assert r"\<script>alert(1)\</script>\|\*x\*" in to_markdown(comparison)
 
