@@ -59,7 +59,7 @@ def heat_map(table: Table, number: int) -> Drawing | None:
             color=INK,
             annotation_clip=False,
         )
-        made.mark(text, Mark(arm=row.name, kind=standing_of(row), tip=", ".join(names)))
+        made.mark(Mark(arm=row.name, kind=standing_of(row), tip=", ".join(names)), text)
     data = {
         "heat": [[round(100 * share) for share in line] for line in shares.tolist()],
         "names": labels,

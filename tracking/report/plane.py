@@ -150,24 +150,20 @@ def _plane(
     _lines(made, found)
     for point in found:
         is_best = point in best
-        mark = made.axes.plot(
+        colour = LEAD if is_best else MUTED
+        made.line(
+            Mark(arm=point.arm, kind=point.kind, tip=point.tip),
             [point.cost],
             [point.accuracy],
-            "s" if point.kind == "control" else "o",
-            color=LEAD if is_best else MUTED,
+            marker="s" if point.kind == "control" else "o",
+            color=colour,
             markersize=6.5 if is_best else 4.0,
-            markerfacecolor="none" if point.kind == "control" else LEAD if is_best else MUTED,
+            markerfacecolor="none" if point.kind == "control" else colour,
             alpha=1.0 if is_best else 0.6,
         )
-        made.mark(mark, Mark(arm=point.arm, kind=point.kind, tip=point.tip))
-    made.axes.plot(
-        [point.cost for point in best],
-        [point.accuracy for point in best],
-        color=LEAD,
-        linewidth=1.2,
-        drawstyle="steps-post",
-        zorder=1.5,
-    )
+    costs, accuracies = [point.cost for point in best], [point.accuracy for point in best]
+    steps = {"drawstyle": "steps-post", "zorder": 1.5}
+    made.line(None, costs, accuracies, color=LEAD, linewidth=1.2, **steps)
     _scale(made, found, label, accuracy, is_time=is_time)
     _names(made, best, found)
     named = [point.tip for point in best[::-1]]
@@ -183,10 +179,9 @@ def _plane(
 def _lines(made: Canvas, found: Sequence[Point]) -> None:
     for group in dict.fromkeys(point.group for point in found if point.group):
         own = sorted((p.cost, p.accuracy) for p in found if p.group == group)
-        drawn = made.axes.plot(
-            *zip(*own, strict=True), color=MUTED, linewidth=0.8, alpha=0.6, drawstyle="steps-post"
-        )
-        made.mark(drawn, Mark(arm=group, kind="level", tip=group))
+        costs, accuracies = zip(*own, strict=True)
+        look = {"color": MUTED, "linewidth": 0.8, "alpha": 0.6, "drawstyle": "steps-post"}
+        made.line(Mark(arm=group, kind="level", tip=group), costs, accuracies, **look)
 
 
 def _scale(
@@ -194,10 +189,16 @@ def _scale(
 ) -> None:
     axes = made.axes
     costs = [point.cost for point in found]
+    accuracies = [point.accuracy for point in found]
+    margin = 0.05 * (max(costs) - min(costs))
+    axes.set_xlim(min(costs) - margin, max(costs) + margin)
+    margin = 0.05 * (max(accuracies) - min(accuracies)) or 0.5
+    axes.set_ylim(min(accuracies) - margin, max(accuracies) + 2.2 * margin)
     axes.yaxis.set_major_locator(MaxNLocator(nbins=6))
     axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
     if is_time and min(costs) > 0:
         axes.set_xscale("log")
+        axes.set_xlim(min(costs) / 1.2, max(costs) * 1.2)
         axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0), numticks=6))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: duration(value)))
@@ -212,9 +213,6 @@ def _scale(
 def _names(made: Canvas, best: Sequence[Point], found: Sequence[Point]) -> None:
     """Name the front's points above them, where no point lies; without room, hovering tells."""
     axes = made.axes
-    low, high = axes.get_xlim()
-    axes.set_xlim(low, high)
-    axes.set_ylim(axes.get_ylim()[0], axes.get_ylim()[1] + 0.06 * _extent(axes.get_ylim()))
     drawn = [axes.transData.transform((point.cost, point.accuracy)) for point in found]
     taken: list[tuple[float, float, float, float]] = [(x, y, x, y) for x, y in drawn]
     for point in best[::-1]:
@@ -238,11 +236,7 @@ def _names(made: Canvas, best: Sequence[Point], found: Sequence[Point]) -> None:
             fontsize=SIZE - 1,
             color=INK,
         )
-        made.mark(text, Mark(arm=point.arm, kind=point.kind, tip=point.tip))
-
-
-def _extent(limits: tuple[float, float]) -> float:
-    return limits[1] - limits[0]
+        made.mark(Mark(arm=point.arm, kind=point.kind, tip=point.tip), text)
 
 
 def _meet(one: tuple[float, ...], two: tuple[float, ...]) -> bool:

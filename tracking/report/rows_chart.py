@@ -106,7 +106,7 @@ def rows_chart(
                 va="center_baseline",
                 color=MUTED,
             )
-            made.mark(heading, Mark(kind="heading", row=row))
+            made.mark(Mark(kind="heading", row=row), heading)
             row += 1
         for line in block.lines:
             _draw(made, line, row, limits)
@@ -164,34 +164,21 @@ def _draw(made: Canvas, line: Line, row: int, limits: tuple[float, float]) -> No
         color=INK,
         annotation_clip=False,
     )
-    made.mark([label, number], mark)
+    made.mark(mark, label, number)
     ends = [line.low, line.high] if line.start is None else [line.start, line.value]
     if ends[0] is not None and ends[1] is not None:
         cut = [min(max(end, low), high) for end in ends if end is not None]
-        made.mark(axes.plot(cut, [row, row], color=colour, linewidth=1.6), silent)
+        made.line(silent, cut, [row, row], color=colour, linewidth=1.6)
     if line.start is not None and low <= line.start <= high:
-        made.mark(axes.plot([line.start], [row], "o", color=MUTED, markersize=4.5), silent)
+        made.line(silent, [line.start], [row], marker="o", color=MUTED, markersize=4.5)
     face = CARD if line.hollow or line.kind == "control" else colour
     if low <= line.value <= high:
-        drawn = axes.plot(
-            [line.value],
-            [row],
-            marker,
-            color=colour,
-            markersize=size,
-            markerfacecolor=face,
-            markeredgewidth=1.5,
-        )
-    else:
-        drawn = axes.plot(
-            [low if line.value < low else high],
-            [row],
-            "<" if line.value < low else ">",
-            color=colour,
-            markersize=6.0,
-            clip_on=False,
-        )
-    made.mark(drawn, mark)
+        look = {"marker": marker, "markersize": size, "markerfacecolor": face}
+        made.line(mark, [line.value], [row], color=colour, markeredgewidth=1.5, **look)
+        return
+    is_left = line.value < low
+    look = {"marker": "<" if is_left else ">", "markersize": 6.0, "clip_on": False}
+    made.line(mark, [low if is_left else high], [row], color=colour, **look)
 
 
 def _limits(
