@@ -16,7 +16,9 @@ from methods.own_code import OwnCodeError, is_reference, load
 from methods.structure.cost import CostTarget
 from methods.structure.groups import Group, Layout, Unit
 from methods.structure.latency_predictor import LatencyPredictor, PredictorSettings
+from methods.structure.narrowing import PRODUCERS
 from methods.structure.plan import PruningPlan, Ratios, removed_count, stated_ratio
+from methods.structure.surgery import is_plain
 
 
 class Session(Trainer, Protocol):
@@ -74,7 +76,7 @@ class PruningSchedule(Protocol):
 class Filters:
     """The filters of one convolution, as a criterion sees them."""
 
-    weight: Tensor  #: ``[C_out, C_in, K, K]``
+    weight: Tensor  #: ``[C_out, C_in, K, K]``; of a linear layer ``[C_out, C_in, 1, 1]``.
     scale: Tensor | None  #: Batch-norm scale behind the convolution, ``[C_out]``.
     shift: Tensor | None  #: Batch-norm shift, ``[C_out]``.
     generator: torch.Generator  #: For criteria that draw; seeded by trial and layer.
@@ -95,6 +97,8 @@ class PruningMethod:
     allocates: ClassVar[bool] = False  #: Can turn a target into ratios by itself.
     schedulable: ClassVar[bool] = True  #: Can be combined with every schedule.
     unit: ClassVar[Unit] = "filters"  #: What it prunes; ``stripes`` needs that layer policy.
+    #: Filters of any kind of layer can be scored: of linear layers, and groups of filters as one.
+    any_layer: ClassVar[bool] = False
     #: Of what its settings mean; raised when the same settings come to choose other filters or are
     #: charged otherwise, so that results of before are not taken for results of now.
     revision: ClassVar[int] = 1
@@ -129,6 +133,13 @@ class PruningMethod:
                 f"{layout.policy.kind!r} {layout.policy.unit} are pruned. Name a method for that, "
                 "or leave the policy to the sweep."
             )
+        odd = [g.name for g in layout.groups if not (self.any_layer or is_plain(network, g))]
+        if odd:
+            raise MethodError(
+                f"The method {self.name!r} prunes filters of ordinary convolutions, and under the "
+                f"layer policy {layout.policy.kind!r} other layers lose theirs too ({odd[0]!r}). "
+                "Name the policy 'coupled', protect these layers, or choose another method."
+            )
         self.check(network, layout)
 
     def check(self, network: nn.Module, layout: Layout) -> None:
@@ -154,12 +165,17 @@ class PruningMethod:
     def scores(self, network: nn.Module, session: Session) -> Mapping[str, Tensor]:
         """Return one score per filter of every group, ``[filters]``; the lowest goes first.
 
-        A group with several producing convolutions takes the mean of their scores.
+        A group with several producing convolutions takes the mean of their scores, and so does a
+        filter of the group that is several of a layer's.
         """
         found = {}
         for group in session.layout.groups:
+            rows = {member.layer: torch.tensor(member.channels) for member in group.outputs}
             parts = [
-                self.score(view).detach().float().cpu() for view in views(network, group, session)
+                self.score(view).detach().float().cpu()[rows[producer]].mean(dim=1)
+                for producer, view in zip(
+                    group.producers, views(network, group, session), strict=True
+                )
             ]
             found[group.name] = torch.stack(parts).mean(dim=0)
         return found
@@ -202,11 +218,12 @@ class PruningMethod:
 def views(network: nn.Module, group: Group, session: Session) -> Iterator[Filters]:
     """Yield what a criterion may look at, for each producing convolution of ``group``."""
     for producer, norm_name in zip(group.producers, group.norms, strict=True):
-        conv = network.get_submodule(producer)
+        layer = network.get_submodule(producer)
         norm = network.get_submodule(norm_name) if norm_name else None
-        assert isinstance(conv, nn.Conv2d)
+        assert isinstance(layer, PRODUCERS)
+        weight = layer.weight.detach()
         yield Filters(
-            weight=conv.weight.detach(),
+            weight=weight.reshape(*weight.shape, *(1,) * (4 - weight.dim())),
             scale=_detached(norm, "weight"),
             shift=_detached(norm, "bias"),
             generator=session.generator(f"score {producer}"),

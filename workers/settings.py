@@ -132,7 +132,7 @@ class Recipe(Settings):
 class LayerSettings(Settings):
     """Which layers may lose filters; the same for every method of a comparison."""
 
-    policy: Literal["inside_blocks", "scatter", "coupled"] = "inside_blocks"
+    policy: Literal["inside_blocks", "scatter", "coupled", "every_layer"] = "inside_blocks"
     protect: tuple[str, ...] = ()  #: Patterns of layer names that keep all filters.
     protect_stem: bool = True  #: The first convolution keeps all filters.
 

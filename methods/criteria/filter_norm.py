@@ -23,6 +23,7 @@ class FilterNorm(PruningMethod):
     name: ClassVar[str] = "filter_norm"
     source: ClassVar[str] = "Li et al., ICLR 2017, arXiv:1608.08710"
     allocates: ClassVar[bool] = True
+    any_layer: ClassVar[bool] = True
     p: Annotated[float, Field(gt=0.0)] = 1.0  #: Order of the norm; 1 in the paper.
     largest_first: bool = False  #: Prune the largest norms instead: a control that ought to lose.
 

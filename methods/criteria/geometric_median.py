@@ -32,6 +32,7 @@ class GeometricMedian(PruningMethod):
     name: ClassVar[str] = "geometric_median"
     source: ClassVar[str] = "He et al., CVPR 2019, arXiv:1811.00250"
     allocates: ClassVar[bool] = True
+    any_layer: ClassVar[bool] = True
     norm_share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0  #: Share taken by L2 norm; 0: none.
 
     def score(self, filters: Filters) -> Tensor:

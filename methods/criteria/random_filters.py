@@ -24,6 +24,7 @@ class RandomPruning(PruningMethod):
     name: ClassVar[str] = "random"
     source: ClassVar[str] = "control; Li et al., ICLR 2017, arXiv:1608.08710"
     allocates: ClassVar[bool] = True
+    any_layer: ClassVar[bool] = True
 
     def score(self, filters: Filters) -> Tensor:
         """Return one score per filter, ``[C_out]``, uniform in [0, 1)."""

@@ -4,8 +4,8 @@ Its own walk meets a channel again and again where a network mixes channels, and
 this one meets each once, and stops at a limit.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch_pruning as tp
@@ -14,12 +14,17 @@ from torch_pruning._helpers import _HybridIndex
 
 from methods.errors import LayoutError
 from methods.structure.limits import Watch
+from methods.structure.narrowing import blocks_of
 
 Channels = dict[int, set[int]]  #: Channel indices of one layer, by filter.
 
 #: Channels that may go with each filter, on the average over its layers; a filter of a
 #: one-to-one group takes as many as a flattened image has positions.
 _CHANNELS_PER_FILTER = 4096
+
+
+#: How autograd's names of what attention does to its values begin; cut channels show up elsewhere.
+_OF_ATTENTION = ("Softmax", "ScaledDotProduct", "Bmm", "Baddbmm")
 
 
 class TooCoupledError(LayoutError):
@@ -33,6 +38,7 @@ class Coupling:
     outputs: dict[str, Channels] = field(default_factory=dict)  #: What emits them.
     inputs: dict[str, Channels] = field(default_factory=dict)  #: What reads them.
     passed: list[str] = field(default_factory=list)  #: What they pass that is neither.
+    mixed_by: str | None = None  #: An operation of attention that they go through.
 
 
 def coupled_channels(
@@ -42,6 +48,8 @@ def coupled_channels(
     names: Mapping[nn.Module, str],
     per_channel: tuple[type[nn.Module], ...],
     watch: Watch,
+    *,
+    by_block: bool = False,
 ) -> Coupling:
     """Follow the dependencies of every filter of ``conv``.
 
@@ -52,40 +60,96 @@ def coupled_channels(
         names: Layers by name.
         per_channel: Kinds of layers that may lose one channel and leave the rest as they were.
         watch: Ends it at the limits.
+        by_block: A convolution or norm in groups loses whole groups: all channels of one go
+            together, and so do scales per channel.
 
     Raises:
         TooCoupledError: Each filter drags too many channels along.
     """
     coupling = Coupling()
-    for (node, handler), pairs in _walk(graph, conv, width, watch).items():
+    for (node, handler), pairs in _walk(graph, conv, width, watch, by_block).items():
         layer = node.module
         if isinstance(layer, nn.Parameter):
-            coupling.passed.append(_name_of(graph, layer))
+            name = _name_of(graph, layer)
+            if by_block and len(layer) == layer.numel():  # [C], [C, 1, 1]
+                _add(coupling.outputs, name, pairs)
+            else:
+                coupling.passed.append(name)
+        operation = node.grad_fn.name() if hasattr(node.grad_fn, "name") else ""
+        if operation.startswith(_OF_ATTENTION) and not isinstance(layer, nn.Linear):
+            coupling.mixed_by = operation
         if layer not in names:  # an operation such as add or reshape
             continue
         name = names[layer]
         if isinstance(layer, nn.PReLU) and layer.num_parameters == 1:
             continue  # one slope for all channels
-        if not isinstance(layer, per_channel):
+        one_mean = isinstance(layer, nn.GroupNorm) and layer.num_groups == 1
+        if one_mean or not isinstance(layer, per_channel):
             coupling.passed.append(name)
         emits = graph.is_out_channel_pruning_fn(handler)
-        channels = (coupling.outputs if emits else coupling.inputs).setdefault(name, {})
-        for channel, filter_index in pairs:
-            channels.setdefault(filter_index, set()).add(channel)
+        _add(coupling.outputs if emits else coupling.inputs, name, pairs)
     return coupling
 
 
+def _add(members: dict[str, Channels], name: str, pairs: Iterable[tuple[int, int]]) -> None:
+    channels = members.setdefault(name, {})
+    for channel, filter_index in pairs:
+        channels.setdefault(filter_index, set()).add(channel)
+
+
+def in_units(coupling: Coupling, width: int) -> tuple[Coupling, int]:
+    """Put filters that share a channel somewhere together; return what goes with each such unit.
+
+    Returns:
+        The coupling by unit, in the order of their first filters, and how many units there are.
+    """
+    leader = list(range(width))
+
+    def lead(index: int) -> int:
+        while leader[index] != index:
+            leader[index] = leader[leader[index]]
+            index = leader[index]
+        return index
+
+    for members in (*coupling.outputs.values(), *coupling.inputs.values()):
+        owner: dict[int, int] = {}
+        for filter_index, channels in members.items():
+            for channel in channels:
+                one, other = lead(filter_index), lead(owner.setdefault(channel, filter_index))
+                leader[max(one, other)] = min(one, other)
+    place = {index: n for n, index in enumerate(sorted({lead(i) for i in range(width)}))}
+
+    def by_unit(layers: Mapping[str, Channels]) -> dict[str, Channels]:
+        found: dict[str, Channels] = {}
+        for name, members in layers.items():
+            for index, channels in members.items():
+                found.setdefault(name, {}).setdefault(place[lead(index)], set()).update(channels)
+        return found
+
+    units = replace(coupling, outputs=by_unit(coupling.outputs), inputs=by_unit(coupling.inputs))
+    return units, len(place)
+
+
 def _walk(
-    graph: tp.DependencyGraph, conv: nn.Module, width: int, watch: Watch
+    graph: tp.DependencyGraph, conv: nn.Module, width: int, watch: Watch, by_block: bool
 ) -> dict[tuple[Any, Any], set[tuple[int, int]]]:
     """Return pairs of channel and filter, by node and pruning function, in the order met."""
-    root, begin = graph.module2node[conv], tp.prune_conv_out_channels
+    root = graph.module2node[conv]
+    begin = graph.get_pruner_of_module(conv).prune_out_channels
     found = {(root, begin): {(i, i) for i in range(width)}}
     waiting = [(root, begin, found[root, begin])]
     left = _CHANNELS_PER_FILTER * width
     while waiting:
         watch.look()
         node, function, pairs = waiting.pop()
+        if by_block and (blocks := blocks_of(node.module)) > 1:
+            for side, whole in _whole_blocks(graph, node.module, function, pairs, blocks):
+                known = found.setdefault((node, side), set())
+                more = whole - known
+                if more:
+                    known |= more
+                    left -= len(more)
+                    waiting.append((node, side, more))
         for dependency in node.dependencies:
             if not dependency.is_triggered_by(function):
                 continue
@@ -103,6 +167,32 @@ def _walk(
                 raise TooCoupledError("its filters cannot be told apart behind an operation on all")
             waiting.append((dependency.target, dependency.handler, fresh))
     return {key: pairs for key, pairs in found.items() if pairs}
+
+
+def _whole_blocks(
+    graph: tp.DependencyGraph,
+    layer: nn.Module,
+    function: Any,
+    pairs: set[tuple[int, int]],
+    blocks: int,
+) -> list[tuple[Any, set[tuple[int, int]]]]:
+    """Return all channels of the groups that ``pairs`` touch in ``layer``, read and emitted."""
+    pruner = graph.get_pruner_of_module(layer)
+    emits, reads = pruner.prune_out_channels, pruner.prune_in_channels
+    counts = {emits: pruner.get_out_channels(layer), reads: pruner.get_in_channels(layer)}
+    size = counts[function] // blocks
+    touched = {(channel // size, filter_index) for channel, filter_index in pairs}
+    return [
+        (
+            side,
+            {
+                (channel, filter_index)
+                for block, filter_index in touched
+                for channel in range(block * count // blocks, (block + 1) * count // blocks)
+            },
+        )
+        for side, count in counts.items()
+    ]
 
 
 def _name_of(graph: tp.DependencyGraph, parameter: nn.Parameter) -> str:

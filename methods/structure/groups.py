@@ -10,6 +10,7 @@ from methods.structure.cost import Axis, CostModel
 
 Shape = tuple[int, int, int]
 Unit = Literal["filters", "stripes"]  #: What a method prunes.
+PolicyKind = Literal["inside_blocks", "scatter", "coupled", "every_layer", "stripes"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -18,13 +19,15 @@ class LayerPolicy:
 
     ``inside_blocks`` prunes convolutions whose outputs stay inside a residual block; ``scatter``
     also the last one of each block (and the stem, unless protected), whose outputs are then added
-    into the stream by index; ``coupled`` also whole streams.
+    into the stream by index; ``coupled`` also whole streams. ``every_layer`` is ``coupled`` for
+    layers of more kinds: hidden linear layers and one-dimensional convolutions lose filters too,
+    and a convolution in groups, or a norm over groups of channels, loses whole groups.
 
     ``stripes`` is for methods that prune stripes: every spatial convolution, whatever reads it,
     and as plain filters the 1x1 convolutions that ``inside_blocks`` prunes.
     """
 
-    kind: Literal["inside_blocks", "scatter", "coupled", "stripes"] = "inside_blocks"
+    kind: PolicyKind = "inside_blocks"
     protect: tuple[str, ...] = ()  #: Patterns of layer names that keep all filters.
     protect_stem: bool = True  #: The first convolution keeps all filters.
 
@@ -38,7 +41,7 @@ class LayerPolicy:
 class Member:
     """One layer that shrinks with a group, and which of its channels belong to which filter."""
 
-    layer: str  #: Module name.
+    layer: str  #: Module name; of a scale per channel that of the parameter.
     channels: tuple[tuple[int, ...], ...]  #: Channel indices, by filter of the group.
 
 
@@ -46,14 +49,17 @@ class Member:
 class Group:
     """Layers that must lose the same filters together.
 
+    Where a convolution or a norm works in groups of channels, a filter of the group is all that
+    goes with one of these.
+
     Where a convolution is pruned by the stripe, ``width`` counts stripes: index ``n * taps + t`` is
     what filter ``n`` reads at tap ``t`` of its kernel, row by row. A filter goes with its last
     stripe; without ``outputs`` it cannot go and stays as a row of zeros.
     """
 
-    name: str  #: Its first convolution.
+    name: str  #: Its first producer.
     width: int  #: Filters of the dense network, or stripes.
-    producers: tuple[str, ...]  #: Convolutions whose filters these are.
+    producers: tuple[str, ...]  #: Convolutions, or linear layers, whose filters these are.
     norms: tuple[str | None, ...]  #: Batch norm behind each producer.
     outputs: tuple[
         Member, ...

@@ -14,10 +14,16 @@ from torch import nn
 
 from methods.errors import LayoutError, nearest
 from methods.structure.cost import evaluation_mode, input_like, output_positions
-from methods.structure.coupling import Coupling, TooCoupledError, coupled_channels
+from methods.structure.coupling import Coupling, TooCoupledError, coupled_channels, in_units
 from methods.structure.groups import Group, LayerPolicy, Layout, Member, Shape
 from methods.structure.limits import GroupingLimitError, GroupingLimits, Watch
-from methods.structure.narrowing import PER_CHANNEL, is_depthwise
+from methods.structure.narrowing import (
+    PER_CHANNEL,
+    PRODUCERS,
+    SEPARABLE,
+    emitted_channels,
+    is_depthwise,
+)
 from methods.structure.predicted_cost import cost_model
 from methods.structure.proof import Proof, prove
 from methods.structure.scatter import branch_ends, sole_norm, sole_readers
@@ -84,7 +90,8 @@ def find_layout(network: nn.Module, input_shape: Shape, policy: LayerPolicy) -> 
     watch = _watch(network)
     graph = trace(network, input_shape, watch)
     positions = output_positions(network, input_shape)
-    convolutions = [n for n in positions if isinstance(network.get_submodule(n), nn.Conv2d)]
+    kinds = PRODUCERS if policy.kind == "every_layer" else (nn.Conv2d,)
+    convolutions = [n for n in positions if isinstance(network.get_submodule(n), kinds)]
     protected = _protected(convolutions, policy)
     order = {name: i for i, name in enumerate(positions)}
     names = {module: name for name, module in network.named_modules()}
@@ -92,7 +99,7 @@ def find_layout(network: nn.Module, input_shape: Shape, policy: LayerPolicy) -> 
     found = list(_groups(network, graph, convolutions, names, policy, left, watch))
     if policy.kind == "scatter":
         found += _scattered(network, graph, convolutions, names, found)
-    groups = list(_allowed(network, found, protected, left))
+    groups = list(_allowed(network, found, protected, left, policy))
     groups, unsound = prove(_proof(network, positions, input_shape, policy, watch), groups)
     left |= unsound
     if policy.kind == "stripes":
@@ -133,7 +140,11 @@ def _watch(network: nn.Module) -> Watch:
 
 
 def _allowed(
-    network: nn.Module, found: list[Group], protected: set[str], left: dict[str, str]
+    network: nn.Module,
+    found: list[Group],
+    protected: set[str],
+    left: dict[str, str],
+    policy: LayerPolicy,
 ) -> Iterator[Group]:
     """Yield the groups that may and can be cut, each channel in one of them only."""
     taken: set[tuple[str, int, bool]] = set()
@@ -149,7 +160,7 @@ def _allowed(
         }
         if protected.intersection(group.producers):
             left[group.name] = "protected"
-        elif _reads_grouped(network, group):
+        elif policy.kind != "every_layer" and _reads_grouped(network, group):
             left[group.name] = "a grouped convolution reads or holds its channels"
         elif layers & tied:
             left[group.name] = f"{sorted(layers & tied)[0]!r} shares its weight with another layer"
@@ -201,19 +212,23 @@ def _groups(
     watch: Watch,
 ) -> Iterator[Group]:
     seen: set[str] = set()
+    every = policy.kind == "every_layer"
     for name in convolutions:
-        conv = _conv(network, name)
+        conv = network.get_submodule(name)
         if name in seen or is_depthwise(conv):
             continue
         if conv not in graph.module2node:
             left[name] = "no gradient reaches it, so what reads it cannot be followed"
             continue
         try:
-            coupling = coupled_channels(graph, conv, conv.out_channels, names, PER_CHANNEL, watch)
+            width, kinds = emitted_channels(conv), SEPARABLE if every else PER_CHANNEL
+            coupling = coupled_channels(graph, conv, width, names, kinds, watch, by_block=every)
+            if every:
+                coupling, width = in_units(coupling, width)
         except TooCoupledError as error:
             left[name] = str(error)
             continue
-        group = _read_group(graph, name, conv, names, convolutions, coupling)
+        group = _read_group(graph, name, width, names, convolutions, coupling)
         seen.update(group.producers)
         problem = _problem(network, group, coupling, policy)
         if problem is None:
@@ -227,12 +242,23 @@ def _problem(
 ) -> str | None:
     """Say why ``group`` must stay whole, if it must."""
     if group.fused:
-        return f"its channels pass {coupling.passed[0]!r}, which cannot lose one of them"
+        return _why_whole(network, coupling.passed[0])
+    if coupling.mixed_by and isinstance(network.get_submodule(group.name), nn.Linear):
+        return "its channels are mixed by attention"
+    if policy.kind == "every_layer" and group.width == 1:
+        return "all of its channels stand in one group of a layer"
     if not group.inputs:
         return "its channels leave the network"
-    if policy.kind != "coupled" and len(group.producers) > 1:
+    if policy.kind not in {"coupled", "every_layer"} and len(group.producers) > 1:
         return "it feeds a residual stream, which the layer policy 'coupled' prunes as a whole"
-    return _not_one_to_one(network, group)
+    return _not_one_to_one(network, group, by_unit=policy.kind == "every_layer")
+
+
+def _why_whole(network: nn.Module, name: str) -> str:
+    layer = dict(network.named_modules()).get(name)
+    if isinstance(layer, nn.LayerNorm | nn.GroupNorm):
+        return f"its channels pass {name!r}, which takes one mean over several of them"
+    return f"its channels pass {name!r}, which cannot lose one of them"
 
 
 def _scattered(
@@ -301,21 +327,23 @@ def _striped(
 def _read_group(
     graph: tp.DependencyGraph,
     name: str,
-    conv: nn.Conv2d,
+    width: int,
     names: Mapping[nn.Module, str],
     convolutions: list[str],
     coupling: Coupling,
 ) -> Group:
     producers = tuple(
-        n for n in convolutions if n in coupling.outputs and not is_depthwise(_conv(graph.model, n))
+        n
+        for n in convolutions
+        if n in coupling.outputs and not is_depthwise(graph.model.get_submodule(n))
     )
     return Group(
         name=name,
-        width=conv.out_channels,
+        width=width,
         producers=producers,
         norms=tuple(_norm_behind(graph, graph.model.get_submodule(p), names) for p in producers),
-        outputs=_members(coupling.outputs, conv.out_channels),
-        inputs=_members(coupling.inputs, conv.out_channels),
+        outputs=_members(coupling.outputs, width),
+        inputs=_members(coupling.inputs, width),
         fused=bool(coupling.passed),
     )
 
@@ -345,8 +373,8 @@ def _norm_behind(
     return None
 
 
-def _not_one_to_one(network: nn.Module, group: Group) -> str | None:
-    for producer in group.producers:
+def _not_one_to_one(network: nn.Module, group: Group, *, by_unit: bool) -> str | None:
+    for producer in group.producers if not by_unit else ():
         width = _conv(network, producer).out_channels
         if width != group.width:
             return f"{group.name!r} has {group.width} filters and {producer!r} has {width}"

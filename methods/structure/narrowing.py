@@ -6,14 +6,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
+from torch.nn.modules.instancenorm import _InstanceNorm
 
 from methods.errors import LayoutError
 
 #: Layers that may lose one channel and leave the rest as they were.
 PER_CHANNEL = (nn.Conv1d, nn.Conv2d, nn.Linear, _BatchNorm, nn.PReLU)
 
+#: Those that may lose channels under the policy ``every_layer``.
+SEPARABLE = (*PER_CHANNEL, _InstanceNorm, nn.GroupNorm)
+
+#: Layers whose filters a group may consist of, under the policy ``every_layer``.
+PRODUCERS = (nn.Conv1d, nn.Conv2d, nn.Linear)
+
 #: Attributes that tell a layer how many channels it emits, or reads.
-_EMITTED = ("out_channels", "out_features", "num_features", "num_parameters")
+_EMITTED = ("out_channels", "out_features", "num_features", "num_parameters", "num_channels")
 _READ = ("in_channels", "in_features")
 
 
@@ -22,6 +29,13 @@ def is_depthwise(layer: nn.Module) -> bool:
     return isinstance(layer, _ConvNd) and (
         layer.groups > 1 and layer.groups == layer.in_channels == layer.out_channels
     )
+
+
+def blocks_of(layer: nn.Module) -> int:
+    """Return how many groups of channels ``layer`` works in; 1 where it keeps all apart or none."""
+    if isinstance(layer, nn.GroupNorm):
+        return layer.num_groups
+    return layer.groups if isinstance(layer, _ConvNd) and not is_depthwise(layer) else 1
 
 
 def own_tensors(layer: nn.Module) -> list[tuple[nn.Module, str, Tensor]]:
@@ -54,14 +68,31 @@ def emits_by_row(tensor: Tensor, channels: int) -> bool:
 
 @torch.no_grad()
 def narrow_outputs(layer: nn.Module, channels: Sequence[int]) -> None:
-    """Remove ``channels`` from what ``layer`` emits; a depthwise one reads fewer as well."""
+    """Remove ``channels`` from what ``layer`` emits.
+
+    A depthwise convolution, or one in groups, reads fewer as well.
+    """
     width = emitted_channels(layer)
     kept = _others(channels, width)
     follows = is_depthwise(layer)
+    blocks = blocks_of(layer)
     for owner, name, tensor in own_tensors(layer):
         if emits_by_row(tensor, width):
             _replace(owner, name, tensor, 0, kept)
     _tell(layer, (*_EMITTED, *(("in_channels", "groups") if follows else ())), len(kept))
+    if blocks > 1:
+        _tell(layer, ("groups", "num_groups"), blocks * len(kept) // width)
+        if isinstance(layer, _ConvNd):
+            layer.in_channels = layer.in_channels * len(kept) // width
+
+
+@torch.no_grad()
+def narrow_scale(network: nn.Module, name: str, channels: Sequence[int]) -> None:
+    """Remove ``channels`` from a parameter that scales each channel, ``[C, ...]``."""
+    owner, _, own = name.rpartition(".")
+    scale = network.get_parameter(name)
+    kept = _others(channels, scale.shape[0])
+    _replace(network.get_submodule(owner), own, scale, 0, kept)
 
 
 @torch.no_grad()

@@ -40,9 +40,11 @@ def cost_model(network: nn.Module, positions: Mapping[str, int], groups: list[Gr
         weight = own.pop("weight", None)
         two_way = weight is not None and isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Linear)
         width = emitted_channels(network.get_submodule(holder)) if out_by else 0
-        for parameter in own.values():
-            follows = out_by if emits_by_row(parameter, width) else {}
-            terms.append(_slope(parameter.numel(), 0, width, widths, follows))
+        for own_name, parameter in own.items():
+            scale_by = emits.get(f"{name}.{own_name}" if name else own_name)
+            rows = len(parameter) if scale_by else width
+            follows = scale_by or (out_by if emits_by_row(parameter, width) else {})
+            terms.append(_slope(parameter.numel(), 0, rows, widths, follows))
         positioned = positions.get(name, 0)
         if weight is None:
             if positioned:  # its weight is computed

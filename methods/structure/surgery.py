@@ -9,8 +9,11 @@ from torch import Tensor, nn
 from methods.errors import PlanError
 from methods.structure.groups import Group, Layout, Member
 from methods.structure.narrowing import (
+    PER_CHANNEL,
+    blocks_of,
     narrow_inputs,
     narrow_outputs,
+    narrow_scale,
     silence_input,
     silence_output,
     uncompiled,
@@ -18,6 +21,21 @@ from methods.structure.narrowing import (
 from methods.structure.plan import PruningPlan
 from methods.structure.scatter import narrow_and_scatter
 from methods.structure.stripes import break_convolution, hold_stripes, zero_stripes
+
+
+def is_plain(network: nn.Module, group: Group) -> bool:
+    """Say whether ``coupled`` prunes ``group`` too: single filters of ordinary convolutions."""
+    layers = dict(network.named_modules())
+    produced = [member for member in group.outputs if member.layer in group.producers]
+    return (
+        all(isinstance(layers[name], nn.Conv2d) for name in group.producers)
+        and all(len(channels) == 1 for member in produced for channels in member.channels)
+        and all(
+            isinstance(layers.get(member.layer), PER_CHANNEL)
+            and blocks_of(layers[member.layer]) == 1
+            for member in (*group.outputs, *group.inputs)
+        )
+    )
 
 
 def filter_parameters(network: nn.Module, group: Group) -> list[tuple[nn.Parameter, Tensor]]:
@@ -32,9 +50,16 @@ def filter_parameters(network: nn.Module, group: Group) -> list[tuple[nn.Paramet
     pairs = []
     for member in group.outputs:
         rows = torch.tensor(member.channels)
-        layer = network.get_submodule(member.layer)
-        pairs += [(p, rows.to(p.device)) for p in layer.parameters(recurse=False)]
+        pairs += [(p, rows.to(p.device)) for p in _own(network, member.layer)]
     return pairs
+
+
+def _own(network: nn.Module, name: str) -> list[nn.Parameter]:
+    """Return the parameters of a layer, or the one of that name."""
+    parent, _, last = name.rpartition(".")
+    owner = network.get_submodule(parent)
+    scale = owner._parameters.get(last)
+    return [scale] if scale is not None else [*owner.get_submodule(last).parameters(recurse=False)]
 
 
 @torch.no_grad()
@@ -121,9 +146,16 @@ def _cut(network: nn.Module, groups: Sequence[Group], plan: PruningPlan) -> None
             for member in members:
                 for index in gone:
                     channels.setdefault(member.layer, set()).update(member.channels[index])
+    layers = dict(network.named_modules())
+    follow = [name for name in read if blocks_of(layers[name]) > 1]  # what they emit
     for name, gone_there in emitted.items():
-        narrow_outputs(network.get_submodule(name), sorted(gone_there))
+        if name in layers:
+            narrow_outputs(layers[name], sorted(gone_there))
+        else:
+            narrow_scale(network, name, sorted(gone_there))
     for name, gone_there in read.items():
+        if name in follow:
+            continue
         narrow_inputs(network.get_submodule(name), sorted(gone_there))
 
 

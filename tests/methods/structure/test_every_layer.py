@@ -1,0 +1,128 @@
+"""The policy that prunes layers of every kind that can be cut exactly."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from methods import LayerPolicy, MethodError, create, find_layout
+from methods.structure.surgery import is_plain
+from methods.testing import INPUT_SHAPE
+from tests.methods.structure.test_proof import Chain, Learned, Through, exact
+
+EVERY = LayerPolicy(kind="every_layer")
+
+#: What lies between two convolutions, and into how many units its 8 channels fall.
+UNITS: dict[str, tuple[Callable[[], nn.Module], int]] = {
+    "group_norm": (lambda: nn.GroupNorm(4, 8), 4),
+    "group_norm_of_each": (lambda: nn.GroupNorm(8, 8), 8),
+    "instance_norm": (lambda: nn.InstanceNorm2d(8), 8),
+    "instance_norm_affine": (
+        lambda: nn.InstanceNorm2d(8, affine=True, track_running_stats=True),
+        8,
+    ),
+    "scale_per_channel": (lambda: Learned(torch.rand(8, 1, 1)), 8),
+    "grouped": (lambda: nn.Conv2d(8, 8, 3, groups=2), 2),
+    "multiplier_and_back": (
+        lambda: nn.Sequential(
+            nn.Conv2d(8, 16, 3, groups=8), nn.GroupNorm(8, 16), nn.Conv2d(16, 8, 1)
+        ),
+        8,
+    ),
+    "grouped_and_normed": (
+        lambda: nn.Sequential(nn.Conv2d(8, 8, 3, groups=4), nn.GroupNorm(2, 8)),
+        2,
+    ),
+}
+WHOLE: dict[str, tuple[Callable[[], nn.Module], str]] = {
+    "one_group": (lambda: nn.GroupNorm(1, 8), "takes one mean"),
+    "layer_norm": (lambda: Through(_layer_normed), "the network fails"),
+    "fixed": (lambda: Learned(torch.rand(1, 8, 1, 1)), "cannot lose one"),
+}
+
+
+def _layer_normed(images: Tensor) -> Tensor:
+    return torch.nn.functional.layer_norm(images.movedim(1, -1), (8,)).movedim(-1, 1)
+
+
+@pytest.mark.parametrize("between", list(UNITS))
+def test_channels_that_a_layer_keeps_in_groups_go_by_the_group(between: str) -> None:
+    make, units = UNITS[between]
+    layout = exact(Chain(make()), EVERY)
+    assert layout.widths["first"] == units
+    assert layout.widths["last"] == 6
+
+
+@pytest.mark.parametrize("between", list(WHOLE))
+def test_channels_that_share_a_mean_stay(between: str) -> None:
+    make, reason = WHOLE[between]
+    layout = exact(Chain(make()), EVERY)
+    assert list(layout.widths) == ["last"]
+    assert reason in layout.left_whole["first"]
+
+
+class Classifier(nn.Module):
+    """A convolution whose image is flattened, hidden linear layers with a norm, a head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.conv = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 6, 3, padding=1)
+        self.pool = nn.AdaptiveAvgPool2d(2)
+        self.hidden, self.norm = nn.Linear(24, 12), nn.BatchNorm1d(12)
+        self.deeper, self.head = nn.Linear(12, 10), nn.Linear(10, 4)
+
+    def forward(self, images: Tensor) -> Tensor:
+        flat = self.pool(self.conv(self.stem(images).relu()).relu()).flatten(1)
+        hidden = self.norm(self.hidden(flat)).relu()
+        logits: Tensor = self.head(nn.functional.dropout(self.deeper(hidden).relu(), 0.0))
+        return logits
+
+
+class Attention(nn.Module):
+    """A block of attention on tokens, behind it an MLP."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches, self.norm = nn.Conv2d(3, 8, 4, stride=4), nn.LayerNorm(8)
+        self.qkv, self.out = nn.Linear(8, 24), nn.Linear(8, 8)
+        self.up, self.down, self.head = nn.Linear(8, 16), nn.Linear(16, 8), nn.Linear(8, 4)
+
+    def forward(self, images: Tensor) -> Tensor:
+        tokens = self.norm(self.patches(images).flatten(2).transpose(1, 2))
+        q, k, v = self.qkv(tokens).chunk(3, dim=-1)
+        tokens = tokens + self.out((q @ k.transpose(1, 2)).softmax(dim=-1) @ v)
+        tokens = tokens + self.down(nn.functional.gelu(self.up(self.norm(tokens))))
+        logits: Tensor = self.head(tokens.mean(dim=1))
+        return logits
+
+
+def test_hidden_linear_layers_lose_neurons_and_the_head_none() -> None:
+    layout = exact(Classifier(), EVERY)
+    assert layout.widths == {"conv": 6, "hidden": 12, "deeper": 10}
+    assert layout.left_whole["head"] == "its channels leave the network"
+
+
+def test_of_a_transformer_the_mlp_is_cut_and_attention_left_whole() -> None:
+    layout = exact(Attention(), EVERY)
+    assert layout.widths == {"up": 16}
+    assert layout.left_whole["qkv"] == "its channels are mixed by attention"
+    assert "'norm', which takes one mean" in layout.left_whole["patches"]
+
+
+def test_groups_that_coupled_prunes_too_are_told_from_those_of_other_layers() -> None:
+    network = Classifier()
+    plain = {g.name: is_plain(network, g) for g in find_layout(network, INPUT_SHAPE, EVERY).groups}
+    assert plain == {"conv": True, "hidden": False, "deeper": False}
+
+
+@pytest.mark.parametrize("method", ["l1", "l2", "geometric_median", "random"])
+def test_criteria_of_weights_take_every_layer(method: str) -> None:
+    network = Chain(nn.GroupNorm(4, 8))
+    create(method).accept(network, find_layout(network, INPUT_SHAPE, EVERY))
+
+
+def test_methods_that_know_convolutions_alone_say_so() -> None:
+    network = Classifier()
+    with pytest.raises(MethodError, match=r"'taylor' prunes filters of ordinary.*'hidden'"):
+        create("taylor").accept(network, find_layout(network, INPUT_SHAPE, EVERY))
