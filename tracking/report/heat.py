@@ -68,7 +68,7 @@ def heat_map(table: Table, number: int) -> Drawing | None:
     }
     return drawing(
         made,
-        f"Filters kept {target(table.axis, table.reduction, table.target)}",
+        f"Filters kept: {target(table.axis, table.reduction, table.target)}",
         f"Share of filters kept by {len(rows)} arms in {len(groups)} groups; the numbers are in "
         "the table beneath.",
         note=_alike(rows),

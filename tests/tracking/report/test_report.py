@@ -176,6 +176,18 @@ class TestPage:
         assert "&lt;script&gt;" in text
         assert r"\<script>alert(1)\</script>\|\*x\*" in to_markdown(comparison)
 
+    def test_within_a_drop_rows_say_how_much_of_the_cost_went(self, tmp_path: Path) -> None:
+        spec = specification("l1", "fpgm")
+        spec["targets"] = {"accuracy_drop": [1.0], "axis": "macs"}
+        sweep = HandMadeSweep(tmp_path, spec)
+        sweep.seeds("control", "dense", [92.4, 92.5, 92.6], target="", macs=1_000_000, kept={})
+        for arm, macs in (("l1", 600_000), ("fpgm", 500_000)):
+            own = {"target": {"axis": "macs", "reduction": 1 - macs / 1e6}}
+            sweep.seeds("confirm", arm, [91.8, 91.9, 92.0], target="drop-1", macs=macs, spec=own)
+        chart = to_html(sweep.compare()).partition('aria-labelledby="forest-0')[2]
+        assert chart.index("\N{MINUS SIGN}50 %</text>") < chart.index("\N{MINUS SIGN}40 %</text>")
+        assert chart.index(">fpgm</text>") < chart.index(">l1</text>")
+
     def test_fronts_are_drawn_and_their_points_tabled(self, tmp_path: Path) -> None:
         text = to_html(front_sweep(tmp_path))
         assert "Validation accuracy, %, one seed" in text
