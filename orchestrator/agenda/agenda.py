@@ -7,19 +7,17 @@ starts or stores a trial.
 
 from collections import deque
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-import methods
-from methods import CostTarget, PruningPlan, Schedule, stated_ratio
-from methods.own_code import is_reference
-from methods.structure.latency_predictor import PredictorSettings
-from orchestrator.agenda.drops import Drop, Drops, middle_of
+from methods import CostTarget
+from orchestrator.agenda.drops import Drop, Drops
 from orchestrator.agenda.latency_targets import LatencyTargets, ReadModel
 from orchestrator.agenda.predictors import Predictors
 from orchestrator.agenda.study import Choice, Study
 from orchestrator.agenda.survey import Survey
 from orchestrator.agenda.trial_matrix import trial_matrix
+from orchestrator.agenda.trials import Trials
 from orchestrator.specification.arms import ArmSettings
 from orchestrator.specification.spec import SweepSpec
 from search_spaces import Proposal
@@ -31,19 +29,15 @@ from tracking.places import (
     UNIFORM_L1,
     Place,
     Role,
-    drop_label,
     is_drop,
     scratch_control,
     searched_label,
-    target_label,
 )
 from tracking.records import EntryRecord, TrialRecord, TrialState
 from tracking.results import Result, given
 from tracking.winners import best_arm
 from workers.dense_network import DenseAccuracy
-from workers.settings import RECALIBRATION_IMAGES, Recipe, TrialSpec
-
-_METHODS = {RANDOM: "random", UNIFORM_L1: "l1"}  # of the controls that prune
+from workers.settings import TrialSpec
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,18 +74,11 @@ class Agenda:
     def __init__(
         self, spec: SweepSpec, surveyed: Survey, device: str, read_model: ReadModel | None = None
     ) -> None:
-        self._spec, self._surveyed, self._device = spec, surveyed, device
-        self._adapts = spec.adapts
-        self._weights = None if spec.adapts else surveyed.weights_hash
-        self._recipe = None if spec.recipe.learning_rates else spec.recipe
+        self._spec, self._surveyed = spec, surveyed
         self._tried: dict[int, Result | None] = {}  # learning rates, by place in the grid
         self._matrix = trial_matrix(spec)
         self._latency_targets = LatencyTargets(spec, read_model)
-        met = (*spec.control_targets, *spec.latency_targets)
-        self._targets = {target_label(at.axis, at.reduction): at for at in met}
-        if spec.targets and spec.targets.accuracy_drop:  # learning rates are tried in the middle
-            middle = middle_of(surveyed.filters, spec.targets.cost)
-            self._targets.update({drop_label(at): middle for at in spec.targets.accuracy_drop})
+        self._trials = Trials(spec, surveyed, device, self._latency_targets)
         self._due: deque[Wanted] = deque()
         self._last: deque[Wanted] = deque()  # latency, once all else has ended
         self._known: dict[Place, str] = {}  # places the ledger has, with the trial's uid: still out
@@ -110,8 +97,6 @@ class Agenda:
         self._studies.update({(s.arm.name, s.label): s for s in self._drops.studies})
         self._past: list[tuple[EntryRecord, TrialRecord]] = []
         self._predictors = Predictors(spec.arms)
-        self._units = {arm.name: arm.unit for arm in spec.arms}
-        self._ways: dict[str, dict[str, Any]] = {}
         self._over: set[tuple[str, str]] = set()
         self._cancelled: set[str] = set()  # arms and controls that are not run any more
         self._breaker = Breaker(spec.recovery.failures_per_arm)
@@ -135,8 +120,8 @@ class Agenda:
         past = [(entry, by_id[entry.trial_id]) for entry in entries]
         # Before anything is added: a place that is known is open again, not due once more.
         self._known = {entry.place: trial.uid for entry, trial in past}
-        if self._adapts and _began_as_given(past):
-            self._adapts, self._weights = False, self._surveyed.weights_hash
+        if self._trials.adapts and _began_as_given(past):
+            self._trials.adapts, self._trials.weights = False, self._surveyed.weights_hash
         # Before results are told: what follows from them depends on whether their arm was given up.
         self._breaker.replay(past)
         self._past = past
@@ -145,10 +130,10 @@ class Agenda:
             self._restore(study)
         for cell in self._matrix.of(Role.BASELINE):
             for place in cell.places():
-                self._add(place, self._baseline())
+                self._add(place, self._trials.baseline())
         if self._latency_targets.is_awaited and self._latency_targets.settings:
-            self._add(Place(Role.PREDICTOR), self._predictor(self._latency_targets.settings))
-        if self._weights is not None:
+            self._add(Place(Role.PREDICTOR), self._trials.predictor(self._latency_targets.settings))
+        if self._trials.weights is not None:
             self._tune()
         # Only now, with all that began open, are results told, round by round: each may open places
         # (a winner its re-runs) that have ended, too.
@@ -188,8 +173,8 @@ class Agenda:
         found: list[Wanted] = []
         while self._due and len(found) < limit:
             found.append(self._due.popleft())
-        is_ready = self._recipe is not None and not self._latency_targets.is_awaited
-        if self._weights is not None and is_ready and self.problem is None:
+        is_ready = self._trials.recipe is not None and not self._latency_targets.is_awaited
+        if self._trials.weights is not None and is_ready and self.problem is None:
             while len(found) < limit and (proposals := self._propose(limit - len(found))):
                 found += proposals
         outstanding = len(self._open) - len(self._last)
@@ -230,7 +215,7 @@ class Agenda:
             self._take_rate(place.index, done)
         elif place == Place(Role.PREDICTOR):
             self._take_model(done.predictor if done else None)
-            if self._weights is not None and self.problem is None:
+            if self._trials.weights is not None and self.problem is None:
                 self._tune()
         elif place.role is Role.PREDICTOR:
             self._predictors.came(place.arm, done.predictor if done else None)
@@ -263,10 +248,10 @@ class Agenda:
         dense = DenseAccuracy.of_result(result) if result else None
         if dense and dense.is_near_chance and not self._spec.allows_chance:
             self.problem = dense.refusal
-        elif self._weights is None and result is None:
+        elif self._trials.weights is None and result is None:
             self.problem = "The dense baseline could not be trained, and all else needs it."
-        elif self._weights is None and result is not None:
-            self._weights = given(result.weights)
+        elif self._trials.weights is None and result is not None:
+            self._trials.weights = given(result.weights)
             self._tune()
 
     def _tune(self) -> None:
@@ -275,10 +260,8 @@ class Agenda:
             return
         for cell in self._matrix.of(Role.TUNE):
             for place in cell.places():
-                recipe = self._spec.recipe.at(self._spec.recipe.learning_rates[place.index])
-                trial = self._control(replace(place, index=self._spec.search.seed), recipe)
-                self._add(place, trial.model_copy(update={"reads_test": False}))
-        if self._recipe is not None:
+                self._add(place, self._trials.rate(place))
+        if self._trials.recipe is not None:
             self._unlock()
 
     def _take_rate(self, number: int, result: Result | None) -> None:
@@ -292,7 +275,7 @@ class Agenda:
             self.problem = "No learning rate could be tried, and all else needs one."
             return
         best = max(back, key=lambda n: (given(back[n].val_accuracy), -given(back[n].val_loss), n))
-        self._recipe = self._spec.recipe.at(rates[best])
+        self._trials.recipe = self._spec.recipe.at(rates[best])
         self._unlock()
 
     def _propose(self, limit: int) -> list[Wanted]:
@@ -307,9 +290,9 @@ class Agenda:
                 proposal, choice = study.ask()
                 place = Place(Role.SEARCH, study.arm.name, study.label, proposal.number)
                 predictor = self._predictors.of(study.arm.name)
-                trial = self._prune(choice, study.target, self._spec.search.seed, predictor)
-                trial = trial.model_copy(update={"reads_test": False})
-                trial = _proxy(trial, self._spec.search.judge_images) if study.by_proxy else trial
+                trial = self._trials.proposal(
+                    choice, study.target, predictor, by_proxy=study.by_proxy
+                )
                 self._open[place] = trial.uid
                 found.append(Wanted(place=place, trial=trial, proposal=proposal))
         return found
@@ -349,29 +332,12 @@ class Agenda:
         """The starting weights are known: controls are due, and searches may begin."""
         for cell in self._matrix.of(Role.PREDICTOR):
             for place in cell.places() if cell.arm else ():  # the other is that of targets
-                self._add(place, self._predictor(self._predictors.wanted[place.arm]))
+                self._add(place, self._trials.predictor(self._predictors.wanted[place.arm]))
         self._confirm_all_over()
         for cell in self._matrix.of(Role.CONTROL):
             if not cell.follows_winner:
                 for place in cell.places():
-                    self._add(place, self._control(place))
-
-    def _control(self, place: Place, recipe: Recipe | None = None) -> TrialSpec:
-        """Return the trial of a control that needs no winner."""
-        if place.arm == DENSE:
-            return self._trial("dense", place.index)
-        return self._uniform_control(place, self._targets[place.target], recipe)
-
-    def _uniform_control(
-        self, place: Place, target: CostTarget, recipe: Recipe | None = None
-    ) -> TrialSpec:
-        arm = ArmSettings(method=_METHODS[place.arm], name=place.arm)
-        if target in self._spec.latency_targets:
-            found = self._latency_targets.uniform(target, self._surveyed.filters)
-            ratios = dict(found.ratios)
-        else:
-            ratios = self._surveyed.filters.uniform(target, self._spec.search.tolerance)
-        return self._prune(Choice(arm=arm, ratios=ratios), target, place.index, recipe=recipe)
+                    self._add(place, self._trials.control(place))
 
     def _train_finalists(self, study: Study) -> None:
         """Train the best proposals of a search that judged them without training."""
@@ -379,15 +345,19 @@ class Agenda:
             place = Place(Role.FINALIST, study.arm.name, study.label, rank)
             if place not in self._open and not study.is_trained(number):
                 predictor = self._predictors.of(study.arm.name)
-                trial = self._prune(choice, study.target, self._spec.search.seed, predictor)
-                self._add(place, trial.model_copy(update={"reads_test": False}))
+                trial = self._trials.proposal(choice, study.target, predictor, by_proxy=False)
+                self._add(place, trial)
 
     def _confirm_if_over(self, arm_name: str, label: str) -> None:
         """Re-run the winners of a study whose search has ended, with fresh seeds."""
         study = self._studies[arm_name, label]
         drop = self._drops.of(arm_name, label)
         missed = self._is_out(arm_name) or (drop is not None and self._drops.is_dense_missed)
-        waits = self._weights is None or self._recipe is None or self._latency_targets.is_awaited
+        waits = (
+            self._trials.weights is None
+            or self._trials.recipe is None
+            or self._latency_targets.is_awaited
+        )
         waits = waits or (self._predictors.is_awaited(arm_name) and not missed)
         if waits or (arm_name, label) in self._over or not (study.is_over or missed):
             return
@@ -425,7 +395,7 @@ class Agenda:
         for place in self._places(Role.CONFIRM, arm, at):
             self._awaited.setdefault(at, set()).add(place)
             predictor = self._predictors.of(arm)
-            self._add(place, self._prune(choice, target, place.index, predictor))
+            self._add(place, self._trials.prune(choice, target, place.index, predictor))
 
     def _follow_up_if_complete(self, label: str) -> None:
         """Once all re-runs of a target are in: its winning shape from scratch, and latencies."""
@@ -442,9 +412,8 @@ class Agenda:
             return
         for arm, results in runs.items():
             for place in self._places(Role.LATENCY, arm, label):
-                shape = self._shape(arm, results[0])
-                is_target = self._targets.get(label) in self._spec.latency_targets
-                timed = self._latency_of_target(shape) if is_target else self._latency(shape)
+                shape = self._trials.shape(arm, results[0])
+                timed = self._trials.latency(shape, label)
                 self._add(place, timed, last=True)
         winner = best_arm({arm: [given(r.val_accuracy) for r in runs[arm]] for arm in runs})
         if is_drop(label):
@@ -452,8 +421,8 @@ class Agenda:
             self._hold_against(label, winner)
         if winner is not None:
             for place in self._places(Role.CONTROL, scratch_control(winner), label):
-                shape = self._shape(winner, runs[winner][0])
-                self._add(place, self._scratch(shape, place.index))
+                shape = self._trials.shape(winner, runs[winner][0])
+                self._add(place, self._trials.scratch(shape, place.index))
 
     def _hold_against(self, label: str, winner: str | None) -> None:
         """Want the controls with ratios at the cost of the cheapest network within a drop."""
@@ -465,7 +434,7 @@ class Agenda:
         target = CostTarget(axis=axis, reduction=min(max(share, least), most))
         for arm in (RANDOM, UNIFORM_L1):
             for place in self._places(Role.CONTROL, arm, label):
-                self._add(place, self._uniform_control(place, target))
+                self._add(place, self._trials.uniform_control(place, target))
 
     def _places(self, role: Role, arm: str, label: str) -> list[Place]:
         """Return the places of an arm that is re-run, or of a winner; none: none are asked for."""
@@ -482,19 +451,6 @@ class Agenda:
                 found[arm.name] = results
         return found
 
-    def _shape(self, arm: str, result: Result) -> PruningPlan:
-        """Return a plan of the same shape: which filters stay does not matter to most."""
-        layout = self._surveyed.of(self._units[arm]).layout
-        widths, policy = layout.widths, layout.policy
-        if policy.kind in {"scatter", "stripes"}:
-            return PruningPlan.from_json(given(result.plan))
-        kept = given(result.kept)
-        return PruningPlan(
-            policy=policy.kind,
-            widths=widths,
-            kept={group: tuple(range(kept[group])) for group in widths},
-        )
-
     def _add(self, place: Place, trial: TrialSpec, *, last: bool = False) -> None:
         if place.arm in self._cancelled and place.role not in NEEDED_BY_ALL:
             return
@@ -502,126 +458,8 @@ class Agenda:
         if self._known.get(place) != trial.uid:
             (self._last if last else self._due).append(Wanted(place=place, trial=trial))
 
-    def _prune(
-        self,
-        choice: Choice,
-        target: CostTarget | None,
-        seed: int,
-        predictor: str | None = None,
-        recipe: Recipe | None = None,
-    ) -> TrialSpec:
-        way = {**self._way(choice.arm), "predictor": predictor}
-        gradual = Schedule(**way["schedule"]).is_gradual
-        counted = {
-            group: stated_ratio(group, width, choice.ratios[group], gradual=gradual)
-            for group, width in self._surveyed.of(choice.arm.unit).layout.widths.items()
-            if choice.ratios  # none: the method allocates
-        }
-        met = None if target in self._spec.latency_targets else target  # ratios say it all
-        return self._trial("prune", seed, recipe, target=met, ratios=counted, **way)
-
-    def _way(self, arm: ArmSettings) -> dict[str, Any]:
-        """Return what an arm's trials say of method and schedule, with every setting filled in.
-
-        Checking settings takes milliseconds, so it happens once for each arm.
-        """
-        key = arm.model_dump_json()
-        if key not in self._ways:
-            method = methods.create(arm.method, arm.settings)
-            schedule = Schedule.create(arm.schedule)
-            self._ways[key] = {
-                "method": arm.method if is_reference(arm.method) else method.name,
-                "method_code": arm.code,
-                "method_settings": methods.identity_settings(method),
-                "method_revision": method.revision,
-                "schedule": asdict(schedule),
-                "schedule_revision": schedule.revision,
-                "unit": method.unit,
-            }
-        return self._ways[key]
-
-    def _baseline(self) -> TrialSpec:
-        """Train the dense network, from the checkpoint if there is one, or only measure that."""
-        recipe = self._spec.baseline_recipe
-        if self._surveyed.weights_hash is not None and not self._adapts:
-            recipe = recipe.model_copy(update={"epochs": 0, "warmup_epochs": 0.0})
-        return self._trial("baseline", self._spec.search.seed, recipe=recipe)
-
-    def _scratch(self, plan: PruningPlan, seed: int) -> TrialSpec:
-        """As many epochs as the pruned network had in all: the baseline's and its own."""
-        recipe = self._spec.baseline_recipe
-        if self._surveyed.weights_hash is None or self._adapts:
-            epochs = recipe.epochs + self._spec.recipe.epochs
-            recipe = recipe.model_copy(update={"epochs": epochs})
-        return self._trial("scratch", seed, recipe=recipe, **_of_plan(plan))
-
-    def _predictor(self, settings: PredictorSettings) -> TrialSpec:
-        """Of the recipe only the number type matters to latency, and no seed does."""
-        recipe = Recipe(precision=self._spec.recipe.precision)
-        if settings == self._latency_targets.settings and self._spec.targets:
-            recipe = Recipe(precision=self._spec.targets.latency.precision)
-        how = settings.stated()
-        return self._trial("predictor", 0, recipe=recipe, method_settings=how, device=self._device)
-
-    def _latency_of_target(self, plan: PruningPlan) -> TrialSpec:
-        """Time a winner as its target says, beside what the model expected of it."""
-        targets = self._latency_targets
-        assert targets.settings is not None
-        assert self._spec.targets is not None
-        recipe = Recipe(precision=self._spec.targets.latency.precision)
-        return self._trial(
-            "latency",
-            self._spec.search.seed,
-            recipe,
-            device=self._device,
-            predictor=targets.content,
-            method_settings=targets.settings.stated(),
-            **_of_plan(plan),
-        )
-
-    def _latency(self, plan: PruningPlan) -> TrialSpec:
-        return self._trial("latency", self._spec.search.seed, device=self._device, **_of_plan(plan))
-
-    def _trial(
-        self, kind: Any, seed: int, recipe: Recipe | None = None, **fields: Any
-    ) -> TrialSpec:
-        spec, surveyed = self._spec, self._surveyed
-        weights = surveyed.weights_hash if kind == "baseline" else self._weights
-        return TrialSpec(
-            kind=kind,
-            model=spec.model,
-            data=spec.data,
-            data_hash=surveyed.data.data_hash,
-            recipe=recipe or self._recipe or spec.recipe,
-            layers=spec.layers,
-            seed=seed,
-            weights=weights if kind in {"baseline", "prune", "dense"} else None,
-            **fields,
-        )
-
-
-def _proxy(trial: TrialSpec, images: int) -> TrialSpec:
-    """Return the trial that judges a proposal without training, for one that would train it.
-
-    Of the recipe it has what matters to it, so that another one finds the same trials.
-    """
-    recipe = Recipe(
-        epochs=0,
-        batch_size=trial.recipe.batch_size,
-        precision=trial.recipe.precision,
-        recalibration_images=trial.recipe.recalibration_images or RECALIBRATION_IMAGES,
-    )
-    changes = {"kind": "proxy", "recipe": recipe, "judge_images": images}
-    return trial.model_copy(update=changes)
-
 
 def _began_as_given(past: Iterable[tuple[EntryRecord, TrialRecord]]) -> bool:
     """Say whether a sweep began before checkpoints were adapted: it goes on as it is."""
     baselines = [trial for entry, trial in past if entry.place.role is Role.BASELINE]
     return any(trial.spec["recipe"]["epochs"] == 0 for trial in baselines)
-
-
-def _of_plan(plan: PruningPlan) -> dict[str, Any]:
-    """Return what a trial that builds a plan's shape says of it."""
-    unit = "stripes" if plan.policy == "stripes" else "filters"
-    return {"plan": plan.to_json(), "unit": unit}

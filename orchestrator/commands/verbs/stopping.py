@@ -19,8 +19,9 @@ def stop(
     as_json: AsJson = False,
 ) -> None:
     """Stop the driver of a sweep in good order, wherever it runs."""
-    from orchestrator.commands import stopping, views
+    from orchestrator.commands import views
     from orchestrator.commands.lookup import RecordsAt, find_sweep
+    from orchestrator.commands.requests import stopping
 
     with find_sweep(name, RecordsAt(store=store, ledger=ledger)) as found:
         facts = stopping.stop(found, wait)
@@ -44,8 +45,9 @@ def cancel(
     as_json: AsJson = False,
 ) -> None:
     """Run no more of a sweep, of an arm or of a trial; what has run is kept."""
-    from orchestrator.commands import cancelling, views
+    from orchestrator.commands import views
     from orchestrator.commands.lookup import RecordsAt, find_sweep
+    from orchestrator.commands.requests import cancelling
 
     if arm is not None and trial is not None:
         raise typer.BadParameter("name an arm or a trial, not both")

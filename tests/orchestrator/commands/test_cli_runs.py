@@ -25,7 +25,7 @@ from tests.orchestrator.command_line import (
 from tracking import SweepState, TrialState
 from workers.rebuild import load_pruned
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("ray")]
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +44,7 @@ def store(folder: Path) -> Path:
     return folder / "prunesweep-data"
 
 
+@pytest.mark.slow  # test_smoke runs a sweep from the command line in every run
 class TestFinishedSweep:
     def test_facts_are_on_standard_output_and_progress_on_standard_error(
         self, folder: Path, store: Path
@@ -137,10 +138,10 @@ class TestFinishedSweep:
 
 
 def test_ctrl_c_leaves_a_sweep_that_resumes(tmp_path: Path) -> None:
-    spec = write_spec(tmp_path, search={"trials": 12}, tracking={"mlflow": "off"})
+    spec = write_spec(tmp_path, search={"trials": 4}, tracking={"mlflow": "off"})
     store = tmp_path / "prunesweep-data"
     with started(tmp_path, "run", spec) as process:
-        _until_completed(3, store, process)
+        _until_completed(2, store, process)
         press_ctrl_c(process)
         code, out, err = finish(process)
     assert (code, out) == (130, "")
@@ -154,13 +155,14 @@ def test_ctrl_c_leaves_a_sweep_that_resumes(tmp_path: Path) -> None:
     code, out, err = ended(elsewhere, "resume", "tiny", "--store", store, "--json")
     assert code == 0, err
     resumed = facts("status", "tiny", "--store", store)
-    assert (resumed["state"], resumed["trials"]["completed"]) == ("completed", 16)
+    assert (resumed["state"], resumed["trials"]["completed"]) == ("completed", 8)
     with open_existing(f"sqlite:///{store}/ledger.db") as ledger:
         completed = [a for a in ledger.attempts(1) if a.outcome == "completed"]
-    assert len(completed) == len({attempt.trial_id for attempt in completed}) == 16
+    assert len(completed) == len({attempt.trial_id for attempt in completed}) == 8
     assert os.listdir(elsewhere) == []
 
 
+@pytest.mark.slow
 def test_a_sweep_that_fails_ends_with_1_and_is_retried(tmp_path: Path) -> None:
     trouble = tmp_path / "trouble"
     trouble.touch()

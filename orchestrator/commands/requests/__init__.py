@@ -1,0 +1,1 @@
+"""What is asked of a driver that may run elsewhere, through the ledger."""
