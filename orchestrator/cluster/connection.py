@@ -11,10 +11,12 @@ from typing import Any
 
 import grpc
 import ray
+from ray._private import ray_constants
 from ray._private.authentication.http_token_authentication import get_auth_headers_if_auth_enabled
 from ray.exceptions import AuthenticationError, RayError
 
 from orchestrator.cluster.shipping import network_code, own_code
+from orchestrator.cluster.token_file import make_token_private
 from orchestrator.errors import InputError, SweepError
 from orchestrator.loop.backend import one_line
 from orchestrator.loop.interrupts import handlers_kept
@@ -22,6 +24,7 @@ from orchestrator.specification.settings import ResourceSettings
 
 _JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  #: Set by Ray for the driver of a job.
 _HIDE_GPUS = "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"  #: 1: a worker that asks for 0 GPUs sees none.
+_CLUSTERS = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  #: 0: Ray stays on loopback, on any system.
 _NO_DUMPS = "RAY_DISABLE_FAILURE_SIGNAL_HANDLER"  #: 1: SIGTERM and crashes are left to Python.
 #: Called by each worker before Ray puts the driver's working folder in front of its path.
 _FIRST_IN_A_WORKER = "prunesweep.claim_packages"
@@ -105,6 +108,7 @@ def connect(
     Raises:
         ClusterUnreachableError: Nothing answers at the address.
         ClusterTokenError: The cluster wants a token, or another one.
+        TokenFileError: The token of a Ray on this machine cannot be kept from others.
         RayStartError: Ray does not come up on this machine, or takes too long.
     """
     os.environ.setdefault(_HIDE_GPUS, "1")
@@ -144,6 +148,29 @@ def _without(*names: str) -> Iterator[None]:
 
 def _start_here(resources: ResourceSettings) -> None:
     cpus = max(os.cpu_count() or 1, round(resources.workers * resources.cpus_per_worker))
+    make_token_private()
+    with _on_loopback():
+        _init_here(cpus)
+
+
+@contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Have Ray, and the processes it starts, talk and listen on 127.0.0.1 alone.
+
+    It does so where it cannot form clusters: by default on Windows and macOS, and on Linux when it
+    is told to. Its `_node_ip_address` does not help: Ray replaces 127.0.0.1 there.
+    """
+    before, os.environ[_CLUSTERS] = os.environ.get(_CLUSTERS), "0"
+    may_form, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = may_form
+        os.environ.pop(_CLUSTERS)
+        os.environ.update({} if before is None else {_CLUSTERS: before})
+
+
+def _init_here(cpus: int) -> None:
     try:
         ray.init(
             address="local",  # else it joins what RAY_ADDRESS names, or another on this machine
