@@ -94,7 +94,7 @@ def main() -> None:
     except PackageInTheWayError as error:
         sys.stderr.write(f"{error}\n")
         raise SystemExit(2) from None
-    from orchestrator.commands.program import run_program
+    from orchestrator.program import run_program
 
     run_program()
 
