@@ -126,7 +126,7 @@ def export_trial(
     try:
         write_folder(folder, files)
     except FolderTakenError as error:
-        raise ExportError(str(folder), str(error)) from None
+        raise ExportError(error.folder, error.problem) from None
     except OSError as error:
         problem = f"cannot be written: {error.strerror or error}; name another folder"
         raise ExportError(str(folder), problem) from None

@@ -7,9 +7,18 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+from workers.errors import WorkerError
 
-class FolderTakenError(ValueError):
-    """Something else lies where the folder is to be; the message is a rule in words."""
+
+class FolderTakenError(WorkerError, ValueError):
+    """Something else lies where a folder of files is to be."""
+
+    def __init__(self, folder: str, problem: str) -> None:
+        super().__init__(folder, problem)
+        self.folder, self.problem = folder, problem
+
+    def __str__(self) -> str:
+        return f"{self.folder}: {self.problem}"
 
 
 def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
@@ -49,11 +58,13 @@ def _is_complete(folder: Path, files: Mapping[str, bytes]) -> bool:
     if not folder.exists():
         return False
     if not folder.is_dir():
-        raise FolderTakenError("this is not a folder; name a new one")
+        raise FolderTakenError(str(folder), "this is not a folder; name a new one")
     there = {path.name: path for path in folder.iterdir()}
     for name, path in there.items():
         if name not in files or not path.is_file() or path.read_bytes() != files[name]:
-            raise FolderTakenError("the folder is not empty and holds something else; name another")
+            raise FolderTakenError(
+                str(folder), "the folder is not empty and holds something else; name another"
+            )
     return there.keys() == files.keys()
 
 
