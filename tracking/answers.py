@@ -1,7 +1,12 @@
 """Which test images a network got right, as text that a result can hold: a bit an image."""
 
+from typing import TypeAlias
+
 import numpy as np
 from numpy.typing import NDArray
+
+#: Which test images some runs got right, ``[runs, images]``.
+Answers: TypeAlias = NDArray[np.bool_]
 
 
 def pack_answers(correct: NDArray[np.bool_]) -> str:

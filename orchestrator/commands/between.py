@@ -7,7 +7,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from orchestrator.commands.lookup import RecordsAt, find_sweep
-from tracking.comparison.compare import compare
+from tracking.comparison.compare import side_of
 from tracking.comparison.pairs import Pair, Side, pairs_of
 from tracking.report.wording import points
 
@@ -42,7 +42,7 @@ def view(facts: Mapping[str, Any]) -> RenderableType:
 def _side(name: str, arm: str, margin: float, at: RecordsAt) -> Side:
     sweep, slash, rest = arm.partition("/")
     with find_sweep(sweep if slash else name, at) as found:
-        return Side(comparison=compare(found.ledger, found.record, margin), arm=rest or sweep)
+        return side_of(found.ledger, found.record, rest or sweep, margin)
 
 
 def _words(first: Side, second: Side, pair: Pair) -> str:
@@ -51,9 +51,8 @@ def _words(first: Side, second: Side, pair: Pair) -> str:
         return f"{pair.target}: {first} and {second} are the very same trials."
     seeds = f"n={test.seeds[0]} and {test.seeds[1]}"
     range_ = f"{points(test.low)} to {points(test.high)}"
-    found = (
-        f"{points(test.difference)} points (95 % {range_}, p={test.p:.2g}, {seeds}, seeds alone)"
-    )
+    over = "over seeds and test images" if test.images else "over seeds alone"
+    found = f"{points(test.difference)} points (95 % {range_}, p={test.p:.2g}, {seeds}, {over})"
     said = {
         "first": f"{first} is better than {second}",
         "second": f"{second} is better than {first}",

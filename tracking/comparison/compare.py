@@ -8,9 +8,10 @@ from tracking.comparison.fronts import flattened, fronts_of
 from tracking.comparison.given_up import failed_arms
 from tracking.comparison.identities import differing, fits, identities, shared
 from tracking.comparison.missing import missing_from
+from tracking.comparison.pairs import Side
 from tracking.comparison.predictors import predictors_of
 from tracking.comparison.rates import rate_choice
-from tracking.comparison.rows import harm_of, rows_of
+from tracking.comparison.rows import answers_of, harm_of, rows_of
 from tracking.comparison.runs import Run, failure_of, usable
 from tracking.matrix import CostPoint, cost_points, matrix_of
 from tracking.places import Role, searched_label
@@ -38,6 +39,22 @@ def compare(ledger: Records, sweep: SweepRecord, margin: float = MARGIN) -> Comp
         margin: Points of accuracy that rows must be shown to be closer than to tie.
     """
     return compare_records(sweep, ledger.entries(sweep.id), ledger.trials(sweep.id), margin)
+
+
+def side_of(ledger: Records, sweep: SweepRecord, arm: str, margin: float = MARGIN) -> Side:
+    """Read what one arm or control of a sweep brings to a comparison of two."""
+    by_id = {trial.id: trial for trial in ledger.trials(sweep.id)}
+    found: dict[str, list[Run]] = {}
+    for entry in ledger.entries(sweep.id):
+        place = entry.place
+        if place.arm == arm and place.role.is_reported and entry.trial_id in by_id:
+            found.setdefault(place.target, []).append(Run(entry=entry, trial=by_id[entry.trial_id]))
+    kept = {target: answers_of(runs) for target, runs in found.items()}
+    return Side(
+        comparison=compare(ledger, sweep, margin),
+        arm=arm,
+        answers={target: answers for target, answers in kept.items() if answers is not None},
+    )
 
 
 def compare_records(

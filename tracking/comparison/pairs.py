@@ -1,9 +1,10 @@
 """Any two rows held against one another, of one sweep or of two that share what they must."""
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from tracking.answers import Answers
 from tracking.comparison.comparison import Comparison, Row, Table
 from tracking.errors import TrackingError
 from tracking.statistics.model import (
@@ -11,6 +12,7 @@ from tracking.statistics.model import (
     Difference,
     Reach,
     difference_of,
+    images_variance,
     is_tie,
     reach_of,
 )
@@ -33,6 +35,8 @@ class Side:
 
     comparison: Comparison
     arm: str
+    answers: Mapping[str, Answers] = field(default_factory=dict)
+    """Which test images its runs got right, ``[seeds, images]``, by target; empty: for all."""
 
     def __str__(self) -> str:
         return f"{self.comparison.sweep}/{self.arm}"
@@ -54,7 +58,7 @@ class Pair:
 
     target: str
     same: bool  #: The very same trials by two names.
-    test: Difference  #: First minus second, over seeds alone.
+    test: Difference  #: First minus second; over test images too where both kept their answers.
     reach: Reach | None
     verdict: str  #: ``first``, ``second``, ``tie``, ``undecided`` or ``same``.
 
@@ -94,6 +98,17 @@ def _pairs(first: Side, second: Side, margin: float) -> Iterator[Pair]:
         yield _pair(label, ours, theirs, margin, (first, second))
 
 
+def _images(label: str, ours: Row, theirs: Row, sides: tuple[Side, Side]) -> float | None:
+    """Return the variance of the difference by the sampling of test images; None: not known."""
+    kept = [side.answers.get(label, side.answers.get("")) for side in sides]
+    if kept[0] is None or kept[1] is None or kept[0].shape[1] != kept[1].shape[1]:
+        return None
+    counts = [row.accuracy.n if row.accuracy else 0 for row in (ours, theirs)]
+    if counts != [len(kept[0]), len(kept[1])]:
+        return None
+    return images_variance(kept[0], kept[1])
+
+
 def _check_alike(first: Side, second: Side, table: Table, other: Table) -> None:
     one, two = asdict(table.identity), asdict(other.identity)
     odd = [name.replace("_", " ") for name in one if one[name] != two[name]]
@@ -106,7 +121,8 @@ def _pair(label: str, ours: Row, theirs: Row, margin: float, sides: tuple[Side, 
     if ours.spread is None or theirs.spread is None:
         problem = f"at {label} one of them has fewer than two seeds, or does not meet the target."
         raise PairError(str(sides[0]), str(sides[1]), problem)
-    test = difference_of(ours.spread, theirs.spread)
+    images = _images(label, ours, theirs, sides)
+    test = difference_of(ours.spread, theirs.spread, images)
     is_one = sides[0].comparison.sweep == sides[1].comparison.sweep
     same = is_one and theirs.name in {ours.name, ours.same_as}
     same = same or (is_one and ours.name == theirs.same_as)
@@ -116,5 +132,5 @@ def _pair(label: str, ours: Row, theirs: Row, margin: float, sides: tuple[Side, 
         verdict = "first" if test.difference > 0 else "second"
     else:
         verdict = "tie" if is_tie(test, margin) else "undecided"
-    reach = reach_of(ours.spread, theirs.spread, None, rows=2)
+    reach = reach_of(ours.spread, theirs.spread, images, rows=2)
     return Pair(target=label, same=same, test=test, reach=reach, verdict=verdict)

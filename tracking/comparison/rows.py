@@ -7,7 +7,7 @@ from typing import Final, Literal
 
 import numpy as np
 
-from tracking.answers import unpack_answers
+from tracking.answers import Answers, unpack_answers
 from tracking.comparison.comparison import Dense, Row, Verdict
 from tracking.comparison.fronts import arm_of
 from tracking.comparison.ranking import Sample, held_within, judged
@@ -206,15 +206,21 @@ class _Table:
 
 
 def _sample(runs: Sequence[Run]) -> Sample:
-    """Gather what a row rests on; answers only where every run kept them, for the same images."""
-    good = usable(runs)
-    results = [run.result for run in good]
+    """Gather what a row rests on."""
+    uids = frozenset(run.trial.uid for run in usable(runs))
+    return Sample(uids=uids, answers=answers_of(runs))
+
+
+def answers_of(runs: Sequence[Run]) -> Answers | None:
+    """Return which test images runs got right; None unless every run kept that, for the same ones.
+
+    Returns:
+        ``[runs, images]``, runs without an accuracy left out.
+    """
+    results = [run.result for run in usable(runs)]
     kept = [(r.test_correct, r.test_images) for r in results if r.test_correct and r.test_images]
-    whole = len(kept) == len(good) and len({images for _, images in kept}) == 1
-    return Sample(
-        uids=frozenset(run.trial.uid for run in good),
-        answers=np.stack([unpack_answers(*each) for each in kept]) if whole else None,
-    )
+    is_whole = len(kept) == len(results) and len({images for _, images in kept}) == 1
+    return np.stack([unpack_answers(*each) for each in kept]) if is_whole else None
 
 
 def _control_order(name: str) -> tuple[int, str]:

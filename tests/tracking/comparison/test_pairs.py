@@ -1,11 +1,16 @@
 """Two rows that were named beforehand: what is shown between them, and what they must share."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.orchestrator.command_line import call, facts
 from tests.tracking.hand_made import HandMadeSweep, specification
+from tracking.answers import pack_answers
+from tracking.comparison.compare import side_of
 from tracking.comparison.pairs import Pair, PairError, Side, pairs_of
 
 
@@ -96,3 +101,20 @@ class TestCommandLine:
         refused = call("compare", "by-hand", "--between", "l1", "gone", "--store", tmp_path)
         assert refused.exit_code == 2
         assert "There are:" in refused.stderr
+
+
+def test_what_both_got_right_of_the_test_images_widens_the_interval(tmp_path: Path) -> None:
+    made = HandMadeSweep(tmp_path, specification("l1", "fpgm"))
+    made.baseline()
+    draw = np.random.default_rng(0)
+    for name, right in (("l1", 0.8), ("fpgm", 0.7)):
+        for seed in (1, 2, 3):
+            answers = draw.random(200) < right
+            kept: dict[str, Any] = {"test_correct": pack_answers(answers), "test_images": 200}
+            made.add("confirm", name, index=seed, test=100 * float(answers.mean()), **kept)
+    record = made.ledger.sweep(made.name)
+    ours, theirs = (side_of(made.ledger, record, name) for name in ("l1", "fpgm"))
+    found = pairs_of(ours, theirs, 0.5)[0].test
+    alone = pairs_of(replace(ours, answers={}), theirs, 0.5)[0].test
+    assert (found.images, alone.images) == (True, False)
+    assert found.error > alone.error
