@@ -18,10 +18,20 @@ _INSTALLED: Final = tuple(
 def told(error: BaseException) -> str:
     """Say what was raised and where: in the user's own file if the way there leads through one."""
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if _is_users(Path(frame.filename))]
-    where = "".join(f" ({Path(f.filename).name}:{f.lineno})" for f in (own or frames)[-1:])
+    place = users_place(error) or next(map(_place, frames[::-1]), None)
+    where = f" ({place})" if place else ""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}".removesuffix(": ") + where
+
+
+def users_place(error: BaseException) -> str | None:
+    """Return the last line of the user's own files on the way to an error, if there is one."""
+    frames = reversed(traceback.extract_tb(error.__traceback__))
+    return next((_place(frame) for frame in frames if _is_users(Path(frame.filename))), None)
+
+
+def _place(frame: traceback.FrameSummary) -> str:
+    return f"{Path(frame.filename).name}:{frame.lineno}"
 
 
 def _is_users(file: Path) -> bool:

@@ -40,6 +40,7 @@ VERBS: tuple[Callable[..., None], ...] = (
     handing_on.publish,
     handing_on.study,
     preparing.doctor,
+    preparing.check,
     preparing.methods,
     preparing.models,
 )

@@ -1,4 +1,4 @@
-"""Verbs for before a sweep: what a specification can name, and whether one will hold."""
+"""Verbs for before a sweep: what a specification can name, and whether it will hold."""
 
 from typing import Annotated
 
@@ -30,6 +30,21 @@ def doctor(
     if as_json:
         views.print_json([finding.to_json() for finding in findings])
     raise typer.Exit(0 if all(finding.ok for finding in findings) else FAILED)
+
+
+def check(
+    method: Annotated[
+        str,
+        typer.Argument(help="mine.py:Name or package.module:Name.", metavar="METHOD"),
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Try whether a method of your own keeps what every method must."""
+    from orchestrator.commands import contract, views
+
+    facts = contract.contract_facts(method)
+    views.show(facts, contract.contract_view, as_json=as_json)
+    raise typer.Exit(0 if facts["is_kept"] else FAILED)
 
 
 def methods(
