@@ -15,10 +15,19 @@ from orchestrator.loop.interrupts import (
     on_stop_signals,
     was_interrupted,
 )
+from orchestrator.output import OUTPUT_LOST, output_problem, outputs_guarded
 
 
 def run_program() -> NoReturn:
-    """Run the command line and end this process; a stop signal ends it with 130 at any moment."""
+    """Run the command line and end this process; a stop signal ends it with 130 at any moment.
+
+    Output that cannot be written costs the work nothing: one line says so, and the exit code 74.
+    """
+    with outputs_guarded():
+        _run_and_end()
+
+
+def _run_and_end() -> NoReturn:
     with on_stop_signals():
         try:
             code = _exit_code()
@@ -29,6 +38,10 @@ def run_program() -> NoReturn:
         if was_interrupted() and code not in (0, INTERRUPTED):  # what a library made of it
             code = INTERRUPTED
             sys.stderr.write("Stopped.\n")
+        if problem := output_problem():
+            done = "" if code else " What the command did stands."
+            code = code or OUTPUT_LOST
+            sys.stderr.write(f"The output could not be written: {problem}.{done}\n")
     leave_at_once(code)
     if code == INTERRUPTED:
         # Python would end itself by SIGINT if a library met the interrupt while it was imported.
