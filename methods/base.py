@@ -172,12 +172,22 @@ class PruningMethod:
         for group in session.layout.groups:
             rows = {member.layer: torch.tensor(member.channels) for member in group.outputs}
             parts = [
-                self.score(view).detach().float().cpu()[rows[producer]].mean(dim=1)
+                self._scores_of(view, producer)[rows[producer]].mean(dim=1)
                 for producer, view in zip(
                     group.producers, views(network, group, session), strict=True
                 )
             ]
             found[group.name] = torch.stack(parts).mean(dim=0)
+        return found
+
+    def _scores_of(self, filters: Filters, layer: str) -> Tensor:
+        """Return the scores of a layer's filters, ``[C_out]``, on the CPU."""
+        found, count = self.score(filters).detach().float().cpu(), len(filters.weight)
+        if found.shape != (count,):
+            raise MethodError(
+                f"The method {self.name!r} must give {count} finite scores for {layer!r}; "
+                f"it gave {found.tolist()}."
+            )
         return found
 
     def choose(self, group: Group, scores: Tensor, count: int) -> list[int]:
