@@ -26,8 +26,9 @@ from benchmarks.noop import GROUPS, WIDTH
 from methods import CostModel, Group, LayerPolicy, Layout
 from methods.structure.cost import Term
 from orchestrator.agenda.agenda import Agenda
+from orchestrator.agenda.prunable import PrunableNetwork
 from orchestrator.agenda.stopper import Stopper
-from orchestrator.agenda.survey import PrunableNetwork, Survey
+from orchestrator.agenda.survey import Survey
 from orchestrator.cluster.connection import connect
 from orchestrator.cluster.ray_backend import RayBackend
 from orchestrator.loop.driver import Driver

@@ -26,6 +26,8 @@ TrialKind = Literal["baseline", "prune", "dense", "scratch", "latency", "predict
 
 Unit = Literal["filters", "stripes"]
 
+PolicyName = Literal["inside_blocks", "scatter", "coupled", "every_layer"]
+
 RECALIBRATION_IMAGES = 1000  #: For new batch-norm statistics, where nobody says how many.
 
 #: Left out of what is stored where it is ``filters``, so that the identity of such trials stays.
@@ -132,7 +134,7 @@ class Recipe(Settings):
 class LayerSettings(Settings):
     """Which layers may lose filters; the same for every method of a comparison."""
 
-    policy: Literal["inside_blocks", "scatter", "coupled", "every_layer"] = "inside_blocks"
+    policy: PolicyName = "inside_blocks"
     protect: tuple[str, ...] = ()  #: Patterns of layer names that keep all filters.
     protect_stem: bool = True  #: The first convolution keeps all filters.
 

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from methods.structure.cost import Axis, CostTarget
+from orchestrator.agenda.prunable import PrunableNetwork
 from orchestrator.agenda.study import Choice, Study
-from orchestrator.agenda.survey import PrunableNetwork, Survey
+from orchestrator.agenda.survey import Survey
 from orchestrator.specification.arms import ArmSettings
 from orchestrator.specification.spec import SweepSpec
 from tracking.places import drop_label, searched_label, tried_at

@@ -1,7 +1,8 @@
 """Where the controls of a front sit: at costs the network can come to within its limits."""
 
 from methods import CostTarget
-from orchestrator.agenda.survey import PrunableNetwork, Survey
+from orchestrator.agenda.prunable import PrunableNetwork
+from orchestrator.agenda.survey import Survey
 from orchestrator.specification.spec import SweepSpec
 from search_spaces import TargetInfeasibleError
 from tracking.matrix import FRONT_CONTROLS

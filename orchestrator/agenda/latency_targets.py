@@ -8,7 +8,7 @@ import torch
 from methods import CostTarget
 from methods.structure.cost import Axis, Counts
 from methods.structure.latency_predictor import LatencyPredictor, PredictorSettings
-from orchestrator.agenda.survey import PrunableNetwork
+from orchestrator.agenda.prunable import PrunableNetwork
 from orchestrator.specification.spec import SweepSpec
 from search_spaces import Projected, TargetInfeasibleError, project
 from tracking.artifacts import ArtifactStore

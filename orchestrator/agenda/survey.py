@@ -3,7 +3,7 @@
 Mistakes a specification alone cannot show come to light here, while nothing has been written.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -11,22 +11,13 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from methods import Layout, LayoutError, MethodError, PruningPlan, create, removed_count
+from methods import Layout, LayoutError, MethodError, create
 from methods.own_code import check_unchanged
-from methods.structure.cost import Axis, CostTarget
+from orchestrator.agenda.prunable import PrunableNetwork, ratio_space
 from orchestrator.errors import Problem, SpecError
 from orchestrator.specification.knobs import without_knobs
 from orchestrator.specification.spec import SweepSpec
-from search_spaces import (
-    NothingMayGoError,
-    Projected,
-    RatioSpace,
-    SearchSpaceError,
-    SpaceSettings,
-    TargetInfeasibleError,
-    project,
-    reachable,
-)
+from search_spaces import SearchSpaceError, TargetInfeasibleError
 from workers.data import DataInfo, describe
 from workers.errors import WorkerError
 from workers.models import build_model
@@ -37,67 +28,6 @@ from workers.raised import told
 from workers.settings import Unit
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, kw_only=True)
-class PrunableNetwork:
-    """What of a network may be pruned, and how far: groups of one unit, and their ratios."""
-
-    layout: Layout
-    space: RatioSpace
-
-    def projected(self, target: CostTarget, tolerance: float) -> Projected:
-        """Return the same ratio for every group, as near as whole filters allow, at ``target``."""
-        same = dict.fromkeys(self.space.dimensions, 1.0)
-        return project(same, self.space, self.layout.cost, target, tolerance)
-
-    def uniform(self, target: CostTarget, tolerance: float) -> dict[str, float]:
-        """Return the ratios of :meth:`projected`, by group."""
-        return dict(self.projected(target, tolerance).ratios)
-
-    @property
-    def reachable(self) -> tuple[float, float]:
-        """The least and the largest share of the MACs that may go."""
-        return self.reachable_on("macs")
-
-    def reachable_on(self, axis: Axis) -> tuple[float, float]:
-        """Return the least and the largest share of a cost that may go."""
-        return reachable(self.space, self.layout.cost, axis)
-
-    @property
-    def smallest(self) -> PruningPlan:
-        """All that may go, gone; of every group the first filters stay."""
-        least = zip(self.space.groups, self.space.min_kept.tolist(), strict=True)
-        return self._plan(dict(least))
-
-    def plans_to_try(self, spec: SweepSpec) -> Iterator[PruningPlan]:
-        """Give uniform ratios at the mildest target, and the smallest network."""
-        for target in sorted(spec.cost_targets, key=lambda target: target.reduction)[:1]:
-            ratios = self.uniform(target, spec.search.tolerance)
-            yield self._plan(
-                {
-                    name: width - removed_count(name, width, ratios.get(name, 0.0))
-                    for name, width in self.layout.widths.items()
-                }
-            )
-        yield self.smallest
-
-    def _plan(self, left: Mapping[str, int]) -> PruningPlan:
-        """Keep the first filters of every group: which ones does not matter to its shape."""
-        return PruningPlan(
-            policy=self.layout.policy.kind,
-            widths=self.layout.widths,
-            kept={name: tuple(range(left[name])) for name in self.layout.widths},
-        )
-
-    def check_anything_may_go(self) -> None:
-        """See that there is something to prune.
-
-        Raises:
-            NothingMayGoError: The limits keep every filter.
-        """
-        if self.reachable[1] <= 0.0:
-            raise NothingMayGoError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,19 +103,7 @@ def _prunable(spec: SweepSpec, layout: Layout, targets: str = "targets") -> Prun
         SpecError: The place is a key of the specification; of a target, what ``targets`` says.
     """
     search = spec.search
-    space = _at(
-        "search.limits",
-        lambda: RatioSpace(
-            layout.groups,
-            SpaceSettings(
-                per=search.ratios_per,
-                min_ratio=search.min_ratio,
-                max_ratio=search.max_ratio,
-                limits=search.limits,
-                round_to=search.round_to,
-            ),
-        ),
-    )
+    space = _at("search.limits", partial(ratio_space, search, layout))
     prunable = PrunableNetwork(layout=layout, space=space)
     for target in spec.cost_targets:
         _at(targets, partial(prunable.uniform, target, search.tolerance))

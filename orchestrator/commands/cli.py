@@ -41,6 +41,7 @@ VERBS: tuple[Callable[..., None], ...] = (
     handing_on.study,
     preparing.doctor,
     preparing.check,
+    preparing.inspect,
     preparing.methods,
     preparing.models,
 )

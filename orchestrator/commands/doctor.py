@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from methods import CostTarget, masked_difference
 from orchestrator.agenda.front_controls import settled
 from orchestrator.agenda.predictors import predictor_settings
-from orchestrator.agenda.survey import PrunableNetwork, Survey
+from orchestrator.agenda.prunable import PrunableNetwork
+from orchestrator.agenda.survey import Survey
 from orchestrator.agenda.trial_matrix import trial_matrix
 from orchestrator.cluster.machines import inspect_machines, verdict_of
 from orchestrator.errors import InputError

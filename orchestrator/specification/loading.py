@@ -1,7 +1,7 @@
 """From a file and command-line overrides to a checked specification, or to all that is wrong."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -49,9 +49,21 @@ class SpecFile:
             Problem(f"{source}:{line}: {_dotted(at)}".removesuffix(": "), message)
             for at, line, message in document.problems
         ]
+        file = cls(text=text, tree=document.value, places=places, problems=tuple(problems))
+        return file.overridden(overrides)
+
+    @classmethod
+    def of(cls, tree: dict[str, Any]) -> "SpecFile":
+        """Take what is given as Python objects for what a file says."""
+        places = _Places(source="", lines={}, overrides=set())
+        return cls(text="", tree=tree, places=places, problems=())
+
+    def overridden(self, overrides: Iterable[str]) -> "SpecFile":
+        """Override parts of it, in place; mistakes are among the problems of what is returned."""
+        problems = list(self.problems)
         for override in overrides:
-            problems += _override(document.value, override, places.overrides)
-        return cls(text=text, tree=document.value, places=places, problems=tuple(problems))
+            problems += _override(self.tree, override, self.places.overrides)
+        return replace(self, problems=tuple(problems))
 
     def spec(self, context: Mapping[str, bool] = CHECK) -> SweepSpec:
         """Check what was read.

@@ -47,6 +47,27 @@ def check(
     raise typer.Exit(0 if facts["is_kept"] else FAILED)
 
 
+def inspect(
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="A network as specifications name it, or a YAML file.", metavar="MODEL"
+        ),
+    ],
+    overrides: Overrides = None,
+    image: Annotated[
+        str | None, typer.Option(help="Shape of one image, as 3x224x224.", metavar="CxHxW")
+    ] = None,
+    classes: Annotated[int | None, typer.Option(min=1, help="Number of logits.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what of a network can be pruned: groups, their share of the MACs, what stays and why."""
+    from orchestrator.commands import inspection, views
+
+    facts = inspection.inspect_facts(model, overrides or (), image, classes)
+    views.show(facts, inspection.inspect_view, as_json=as_json)
+
+
 def methods(
     name: Annotated[
         str | None, typer.Argument(help="A method, alias or schedule.", metavar="NAME")

@@ -10,7 +10,8 @@ from methods import CostTarget, LayerPolicy, MethodError, PruningMethod, Ratios,
 from methods.criteria.filter_norm import FilterNorm
 from methods.testing import CLASSES, EXAMPLES, TinySession
 from orchestrator.agenda.agenda import Agenda, Wanted
-from orchestrator.agenda.survey import PrunableNetwork, Survey
+from orchestrator.agenda.prunable import PrunableNetwork
+from orchestrator.agenda.survey import Survey
 from orchestrator.agenda.trial_matrix import trial_matrix
 from orchestrator.specification.spec import SweepSpec
 from search_spaces import RatioSpace, SpaceSettings
