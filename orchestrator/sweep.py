@@ -24,6 +24,7 @@ from orchestrator.specification.loading import SpecFile, parse_spec
 from orchestrator.specification.settings import TrackingSettings, secret_variables
 from orchestrator.specification.spec import SweepSpec
 from orchestrator.specification.stored import as_it_ran
+from orchestrator.stored_sweep import StoredSweep
 from tracking.comparison.comparison import Comparison
 from tracking.errors import LedgerError, LedgerUnreachableError, MissingLedgerError
 from tracking.ledger.ledger import Ledger
@@ -34,8 +35,8 @@ from workers.dense_network import DenseAccuracy, try_checkpoint
 from workers.node.actor import TRIAL_RUNNER
 
 
-class Sweep:
-    """One specification, ready to run.
+class Sweep(StoredSweep):
+    """One specification, ready to run; and, once it has, what its records say.
 
     Args:
         spec: A specification, or the same as Python objects.

@@ -64,6 +64,7 @@ HOMES = {
     "mlflow": {"tracking.mlflow_mirror"},
     "sqlalchemy": {"tracking.ledger", "tracking.mlflow_mirror", "tracking.database_url"},
     "alembic": {"tracking.ledger"},
+    "pandas": {"tracking.frames", "orchestrator.stored_sweep"},
     "ray": {"workers.node", "orchestrator.cluster"},
     "torch_pruning": {"methods.structure"},
 }

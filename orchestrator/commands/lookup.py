@@ -13,11 +13,11 @@ from orchestrator.errors import InputError, Problem, SpecError
 from orchestrator.specification.settings import CHECK, TrackingSettings
 from orchestrator.specification.stored import mistakes
 from orchestrator.specification.variables import LEDGER, STORE
+from orchestrator.trial_choice import choose_trial
 from tracking.errors import MissingLedgerError, redact
 from tracking.ledger.ledger import Ledger
 from tracking.mlflow_mirror.server import sqlite_file
 from tracking.records import SweepRecord, TrialRecord
-from tracking.winners import best_trial
 
 _OPTIONS: Final = {"tracking.store": "--store", "tracking.ledger": "--ledger"}
 
@@ -47,20 +47,6 @@ class NoMlflowError(InputError, LookupError):
         return (
             f"There is no MLflow store at {self.file}. Name the folder a sweep was run with, "
             f"--store DIR or ${STORE}; `prunesweep publish NAME` fills an empty one."
-        )
-
-
-class TrialChoiceError(InputError, LookupError):
-    """A trial was named in a way that does not lead to one."""
-
-    def __init__(self, sweep: str, text: str, problem: str) -> None:
-        super().__init__(sweep, text, problem)
-        self.sweep, self.text, self.problem = sweep, text, problem
-
-    def __str__(self) -> str:
-        return (
-            f"Trial {self.text!r} of sweep {self.sweep!r}: {self.problem} Give the trial's number, "
-            "the first digits of its uid, or best:ARM:TARGET as in best:l1:macs-50%."
         )
 
 
@@ -169,40 +155,7 @@ def find_trial(found: Found, text: str) -> TrialRecord:
     Raises:
         TrialChoiceError: None or several do.
     """
-    name, trials = found.record.name, found.ledger.trials(found.record.id)
-    if text.startswith("best:"):
-        arm, _, target = text.removeprefix("best:").rpartition(":")
-        return _best(found, text, arm, target, {trial.id: trial for trial in trials})
-    by_number = [trial for trial in trials if str(trial.id) == text]
-    by_uid = [trial for trial in trials if text and trial.uid.startswith(text)]
-    choice = by_number or by_uid
-    if not choice:
-        raise TrialChoiceError(name, text, "there is none.")
-    if len(choice) > 1:
-        uids = ", ".join(trial.uid[: len(text) + 4] for trial in choice[:4])
-        raise TrialChoiceError(name, text, f"{len(choice)} uids begin so, among them {uids}.")
-    return choice[0]
-
-
-def _best(
-    found: Found, text: str, arm: str, target: str, trials: dict[int, TrialRecord]
-) -> TrialRecord:
-    """Return the best by validation accuracy of the re-runs, or of the search before there are."""
-    entries = found.ledger.entries(found.record.id)
-    best = best_trial(
-        (entry.place, trials[entry.trial_id])
-        for entry in entries
-        if (entry.place.arm, entry.place.target) == (arm, target)
-    )
-    if best is not None:
-        return best[1]
-    there = {
-        f"{e.place.arm}:{e.place.target}"
-        for e in entries
-        if best_trial([(e.place, trials[e.trial_id])]) is not None
-    }
-    known = ", ".join(sorted(there)) or "none yet"
-    raise TrialChoiceError(found.record.name, text, f"no trial has completed; there are: {known}.")
+    return choose_trial(found.ledger, found.record, text)
 
 
 def command(verb: str, name: str, tracking: TrackingSettings) -> str:

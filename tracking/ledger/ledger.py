@@ -316,6 +316,22 @@ class Ledger:
             rows = connection.execute(statement).all()
         return [MetricPoint(**row._mapping) for row in rows]
 
+    def curves(self, sweep_id: int) -> list[tuple[int, MetricPoint]]:
+        """Return the curves of the latest attempts, as number of the trial and point, in order."""
+        at = metrics.c
+        statement = (
+            sa.select(at.trial_id, at.step, at.key, at.value, at.at)
+            .join(trials, sa.and_(trials.c.id == at.trial_id, trials.c.attempt == at.attempt))
+            .where(trials.c.sweep_id == sweep_id)
+            .order_by(at.trial_id, at.step, at.key)
+        )
+        with self.database.read() as connection:
+            rows = connection.execute(statement).all()
+        return [
+            (row.trial_id, MetricPoint(step=row.step, key=row.key, value=row.value, at=row.at))
+            for row in rows
+        ]
+
     def find_completed(self, uid: str) -> TrialRecord | None:
         """Return the first completed trial of this content, in whichever sweep it ran."""
         with self.database.read() as connection:

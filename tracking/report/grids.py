@@ -32,7 +32,7 @@ Column = tuple[str, Callable[[Row], str]]
 def grids_of(table: Table) -> tuple[Grid, ...]:
     """Return what one table shows: accuracy, cost, latency, effort and runs."""
     accuracy: Sequence[Column] = (
-        ("Verdict", _verdict),
+        ("Verdict", told_verdict),
         ("n", lambda row: str(row.accuracy.n) if row.accuracy else "0"),
         ("Test accuracy, %", lambda row: spread(row.accuracy)),
         ("95 % interval", lambda row: interval(row.accuracy)),
@@ -259,7 +259,8 @@ def _latency(table: Table) -> Grid:
     )
 
 
-def _verdict(row: Row) -> str:
+def told_verdict(row: Row) -> str:
+    """Name the verdict of a row, or the row it repeats."""
     return f"same as {row.same_as}" if row.verdict is Verdict.SAME else str(row.verdict)
 
 

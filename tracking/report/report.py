@@ -32,7 +32,7 @@ from tracking.report.verdicts import (
     stories,
     story_of,
 )
-from tracking.report.wording import FEW, amount, listed, percent, target
+from tracking.report.wording import FEW, amount, listed, markdown_safe, percent, target
 
 STYLES = {"lead": "bold", "arm": "", "control": "dim", "aside": "dim italic"}
 TEXT_WIDTH = 120  #: Columns of the plain text.
@@ -72,14 +72,16 @@ def to_text(comparison: Comparison, width: int = TEXT_WIDTH) -> str:
 
 def to_markdown(comparison: Comparison) -> str:
     """Return verdicts and tables as GitHub-flavoured Markdown."""
-    lines = [f"# {_escaped(_title(comparison))}", ""]
+    lines = [f"# {markdown_safe(_title(comparison))}", ""]
     lines += [line for story in failed_story(comparison) for line in _markdown_story(story)]
     lines += _markdown_story(front_story(comparison.fronts)) if comparison.fronts else []
     if (overview := overview_grid(comparison)) is not None:
         lines += _markdown(overview)
     for table in comparison.tables:
         lines += [] if table.is_front else _markdown_story(story_of(table))
-        lines += [line for warning in table.warnings for line in (f"> {_escaped(warning)}", "")]
+        lines += [
+            line for warning in table.warnings for line in (f"> {markdown_safe(warning)}", "")
+        ]
         for grid in grids_of(table):
             lines += _markdown(grid)
     for front in comparison.fronts:
@@ -89,15 +91,20 @@ def to_markdown(comparison: Comparison) -> str:
     if comparison.failures:
         lines += _markdown(failure_grid(comparison.failures))
     if note := method_note(comparison):
-        lines += [_escaped(note), ""]
+        lines += [markdown_safe(note), ""]
     for title, items in (
         ("Warnings", comparison.warnings),
         ("Still to come", comparison.missing),
     ):
         if items:
-            lines += [f"## {title}", "", *(f"- {_escaped(item)}" for item in items), ""]
+            lines += [f"## {title}", "", *(f"- {markdown_safe(item)}" for item in items), ""]
     facts = [*_facts(comparison), *_provenance(comparison)]
-    lines += ["## Provenance", "", *(f"- {what}: {_escaped(text)}" for what, text in facts), ""]
+    lines += [
+        "## Provenance",
+        "",
+        *(f"- {what}: {markdown_safe(text)}" for what, text in facts),
+        "",
+    ]
     return "\n".join(lines)
 
 
@@ -248,35 +255,32 @@ def _rich(grid: Grid) -> RichTable:
 
 
 def _markdown_story(story: Story) -> list[str]:
-    details = [_escaped(" ".join(story.details)), ""] if story.details else []
+    details = [markdown_safe(" ".join(story.details)), ""] if story.details else []
     details += [
-        line
+        f"- {markdown_safe(fold.title)} ({len(fold.names)}): {names}"
         for fold in story.folds
         if len(fold.names) > FEW  # fewer are named in the sentences
-        for line in (
-            f"- {_escaped(fold.title)} ({len(fold.names)}): {_escaped(', '.join(fold.names))}",
-        )
+        for names in (markdown_safe(", ".join(fold.names)),)
     ]
     details += [""] if details and details[-1] else []
-    return [f"## {_escaped(story.title)}", "", f"**{_escaped(story.headline)}**", "", *details]
+    return [
+        f"## {markdown_safe(story.title)}",
+        "",
+        f"**{markdown_safe(story.headline)}**",
+        "",
+        *details,
+    ]
 
 
 def _markdown(grid: Grid) -> list[str]:
-    lines = [f"### {_escaped(grid.title)}", ""]
-    lines.append("| " + " | ".join(_escaped(name) for name in grid.columns) + " |")
+    lines = [f"### {markdown_safe(grid.title)}", ""]
+    lines.append("| " + " | ".join(markdown_safe(name) for name in grid.columns) + " |")
     lines.append(
         "|" + "|".join("---:" if place else ":---" for place in range(len(grid.columns))) + "|"
     )
     for line in grid.lines:
-        cells = [_escaped(cell) for cell in line.cells]
+        cells = [markdown_safe(cell) for cell in line.cells]
         if line.kind == "lead":
             cells[0] = f"**{cells[0]}**"
         lines.append("| " + " | ".join(cells) + " |")
-    return [*lines, "", *([f"{_escaped(grid.note)}", ""] if grid.note else [])]
-
-
-def _escaped(text: str) -> str:
-    """Keep Markdown from reading names as markup."""
-    for mark in ("\\", "|", "*", "_", "`", "<", "#"):
-        text = text.replace(mark, f"\\{mark}")
-    return text.replace("\n", " ")
+    return [*lines, "", *([f"{markdown_safe(grid.note)}", ""] if grid.note else [])]

@@ -107,3 +107,10 @@ def target(axis: str | None, reduction: float | None, label: str) -> str:
         return label
     less = "less" if axis == LATENCY else "fewer"
     return f"{100 * reduction:g} % {less} {AXES.get(axis, axis)}"
+
+
+def markdown_safe(text: str) -> str:
+    """Keep Markdown from reading names as markup."""
+    for mark in ("\\", "|", "*", "_", "`", "<", "#"):
+        text = text.replace(mark, f"\\{mark}")
+    return text.replace("\n", " ")

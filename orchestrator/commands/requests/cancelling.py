@@ -6,8 +6,9 @@ from contextlib import suppress
 from difflib import get_close_matches
 from typing import Any
 
-from orchestrator.commands.lookup import Found, TrialChoiceError, command, find_trial
+from orchestrator.commands.lookup import Found, command, find_trial
 from orchestrator.errors import InputError
+from orchestrator.trial_choice import TrialChoiceError
 from tracking.cancellations import NEEDED_BY_ALL, Cancellations
 from tracking.errors import SweepHeldError
 from tracking.matrix import cost_points, matrix_of

@@ -26,38 +26,14 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Write a pruned network to a folder that anyone can load."""
+    from orchestrator import exporting
     from orchestrator.commands import views
-    from orchestrator.commands.lookup import (
-        RecordsAt,
-        TrialChoiceError,
-        find_sweep,
-        find_trial,
-        require_variables,
-    )
-    from tracking.artifacts import ArtifactStore
-    from workers.rebuild import export_trial
-    from workers.settings import TrialSpec
+    from orchestrator.commands.lookup import RecordsAt, find_sweep, require_variables
 
     with find_sweep(name, RecordsAt(store=store, ledger=ledger)) as found:
-        chosen = find_trial(found, trial)
-        if chosen.result is None:
-            problem = f"it is {chosen.state} and has no network."
-            raise TrialChoiceError(name, trial, problem)
-        if "weights" not in chosen.result:
-            problem = (
-                f"it is of kind {chosen.spec['kind']!r}, which keeps no weights. Name a trial that "
-                "was trained, or best:ARM:TARGET."
-            )
-            raise TrialChoiceError(name, trial, problem)
-        artifacts = ArtifactStore(require_variables(found.tracking).artifacts_url)
-        path = (chosen.result.get("artifacts") or {}).get("weights")
-        if path is not None and not artifacts.exists(path):
-            problem = (
-                f"its weights are not in {artifacts.url} any more: `prunesweep gc` or "
-                "tracking.keep_weights removed them, or the store is another one."
-            )
-            raise TrialChoiceError(name, trial, problem)
-    folder = export_trial(TrialSpec.model_validate(chosen.spec), chosen.result, artifacts, to)
+        tracking = require_variables(found.tracking)
+        done = exporting.export(found.ledger, found.record, tracking, trial, to)
+    chosen, folder = done.trial, done.folder
     files = sorted(file.name for file in folder.iterdir())
     facts = {"trial": chosen.id, "uid": chosen.uid, "folder": str(folder), "files": files}
     words = f"Trial {chosen.id} is in {folder}: {', '.join(files)}"
