@@ -178,6 +178,7 @@ class Sweep(StoredSweep):
             phases("Looking at data and network")
             surveyed = self.survey()
             say(visible(f"Data: {surveyed.data.told()}."), markup=False)
+            say(f"{surveyed.filters.told()}.")
             if dense := self.try_dense(surveyed):
                 say(f"Before anything: {dense}.")
             # Whatever may refuse the sweep comes before Ray, which takes a while to start; and

@@ -51,6 +51,11 @@ class PrunableNetwork:
         """Return the least and the largest share of a cost that may go."""
         return reachable(self.space, self.layout.cost, axis)
 
+    def told(self) -> str:
+        """Say in a line how much may go."""
+        policy, most = self.layout.policy.kind, self.reachable[1]
+        return f"At most {most:.1%} of the MACs can go under layers.policy = {policy}"
+
     def share_of(self, group: str) -> float:
         """Return the share of the MACs that goes with all that may go of one group alone."""
         left = dict(self.layout.widths)
@@ -136,10 +141,14 @@ def prunable_under_each(
     spec: SweepSpec, network: nn.Module, input_shape: tuple[int, int, int]
 ) -> dict[PolicyName, PrunableNetwork | str]:
     """Find what may go under every policy; where nothing may, or an arm refuses, it says why."""
-    found: dict[PolicyName, PrunableNetwork | str] = {}
-    for policy in POLICIES:
-        try:
-            found[policy] = prunable_under(policy, spec, network, input_shape)
-        except (LayoutError, SearchSpaceError, MethodError) as error:
-            found[policy] = str(error)
-    return found
+    return {policy: prunable_or_why(policy, spec, network, input_shape) for policy in POLICIES}
+
+
+def prunable_or_why(
+    policy: PolicyName, spec: SweepSpec, network: nn.Module, input_shape: tuple[int, int, int]
+) -> PrunableNetwork | str:
+    """Find what may go under a policy, or why nothing may."""
+    try:
+        return prunable_under(policy, spec, network, input_shape)
+    except (LayoutError, SearchSpaceError, MethodError) as error:
+        return str(error)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from methods import CostTarget, masked_difference
 from orchestrator.agenda.front_controls import settled
 from orchestrator.agenda.predictors import predictor_settings
-from orchestrator.agenda.prunable import PrunableNetwork
+from orchestrator.agenda.prunable import POLICIES, PrunableNetwork, prunable_or_why
 from orchestrator.agenda.survey import Survey
 from orchestrator.agenda.trial_matrix import trial_matrix
 from orchestrator.cluster.machines import inspect_machines, verdict_of
@@ -46,6 +46,7 @@ from workers.networks.checkpoints import fit
 from workers.raised import told
 
 IMAGES_PER_CLASS = 8  #: Of the rehearsal, at least; and two batches.
+CHEAP_S = 10.0  #: Policies that the sweep does not ask for are tried for that long.
 FEW_SAMPLES = 30  #: Networks the rehearsal times where a method learns latency.
 
 
@@ -94,6 +95,7 @@ def examine(sweep: Sweep, tell: Callable[[Finding], None], *, debug: bool = Fals
         spec, surveyed = sweep.spec, found[0]
         look("dense network", lambda: _dense(sweep, surveyed))
         look("targets", lambda: _targets(spec, surveyed))
+        look("layer policies", lambda: _policies(spec, surveyed))
         look("smallest network", lambda: _extreme(spec, surveyed))
     look("ledger", lambda: _ledger(sweep.spec.tracking))
     look("artifacts", lambda: _artifacts(sweep.spec.tracking))
@@ -155,6 +157,21 @@ def _targets(spec: SweepSpec, surveyed: Survey) -> str:
     controls = settled(spec, surveyed).control_targets
     labels = ", ".join(target_label(target.axis, target.reduction) for target in controls)
     return f"none: the front is searched, with controls at {labels}"
+
+
+def _policies(spec: SweepSpec, surveyed: Survey) -> str:
+    """Say what may go under the policy of the sweep, and what under others that let more go."""
+    network = build_model(spec.model, surveyed.data.num_classes, surveyed.data.channels)
+    own, told = surveyed.filters, [surveyed.filters.told()]
+    began = time.perf_counter()
+    for policy in POLICIES:
+        if time.perf_counter() - began > CHEAP_S:
+            return "; ".join([*told, "`prunesweep inspect SPEC` shows the other policies"])
+        if policy != own.layout.policy.kind:
+            other = prunable_or_why(policy, spec, network, surveyed.data.input_shape)
+            if isinstance(other, PrunableNetwork) and other.reachable[1] > own.reachable[1]:
+                told.append(f"{policy} would let {other.reachable[1]:.1%} go")
+    return "; ".join(told)
 
 
 def _extreme(spec: SweepSpec, surveyed: Survey) -> str:

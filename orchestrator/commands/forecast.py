@@ -72,6 +72,7 @@ def forecast(sweep: Sweep) -> dict[str, Any]:
         "to_run": sum(line["to_run"] for line in lines),
         "epochs_to_run": epochs,
         "data": None if surveyed is None else surveyed.data.told(),
+        "prunable": None if surveyed is None else _prunable(surveyed),
         "train_images": images,
         "images_to_run": None if images is None else epochs * images,
         "images_made": {} if surveyed is None else _images_made(spec, surveyed),
@@ -104,6 +105,10 @@ def view(facts: Mapping[str, Any]) -> RenderableType:
     ]
     if facts["data"] is not None:
         parts.insert(2, Text(f"Data: {visible(facts['data'])}."))
+    if facts["prunable"] is not None:
+        parts.insert(
+            3, Text(f"{facts['prunable']['told']}; `prunesweep inspect SPEC` shows other policies.")
+        )
     parts += [
         Text(f"{arm}: {made:,} more image passes before it can choose, once for every seed.")
         for arm, made in facts["images_made"].items()
@@ -126,6 +131,15 @@ def _time(facts: Mapping[str, Any]) -> str:
         f"{estimate['seconds_per_epoch']:.3g} s per epoch (median) on "
         f"{', '.join(estimate['devices'])}."
     )
+
+
+def _prunable(surveyed: Survey) -> dict[str, Any]:
+    filters = surveyed.filters
+    return {
+        "policy": filters.layout.policy.kind,
+        "macs_share": filters.reachable[1],
+        "told": filters.told(),
+    }
 
 
 def _images_made(spec: SweepSpec, surveyed: Survey) -> dict[str, int]:

@@ -67,6 +67,14 @@ class TestDryRun:
         assert contents(tmp_path) == before
         assert not (tmp_path / "store").exists()
 
+    def test_says_how_much_can_go(self, tmp_path: Path) -> None:
+        spec = write_spec(tmp_path, search={"trials": 1, "max_ratio": 0.5})
+        arguments = ("run", spec, "--dry-run", "--store", tmp_path / "store")
+        prunable, inspected = facts(*arguments)["prunable"], facts("inspect", spec)
+        share = inspected["policies"]["inside_blocks"]["macs_share"]
+        assert (prunable["policy"], prunable["macs_share"]) == ("inside_blocks", share)
+        assert f"At most {share:.1%} of the MACs can go" in call(*arguments).stdout
+
     def test_advises_to_measure_where_nothing_is_known(self, tmp_path: Path) -> None:
         text = call("run", write_spec(tmp_path), "--dry-run", "--store", tmp_path).stdout
         assert "prunesweep doctor" in text

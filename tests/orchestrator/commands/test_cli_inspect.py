@@ -6,6 +6,8 @@ import pytest
 
 from methods import PruningPlan, count_cost, shrink
 from orchestrator.agenda.prunable import POLICIES
+from orchestrator.commands.doctor import _policies
+from orchestrator.sweep import Sweep
 from tests.orchestrator.command_line import call, facts, write_spec
 from workers.models import build_model
 from workers.networks.shapes import layout_of
@@ -109,3 +111,18 @@ def test_a_network_that_fails_is_one_message(own: Path) -> None:
     assert result.exit_code == 2
     assert "model: cannot be used" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_doctor_names_the_policies_under_which_more_can_go(
+    own: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def looked(*arms: str) -> str:
+        spec = write_spec(own, model="mynet.py:build", arms=arms, targets={"macs_reduction": 0.1})
+        sweep = Sweep.from_file(spec)
+        return _policies(sweep.spec, sweep.survey())
+
+    assert looked("l1").startswith("At most 59.8% of the MACs can go under layers.policy = inside")
+    assert "every_layer would let 61.4% go" in looked("l1")
+    assert "every_layer" not in looked("l1", "taylor")  # which cannot prune linear layers
+    monkeypatch.setattr("orchestrator.commands.doctor.CHEAP_S", 0.0)
+    assert "inspect SPEC` shows the other policies" in looked("l1")
