@@ -35,7 +35,7 @@ MAY_IMPORT_INSIDE = {
         "report": {"comparison", "statistics"},
         "comparison": {"statistics"},
         "statistics": set[str](),
-        "mlflow_mirror": {"ledger"},
+        "mlflow_mirror": {"ledger", "comparison", "report"},
         "ledger": set[str](),
     },
     "methods": {

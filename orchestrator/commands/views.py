@@ -92,7 +92,7 @@ def end_facts(spec: SweepSpec, comparison: Comparison) -> dict[str, Any]:
         "state": comparison.state,
         "compare": command("compare", spec.name, spec.tracking),
         "report": f"{store.folder or store.url}/sweeps/{spec.name}/report.html",
-        "ui": ui_hint(spec.tracking),
+        "ui": ui_hint(spec.tracking, spec.name),
         "comparison": json.loads(to_json(comparison)),
     }
 
@@ -106,12 +106,12 @@ def print_end(facts: Mapping[str, Any], comparison: Comparison) -> None:
         print(f"MLflow: {facts['ui']}")
 
 
-def ui_hint(tracking: TrackingSettings) -> str | None:
+def ui_hint(tracking: TrackingSettings, name: str = "") -> str | None:
     """Return the address of MLflow, or the command that opens it; None without a mirror."""
     url = tracking.mlflow_url
     if url is None or url.startswith("http"):
         return url and redact(url)
-    return command("ui", "", tracking)
+    return command("ui", name, tracking)
 
 
 def stopped(spec: SweepSpec) -> str:

@@ -15,7 +15,14 @@ import sqlalchemy as sa
 
 from tracking.artifacts import ArtifactNotFoundError, ArtifactStore
 from tracking.errors import TrackingError, redact
-from tracking.mlflow_mirror.mirror import KEY, PARENT, Point, RunImage, Status
+from tracking.mlflow_mirror.mirror import (
+    KEY,
+    PARENT,
+    DataInput,
+    Point,
+    RunImage,
+    Status,
+)
 from tracking.mlflow_mirror.moved_store import follow_store
 from tracking.mlflow_mirror.server import (
     import_store,
@@ -202,6 +209,20 @@ class Mlflow:
                     raise
                 amended = {f"prunesweep.amended.{key}": value for key, value in changed.items()}
                 send({k: v for k, v in params.items() if k not in held}, {**tags, **amended})
+
+    def add_data(self, run_id: str, data: DataInput) -> None:
+        """Note which data set a run is about; the same one is not added twice."""
+        with self._calling() as client:
+            from mlflow.entities import Dataset, DatasetInput
+
+            dataset = Dataset(data.name, data.digest, "prunesweep", data.source)
+            client.log_inputs(run_id, datasets=[DatasetInput(dataset, tags=[])])
+
+    def experiments(self, prefix: str) -> dict[str, str]:
+        """Return the experiments whose names begin with ``prefix``: id by name, newest first."""
+        with self._calling() as client:
+            found = client.search_experiments(filter_string=f"name LIKE '{prefix}%'")
+            return {str(one.name): str(one.experiment_id) for one in found}
 
     def end(self, run_id: str, status: Status, end_ms: int | None) -> None:
         """Set the status, and the end of a run that has ended."""

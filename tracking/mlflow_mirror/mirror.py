@@ -10,11 +10,13 @@ import json
 import math
 import posixpath
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
+from tracking.mlflow_mirror.verdicts import Verdicts, member_name
+from tracking.places import Role
 from tracking.records import (
     AttemptRecord,
     EntryRecord,
@@ -29,6 +31,7 @@ from tracking.results import Result
 
 Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 
+EXPERIMENTS = "prunesweep/"  #: Begins the names of experiments.
 KEY = "prunesweep.run"  #: Tag that names a run for ever; runs are found by it.
 PARENT = "mlflow.parentRunId"
 IS_RESULT = "prunesweep.is_result"  #: Tag of the runs that count.
@@ -52,6 +55,11 @@ SWEEP_STATUS: Mapping[SweepState, Status] = {
     SweepState.INTERRUPTED: "KILLED",
     SweepState.FAILED: "FAILED",
 }
+ROLE, ARM, TARGET = "prunesweep.role.", "prunesweep.arm.", "prunesweep.target."
+#: Begin tags that say, one each, what a trial is for: ``prunesweep.arm.l1 = 'true'``.
+MEMBERSHIP = (ROLE, ARM, TARGET)
+#: Only trials that one of these wants show how they did on the test split.
+TESTED = frozenset({Role.BASELINE, Role.CONFIRM, Role.CONTROL})
 WITH_RESULT = frozenset({TrialState.COMPLETED, TrialState.STOPPED, TrialState.FAILED})
 
 
@@ -63,6 +71,15 @@ class Point:
     value: float
     timestamp_ms: int
     step: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataInput:
+    """The data set a run is about."""
+
+    name: str
+    digest: str  #: Of images and splits, shortened to what MLflow takes.
+    source: str  #: The settings it was read by, JSON.
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,11 +96,12 @@ class RunImage:
     points: tuple[Point, ...] = ()
     files: Mapping[str, bytes] = field(default_factory=dict)  #: File name -> content.
     copies: Mapping[str, str] = field(default_factory=dict)  #: File name -> path in the store.
+    data: DataInput | None = None
 
 
 def experiment_name(sweep: SweepRecord) -> str:
     """Return the name of the sweep's experiment."""
-    return f"prunesweep/{sweep.name}"
+    return f"{EXPERIMENTS}{sweep.name}"
 
 
 def sweep_key(sweep: SweepRecord) -> str:
@@ -92,10 +110,22 @@ def sweep_key(sweep: SweepRecord) -> str:
     return f"{sweep.name}/{hashlib.sha256(content.encode()).hexdigest()[:12]}"
 
 
-def sweep_run(sweep: SweepRecord, ended_at: datetime | None, ledger: str = "") -> RunImage:
-    """Describe the sweep's parent run, which ends with the last trial, at ``ended_at``.
+def sweep_run(
+    sweep: SweepRecord,
+    ended_at: datetime | None,
+    ledger: str = "",
+    verdicts: Verdicts | None = None,
+    trials: Sequence[TrialRecord] = (),
+) -> RunImage:
+    """Describe the sweep's parent run.
 
-    ``ledger`` names the place of the ledger it mirrors.
+    Args:
+        sweep: The sweep.
+        ended_at: When its last trial ended, and so the run.
+        ledger: Place of the ledger it mirrors.
+        verdicts: What its arms are worth by now.
+        trials: Its trials. As many as have ended are the step of the numbers, so that they have
+            a curve over the sweep.
     """
     spec = {k: v for k, v in sweep.spec.items() if k not in {"name", "resources", "tracking"}}
     arms = spec.pop("arms", None) or ()
@@ -103,8 +133,14 @@ def sweep_run(sweep: SweepRecord, ended_at: datetime | None, ledger: str = "") -
     names = ", ".join(_arm_name(arm) for arm in arms) or "no arms"
     note = (
         f"Filter-pruning sweep **{sweep.name}**: {names}. One run below this one per attempt at a "
-        "trial; the tag `prunesweep.is_result = 'true'` marks those that count."
+        "trial; the tag `prunesweep.is_result = 'true'` marks those that count, and "
+        "`prunesweep.arm.NAME = 'true'` all of an arm."
     )
+    if verdicts is not None:
+        note = f"{verdicts.note}\n\n{note}"
+    at = _ms(ended_at or sweep.created_at)
+    done = sum(trial.state.is_final for trial in trials)
+    numbers = {"trials_ended": float(done), **(verdicts.numbers if verdicts else {})}
     tags = {
         "prunesweep.sweep": sweep.name,
         "prunesweep.spec_hash": sweep.spec_hash,
@@ -112,15 +148,23 @@ def sweep_run(sweep: SweepRecord, ended_at: datetime | None, ledger: str = "") -
         "prunesweep.is_parent": "true",
         LEDGER: ledger,
         NOTE: note,
+        **(verdicts.tags if verdicts else {}),
     }
     return RunImage(
         key=sweep_key(sweep),
         name=sweep.name,
         status=SWEEP_STATUS[sweep.state],
         start_ms=_ms(sweep.created_at),
-        end_ms=_ms(ended_at or sweep.created_at),
+        end_ms=at,
         tags=_tags(tags),
         params=params,
+        points=tuple(
+            Point(key=_name(key), value=value, timestamp_ms=at, step=done)
+            for key, value in numbers.items()
+        )
+        if trials
+        else (),
+        data=_data(trials),
         files={"spec.json": json.dumps(sweep.spec, indent=2, sort_keys=True).encode()},
         copies=sweep.artifacts,
     )
@@ -151,11 +195,15 @@ def attempt_run(
     ended = trial.ended_at if attempt is None else attempt.ended_at
     started = (trial.started_at or trial.created_at) if attempt is None else attempt.started_at
     stored = (trial.result or {}) if counts else {}
+    is_tested = counts and any(entry.place.role in TESTED for entry in entries)
+    if not is_tested:
+        stored = {key: value for key, value in stored.items() if not key.startswith("test_")}
     result = Result.read(stored)
     error = (trial.error if counts else None) or (attempt.error if attempt else None)
     reported = tuple(
         Point(key=_name(at.key), value=at.value, timestamp_ms=_ms(at.at), step=at.step)
         for at in curves
+        if is_tested or not at.key.startswith("test_")
     )
     files = dict(result.artifacts or {})
     weights = {posixpath.basename(v): v for k, v in files.items() if "weights" in k}
@@ -230,7 +278,33 @@ def _description(
         "prunesweep.method": _text(spec.get("method")),
         "prunesweep.schedule": _text((spec.get("schedule") or {}).get("name")),
         "prunesweep.seed": _text(spec.get("seed")),
+        **{
+            f"{kind}{member_name(value)}": "true"
+            for entry in entries
+            for kind, value in zip(MEMBERSHIP, entry.place.words, strict=True)
+            if value
+        },
     }
+
+
+def no_longer(image: RunImage, held: Iterable[str]) -> dict[str, str]:
+    """Return the tags that take back what a run was for, as when a search has another winner.
+
+    Args:
+        image: The run as it should look.
+        held: Names of the tags it has.
+    """
+    return {key: "false" for key in held if key.startswith(MEMBERSHIP) and key not in image.tags}
+
+
+def _data(trials: Sequence[TrialRecord]) -> DataInput | None:
+    """Name the data set that the trials share; None while there is none."""
+    for trial in trials:
+        settings, digest = trial.spec.get("data"), trial.spec.get("data_hash")
+        if isinstance(settings, Mapping) and settings.get("name") and digest:
+            source = json.dumps({**settings}, sort_keys=True, default=str)
+            return DataInput(name=str(settings["name"])[:500], digest=digest[:36], source=source)
+    return None
 
 
 def _final_points(

@@ -11,11 +11,11 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from functools import partial
 from threading import Event
 
 from tracking.artifacts import ArtifactStore
+from tracking.comparison.compare import compare
 from tracking.errors import LedgerError, LedgerMovedError, TrackingError
 from tracking.ledger.ledger import Ledger
 from tracking.ledger.outbox import Outbox
@@ -35,9 +35,11 @@ from tracking.mlflow_mirror.mirror import (
     Status,
     attempt_run,
     experiment_name,
+    no_longer,
     sweep_key,
     sweep_run,
 )
+from tracking.mlflow_mirror.verdicts import Verdicts, verdicts_of
 from tracking.records import AttemptRecord, SweepRecord, TrialRecord
 
 POLL_S = 1.0  #: Between looks at a ledger in which nothing changes.
@@ -68,6 +70,7 @@ class _Shown:
     params: dict[str, str] = field(default_factory=dict)
     points: set[Point] = field(default_factory=set)
     has_files: bool = False
+    has_data: bool = False
 
 
 @dataclass(kw_only=True, slots=True)
@@ -231,7 +234,7 @@ class Publisher:
         return True
 
     def _publish_sweep(self, sweep: SweepRecord) -> None:
-        image = self._sweep_image(sweep)
+        image = self._sweep_image(sweep, self._verdicts(sweep))
         self._experiment(sweep)
         self._shown[image.key].has_files = False  # a report is rewritten under its name
         self._show(image, self._shown[image.key])
@@ -286,17 +289,25 @@ class Publisher:
         self._experiments[sweep.id] = experiment_id
         return experiment_id
 
-    def _sweep_image(self, sweep: SweepRecord) -> RunImage:
-        return sweep_run(sweep, self._last_end(sweep), self._ledger.database.place)
+    def _sweep_image(self, sweep: SweepRecord, verdicts: Verdicts | None = None) -> RunImage:
+        trials = self._ledger.trials(sweep.id)
+        ended = max((trial.ended_at for trial in trials if trial.ended_at), default=None)
+        return sweep_run(sweep, ended, self._ledger.database.place, verdicts, trials)
+
+    def _verdicts(self, sweep: SweepRecord) -> Verdicts | None:
+        """Compare the arms; None where the records do not allow it, which must hold up nothing."""
+        try:
+            return verdicts_of(compare(self._ledger, sweep))
+        except LedgerError:
+            raise  # it is away
+        except Exception:
+            log.exception("sweep %s is shown without verdicts", sweep.name)
+            return None
 
     def _artifact_location(self, sweep: SweepRecord) -> str:
         folder = self._artifacts.folder
         root = folder.as_uri() if folder else self._artifacts.url
         return f"{root}/mlflow/{sweep.name}"
-
-    def _last_end(self, sweep: SweepRecord) -> datetime | None:
-        ends = (trial.ended_at for trial in self._ledger.trials(sweep.id))
-        return max((end for end in ends if end), default=None)
 
     def _find_or_create(
         self, image: RunImage, experiment_id: str, parent: str | None, known: str | None
@@ -340,7 +351,8 @@ class Publisher:
             return  # by a user, who does not want to see it
         points = [point for point in image.points if point not in shown.points]
         params = {k: v for k, v in image.params.items() if shown.params.get(k) != v}
-        tags = {k: v for k, v in image.tags.items() if shown.tags.get(k) != v}
+        wanted = {**image.tags, **no_longer(image, {**run.tags, **shown.tags})}
+        tags = {k: v for k, v in wanted.items() if shown.tags.get(k) != v}
         if points or params or tags:
             self._mlflow.log(run.id, points, params, tags)
             shown.points.update(points)
@@ -352,6 +364,9 @@ class Publisher:
             except MlflowRefusedError as error:
                 log.warning("files of %s are not shown: %s", image.name, error)
             shown.has_files = True
+        if image.data is not None and not shown.has_data:
+            self._mlflow.add_data(run.id, image.data)
+            shown.has_data = True
         if image.status != shown.status:
             self._mlflow.end(run.id, image.status, image.end_ms)
             shown.status = image.status

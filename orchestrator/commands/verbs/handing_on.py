@@ -41,11 +41,15 @@ def export(
 
 
 def ui(
+    name: Annotated[
+        str | None, typer.Argument(help="Name of the sweep; all of them without.", metavar="NAME")
+    ] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on; a free one without.")] = None,
     store: Store = None,
 ) -> None:
     """Serve the MLflow UI of a store on this machine, until Ctrl-C."""
     from orchestrator.commands.lookup import NoMlflowError, RecordsAt, require_variables
+    from tracking.mlflow_mirror.addresses import addresses_of
     from tracking.mlflow_mirror.server import sqlite_file, start_server
 
     tracking = RecordsAt(store=store).tracking()
@@ -54,7 +58,8 @@ def ui(
     if file is not None and not file.exists():
         raise NoMlflowError(str(file))
     with start_server(uri, tracking.artifacts_url, port=port) as server:
-        typer.echo(server.url)
+        for line in addresses_of(server.url, name):
+            typer.echo(line)
         typer.echo("MLflow answers at this address; Ctrl-C ends it.", err=True)
         with suppress(KeyboardInterrupt):
             server.wait()

@@ -1,10 +1,21 @@
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tracking.mlflow_mirror.mirror import attempt_run, flatten, run_name, sweep_key, sweep_run
+from tests.tracking.hand_made import HandMadeSweep, specification
+from tracking.comparison.compare import compare
+from tracking.mlflow_mirror.mirror import (
+    attempt_run,
+    flatten,
+    no_longer,
+    run_name,
+    sweep_key,
+    sweep_run,
+)
+from tracking.mlflow_mirror.verdicts import verdicts_of
 from tracking.places import Place, Role
 from tracking.records import (
     AttemptRecord,
@@ -121,7 +132,7 @@ class TestAttempt:
         assert {point.timestamp_ms for point in run.points} == {NOON_MS + 2500}
 
     def test_flops_are_twice_the_macs_and_flags_are_no_numbers(self) -> None:
-        points = attempt_run(SWEEP, TRIAL, ATTEMPT, [], []).points
+        points = attempt_run(SWEEP, TRIAL, ATTEMPT, [entry("confirm")], []).points
         assert {point.key: point.value for point in points} == {
             "test_accuracy": 90.0,
             "macs": 21.0,
@@ -129,8 +140,19 @@ class TestAttempt:
         }
 
     def test_results_come_behind_the_end_of_the_curves(self) -> None:
-        points = attempt_run(SWEEP, TRIAL, ATTEMPT, [], curve(1.0, 2.0)).points
+        entries = [entry("confirm")]
+        points = attempt_run(SWEEP, TRIAL, ATTEMPT, entries, curve(1.0, 2.0)).points
         assert [point.step for point in points if point.key == "test_accuracy"] == [2]
+
+    @pytest.mark.parametrize("role", [*Role])
+    def test_only_runs_that_count_show_how_they_did_on_the_test_split(self, role: Role) -> None:
+        curves = curve(80.0, key="test_accuracy")
+        lost = replace(ATTEMPT, n=1, outcome=Outcome.LOST)
+        first = attempt_run(SWEEP, TRIAL, lost, [entry(role)], curves)
+        assert "test_accuracy" not in {point.key for point in first.points}
+        second = attempt_run(SWEEP, TRIAL, ATTEMPT, [entry(role)], curves)
+        shown = "test_accuracy" in {point.key for point in second.points}
+        assert shown == (role in {"baseline", "confirm", "control"})
 
     @pytest.mark.parametrize(("final", "expected"), [(2.0, [1.0, 2.0]), (2.5, [1.0, 2.0, 2.5])])
     def test_a_curve_is_extended_by_its_final_value_only_if_that_is_news(
@@ -146,6 +168,25 @@ class TestAttempt:
         assert tags["prunesweep.roles"] == "control,search"
         assert tags["prunesweep.arm"] == "l1,uniform_l1"
         assert tags["prunesweep.target"] == "macs-50%"
+
+    def test_each_role_arm_and_target_has_a_tag_of_its_own(self) -> None:
+        entries = [entry("search"), entry("control", arm="uniform_l1"), entry("search", index=4)]
+        tags = attempt_run(SWEEP, TRIAL, ATTEMPT, entries, []).tags
+        own = {key.removeprefix("prunesweep.") for key, value in tags.items() if value == "true"}
+        assert own == {
+            "role.search",
+            "role.control",
+            "arm.l1",
+            "arm.uniform_l1",
+            "target.macs-50pct",
+            "is_result",
+        }
+
+    def test_what_a_run_is_no_longer_for_is_taken_back(self) -> None:
+        before = attempt_run(SWEEP, TRIAL, ATTEMPT, [entry("search"), entry("confirm")], [])
+        now = attempt_run(SWEEP, TRIAL, ATTEMPT, [entry("search")], [])
+        assert no_longer(now, before.tags) == {"prunesweep.role.confirm": "false"}
+        assert no_longer(before, before.tags) == {}
 
     def test_a_plan_is_a_file_and_no_param(self) -> None:
         plan = {"kept": {"conv1": [0]}}
@@ -179,3 +220,28 @@ class TestSweep:
         assert sweep_key(later) != sweep_key(SWEEP)
         changed = replace(SWEEP, state=SweepState.FAILED, spec={}, epoch=9)
         assert sweep_key(changed) == sweep_key(SWEEP)
+
+    def test_its_numbers_are_named_by_target_measure_and_arm(self, tmp_path: Path) -> None:
+        made = HandMadeSweep(tmp_path, specification("l1", "fpgm", seeds=[1, 2]))
+        made.baseline()
+        for arm, test in (("l1", 91.0), ("fpgm", 89.0)):
+            for seed in (1, 2):
+                made.add("confirm", arm, index=seed, test=test + seed)
+        data = {"data": {"name": "digits"}, "data_hash": "d" * 40}
+        made.add("control", "random", index=1, test=80.0, spec=data)
+        record = made.ledger.sweep(made.name)
+        trials = made.ledger.trials(record.id)
+        verdicts = verdicts_of(compare(made.ledger, record))
+        made.ledger.close()
+        run = sweep_run(record, NOON, "", verdicts, trials)
+        values = {point.key: point.value for point in run.points}
+        assert values["macs-50pct.accuracy_mean/l1"] == 92.5
+        assert values["macs-50pct.accuracy_mean/fpgm"] == 90.5
+        assert values["macs-50pct.accuracy_std/l1"] == pytest.approx(0.5**0.5)
+        assert values["macs-50pct.macs_reduction/random"] == 0.5
+        assert values["trials_ended"] == len(trials) == 6
+        assert {(point.step, point.timestamp_ms) for point in run.points} == {(6, NOON_MS)}
+        assert run.tags["prunesweep.verdict.macs-50pct/random"] == "control"
+        assert "| l1 | 92.50 ± 0.71 |" in run.tags["mlflow.note.content"]
+        assert run.data is not None
+        assert (run.data.name, len(run.data.digest)) == ("digits", 36)
