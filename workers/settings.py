@@ -52,7 +52,8 @@ def content_hash(value: Any) -> str:
 class ModelSettings(Settings):
     """Which network."""
 
-    name: str  #: A zoo name, ``torchvision/NAME``, ``mynet.py:build`` or ``package.module:build``.
+    #: A zoo name, ``torchvision/NAME``, ``timm/NAME``, ``mynet.py:build``, ``package.module:build``
+    name: str
     arguments: dict[str, Any] = {}  #: Keyword arguments for the callable.
     #: Content of the user's own code, filled in as a sweep begins; None: there is none.
     code: str | None = Field(default=None, exclude_if=lambda code: code is None)

@@ -21,7 +21,7 @@ from search_spaces import SearchSpaceError, TargetInfeasibleError
 from workers.data import DataInfo, describe
 from workers.errors import WorkerError
 from workers.models import build_model
-from workers.networks.checkpoints import adopt, read_weights, weights_hash
+from workers.networks.checkpoints import adopt, read_weights, weights_hash, with_own_head
 from workers.networks.first_step import try_choice, try_dense, try_shrunk
 from workers.networks.shapes import layout_of
 from workers.raised import told
@@ -69,7 +69,8 @@ def survey(spec: SweepSpec) -> Survey:
     weights = None
     if spec.checkpoint is not None:
         read = _at("checkpoint", partial(read_weights, spec.checkpoint))
-        _at("checkpoint", partial(adopt, network, read))
+        fitting = with_own_head(network, read, data.num_classes) if spec.adapts else read
+        _at("checkpoint", partial(adopt, network, fitting))
         weights = {name: value.clone() for name, value in network.state_dict().items()}
     shape = data.input_shape
     _at("model", partial(try_dense, network, data.num_classes, shape))

@@ -52,6 +52,16 @@ def _absolute(path: str) -> str:
     return os.path.abspath(os.path.expanduser(path))
 
 
+def _published(model: ModelSettings | None) -> str:
+    """Return the file of the weights published for a network, if it is on this machine."""
+    from workers.models import published_weights
+
+    if model is None:
+        raise ValueError("stands for the weights published for the model, which is to be named")
+    return str(published_weights(model.name))
+
+
+_PRETRAINED: Final = "pretrained"  #: In place of a checkpoint's path.
 ALLOW_CHANCE: Final = "allow_chance"  #: Key of ``baseline`` that is not one of the recipe.
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
@@ -163,10 +173,11 @@ class SweepSpec(Settings):
         if checking(info):
             check_plain(model.arguments)
         if checking(info) and ":" not in model.name:
-            from workers.models import list_models
+            from workers.models import TIMM, check_name, list_models
 
-            known = list_models()
-            if model.name not in known:
+            if model.name.startswith(TIMM):
+                check_name(model.name)
+            elif model.name not in (known := list_models()):
                 raise ValueError(f"{model.name!r} is unknown; {nearest(model.name, known)}")
         return model
 
@@ -179,6 +190,8 @@ class SweepSpec(Settings):
             return path
         if path is None or not checking_here(info):
             return path
+        if path == _PRETRAINED:
+            return _published(info.data.get("model"))
         if not os.path.isfile(_absolute(path)):
             raise ValueError(f"there is no file {path!r}, looked for from {Path.cwd()}")
         return _absolute(path)

@@ -1,5 +1,12 @@
 """The networks a sweep can name, and how a name becomes a network."""
 
-from workers.models.resolve import build_model, list_models
+from workers.models.published import TIMM, published_weights
+from workers.models.resolve import build_model, check_name, list_models
 
-__all__ = ["build_model", "list_models"]
+__all__ = [
+    "TIMM",
+    "build_model",
+    "check_name",
+    "list_models",
+    "published_weights",
+]

@@ -1,4 +1,4 @@
-"""From a name in the settings to a network: the zoo, torchvision, or the user's own code."""
+"""From a name in the settings to a network: the zoo, torchvision, timm, or the user's own code."""
 
 import inspect
 from collections.abc import Callable
@@ -14,6 +14,7 @@ from workers.errors import ModelError
 from workers.models.cifar_resnet import CifarResNet
 from workers.models.cifar_vgg import CifarVGG
 from workers.models.digits_net import DigitsNet
+from workers.models.published import TIMM, TORCHVISION, load_timm
 from workers.settings import ModelSettings
 
 _ZOO: dict[str, Callable[..., nn.Module]] = {
@@ -21,13 +22,28 @@ _ZOO: dict[str, Callable[..., nn.Module]] = {
     **{f"cifar_vgg{depth}": partial(CifarVGG, depth) for depth in (16, 19)},
     "digits_net": DigitsNet,
 }
-_TORCHVISION = "torchvision/"
 
 
 def list_models() -> tuple[str, ...]:
     """Names ``build_model`` knows by itself: the zoo first, then torchvision's classifiers."""
     theirs = torchvision.models.list_models(module=torchvision.models)
-    return (*_ZOO, *(_TORCHVISION + name for name in theirs))
+    return (*_ZOO, *(TORCHVISION + name for name in theirs))
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that stands for no network; the user's own code is not looked at.
+
+    Raises:
+        ModelError: It is unknown, or needs a package that is not installed.
+    """
+    if name.startswith(TIMM):
+        timm, own = load_timm(name), name.removeprefix(TIMM)
+        if not timm.is_model(own):
+            close = get_close_matches(own, timm.list_models(), n=1)
+            hint = f"did you mean {TIMM + close[0]!r}?" if close else "timm.list_models() has all."
+            raise ModelError(f"There is no model {name!r}; {hint}")
+    elif ":" not in name and name not in list_models():
+        raise _unknown(name)
 
 
 def build_model(settings: ModelSettings, num_classes: int, in_channels: int) -> nn.Module:
@@ -48,17 +64,18 @@ def build_model(settings: ModelSettings, num_classes: int, in_channels: int) -> 
     if settings.name in _ZOO:
         factory = _ZOO[settings.name]
         return _call(factory, settings, num_classes=num_classes, in_channels=in_channels)
-    if settings.name.startswith(_TORCHVISION):
+    if settings.name.startswith(TORCHVISION):
         return _from_torchvision(settings, num_classes, in_channels)
+    if settings.name.startswith(TIMM):
+        return _from_timm(settings, num_classes, in_channels)
     if ":" in settings.name:
         return _from_code(settings, num_classes, in_channels)
     raise _unknown(settings.name)
 
 
 def _from_torchvision(settings: ModelSettings, num_classes: int, in_channels: int) -> nn.Module:
-    if settings.name not in list_models():
-        raise _unknown(settings.name)
-    build = torchvision.models.get_model_builder(settings.name.removeprefix(_TORCHVISION))
+    check_name(settings.name)
+    build = torchvision.models.get_model_builder(settings.name.removeprefix(TORCHVISION))
     model = _call(build, settings, weights=None, num_classes=num_classes)
     stem = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
     if stem is not None and stem.in_channels != in_channels:
@@ -67,6 +84,12 @@ def _from_torchvision(settings: ModelSettings, num_classes: int, in_channels: in
             f"has {in_channels}; choose a model of the zoo, which takes any number of channels."
         )
     return model
+
+
+def _from_timm(settings: ModelSettings, num_classes: int, in_channels: int) -> nn.Module:
+    check_name(settings.name)
+    build = partial(load_timm(settings.name).create_model, settings.name.removeprefix(TIMM))
+    return _call(build, settings, pretrained=False, num_classes=num_classes, in_chans=in_channels)
 
 
 def _from_code(settings: ModelSettings, num_classes: int, in_channels: int) -> nn.Module:
@@ -141,10 +164,10 @@ def _signature(factory: Callable[..., Any], settings: ModelSettings) -> inspect.
 
 def _unknown(name: str) -> ModelError:
     known = list_models()
-    close = [_TORCHVISION + name] if _TORCHVISION + name in known else []
+    close = [TORCHVISION + name] if TORCHVISION + name in known else []
     close = close or get_close_matches(name, known, n=1)
     hint = f"did you mean {close[0]!r}?" if close else f"the zoo has {', '.join(_ZOO)}."
     return ModelError(
         f"There is no model {name!r}; {hint} Also possible: torchvision/NAME, "
-        "mynet.py:build and package.module:build."
+        "timm/NAME, mynet.py:build and package.module:build."
     )

@@ -182,6 +182,28 @@ def adopt(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     fit(model, weights)
 
 
+def with_own_head(
+    model: nn.Module, weights: Mapping[str, Tensor], num_classes: int
+) -> Mapping[str, Tensor]:
+    """Return the weights with the network's own last layer, where theirs tells other classes apart.
+
+    That is a layer of ``num_classes`` outputs whose weights differ from the checkpoint's in the
+    number of outputs alone; of several, none is exchanged.
+    """
+    own = model.state_dict()
+    named = _named_as(own, weights)
+    other = {
+        name: value
+        for name, value in own.items()
+        if name in named
+        and value.dim()
+        and value.shape[0] == num_classes != named[name].shape[:1].numel()
+        and named[name].shape[1:] == value.shape[1:]
+    }
+    layers = {name.rpartition(".")[0] for name in other}
+    return {**named, **other} if len(layers) == 1 else weights
+
+
 def _is_held(value: Tensor, own: Tensor) -> bool:
     """Say whether ``own`` can hold ``value`` exactly, and it is finite where ``own`` is."""
     held = value.to(own.dtype)
