@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from orchestrator.agenda.sizing import say_if_idle
-from orchestrator.agenda.survey import Survey, survey
+from orchestrator.agenda.survey import Survey, as_it_began, survey
 from orchestrator.cluster.connection import check_reachable, connect
 from orchestrator.errors import Problem, SpecError
 from orchestrator.loop.interrupts import held_back, on_stop_signals
@@ -23,10 +23,15 @@ from orchestrator.specification.extensions import Extension
 from orchestrator.specification.loading import SpecFile, parse_spec
 from orchestrator.specification.settings import TrackingSettings, secret_variables
 from orchestrator.specification.spec import SweepSpec
-from orchestrator.specification.stored import as_it_ran
+from orchestrator.specification.stored import as_it_ran, spec_of
 from orchestrator.stored_sweep import StoredSweep
 from tracking.comparison.comparison import Comparison
-from tracking.errors import LedgerError, LedgerUnreachableError, MissingLedgerError
+from tracking.errors import (
+    LedgerError,
+    LedgerUnreachableError,
+    MissingLedgerError,
+    UnknownSweepError,
+)
 from tracking.ledger.ledger import Ledger
 from tracking.ledger.writer import SweepWriter
 from tracking.plain_text import visible
@@ -188,6 +193,8 @@ class Sweep(StoredSweep):
                 wait_until_free(ledger, spec.name, wait_s)
                 if not restore:
                     refuse_cancelled(ledger, spec.name)
+                with suppress(UnknownSweepError):
+                    surveyed = as_it_began(surveyed, spec, spec_of(ledger.sweep(spec.name)))
             here = spec.resources.address in (None, "local")
             phases("Starting Ray on this machine" if here else "Joining the Ray cluster")
             check_reachable(spec.resources.address)

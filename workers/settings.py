@@ -4,7 +4,15 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    field_validator,
+    model_validator,
+)
 
 if TYPE_CHECKING:
     from methods import CostTarget
@@ -135,7 +143,8 @@ class Recipe(Settings):
 class LayerSettings(Settings):
     """Which layers may lose filters; the same for every method of a comparison."""
 
-    policy: PolicyName = "inside_blocks"
+    #: auto: settled as a sweep begins, so that its trials name the one that was taken.
+    policy: PolicyName | Literal["auto"] = "inside_blocks"
     protect: tuple[str, ...] = ()  #: Patterns of layer names that keep all filters.
     protect_stem: bool = True  #: The first convolution keeps all filters.
 
@@ -181,6 +190,13 @@ class TrialSpec(Settings):
     predictor: str | None = Field(default=None, exclude_if=lambda name: name is None)
     #: The test split is read, once, at the end; not by trials of a search, which choose by others.
     reads_test: bool = Field(default=True, exclude_if=lambda reads: reads)
+
+    @field_validator("layers")
+    @classmethod
+    def _policy_is_settled(cls, layers: LayerSettings) -> LayerSettings:
+        if layers.policy == "auto":
+            raise ValueError("policy is auto; a trial names the policy that a sweep has settled on")
+        return layers
 
     @property
     def is_exclusive(self) -> bool:

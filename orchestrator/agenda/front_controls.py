@@ -1,7 +1,7 @@
 """Where the controls of a front sit: at costs the network can come to within its limits."""
 
 from methods import CostTarget
-from orchestrator.agenda.prunable import PrunableNetwork
+from orchestrator.agenda.prunable import PrunableNetwork, naming
 from orchestrator.agenda.survey import Survey
 from orchestrator.specification.spec import SweepSpec
 from search_spaces import TargetInfeasibleError
@@ -10,7 +10,14 @@ from tracking.places import target_label
 
 
 def settled(spec: SweepSpec, surveyed: Survey) -> SweepSpec:
-    """Return the specification with the place of its controls, where it is not the usual one."""
+    """Return the specification with what its network decides.
+
+    The layer policy that ``auto`` stands for, and the place of the controls where it is not the
+    usual one.
+    """
+    found = surveyed.filters.layout.policy.kind
+    if spec.layers.policy == "auto" and found != "stripes":
+        spec = naming(spec, found)
     if spec.targets is not None or spec.controls.macs_reduction:
         return spec
     shares = shares_on(surveyed.filters, spec.search.tolerance)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from torch import nn
 
@@ -142,6 +142,37 @@ def prunable_under_each(
 ) -> dict[PolicyName, PrunableNetwork | str]:
     """Find what may go under every policy; where nothing may, or an arm refuses, it says why."""
     return {policy: prunable_or_why(policy, spec, network, input_shape) for policy in POLICIES}
+
+
+def widest(found: Mapping[PolicyName, PrunableNetwork | str]) -> PolicyName:
+    """Return the policy under which the most MACs can go; the first of those that are level.
+
+    Raises:
+        LayoutError: Nothing may go under any.
+    """
+    most = {policy: p.reachable[1] for policy, p in found.items() if not isinstance(p, str)}
+    if not most:
+        raise LayoutError(str(found[POLICIES[0]]))
+    return max(most, key=lambda policy: most[policy])
+
+
+def with_policy(
+    spec: SweepSpec, network: nn.Module, input_shape: tuple[int, int, int]
+) -> SweepSpec:
+    """Return ``spec`` with the policy that ``auto`` stands for on this network.
+
+    Raises:
+        LayoutError: Nothing may go under any.
+    """
+    if spec.layers.policy != "auto":
+        return spec
+    return naming(spec, widest(prunable_under_each(spec, network, input_shape)))
+
+
+def naming(spec: SweepSpec, policy: PolicyName | Literal["auto"]) -> SweepSpec:
+    """Return ``spec`` with a policy."""
+    layers = spec.layers.model_copy(update={"policy": policy})
+    return spec.model_copy(update={"layers": layers})
 
 
 def prunable_or_why(

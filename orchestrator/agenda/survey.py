@@ -13,8 +13,9 @@ from torch import Tensor
 
 from methods import Layout, LayoutError, MethodError, create
 from methods.own_code import check_unchanged
-from orchestrator.agenda.prunable import PrunableNetwork, ratio_space
+from orchestrator.agenda.prunable import PrunableNetwork, ratio_space, with_policy
 from orchestrator.errors import Problem, SpecError
+from orchestrator.specification.changes import as_begun
 from orchestrator.specification.knobs import without_knobs
 from orchestrator.specification.spec import SweepSpec
 from search_spaces import SearchSpaceError, TargetInfeasibleError
@@ -74,6 +75,7 @@ def survey(spec: SweepSpec) -> Survey:
         weights = {name: value.clone() for name, value in network.state_dict().items()}
     shape = data.input_shape
     _at("model", partial(try_dense, network, data.num_classes, shape))
+    spec = _at("layers", partial(with_policy, spec, network, shape))
     filters = _prunable(spec, _at("layers", partial(layout_of, network, shape, spec.layers)))
     if spec.controls.macs_reduction:
         for target in spec.control_targets:
@@ -95,6 +97,18 @@ def survey(spec: SweepSpec) -> Survey:
         for plan in prunable.plans_to_try(spec):
             _at("layers", partial(try_shrunk, network, prunable.layout, plan, data.num_classes))
     return surveyed
+
+
+def as_it_began(surveyed: Survey, spec: SweepSpec, begun: SweepSpec) -> Survey:
+    """Look again where ``auto`` finds another policy today than the sweep has begun with.
+
+    Raises:
+        SpecError: That one does not fit any more.
+    """
+    began_with = begun.layers.policy
+    if spec.layers.policy != "auto" or began_with == surveyed.filters.layout.policy.kind:
+        return surveyed
+    return survey(as_begun(spec, begun))
 
 
 def _prunable(spec: SweepSpec, layout: Layout, targets: str = "targets") -> PrunableNetwork:

@@ -16,7 +16,7 @@ from rich.text import Text
 
 import methods
 from orchestrator.agenda.front_controls import settled
-from orchestrator.agenda.survey import Survey
+from orchestrator.agenda.survey import Survey, as_it_began
 from orchestrator.agenda.trial_matrix import trial_matrix
 from orchestrator.commands.lookup import NoLedgerError, open_existing
 from orchestrator.errors import SpecChangeError, SpecError
@@ -57,6 +57,8 @@ def forecast(sweep: Sweep) -> dict[str, Any]:
     images = None if surveyed is None else surveyed.data.train_images
     with _ledger_of(spec) as ledger:
         record = None if ledger is None else _record(spec, ledger)
+        if record is not None and surveyed is not None:
+            surveyed = as_it_began(surveyed, spec, spec_of(record))
         spec = spec if record is None else as_begun(spec, spec_of(record))
         spec = spec if surveyed is None else settled(spec, surveyed)
         runs = [] if ledger is None or record is None else _runs(ledger, record)

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from methods import Group
 from methods.structure.cost import count_cost
-from orchestrator.agenda.prunable import PrunableNetwork, prunable_under_each
+from orchestrator.agenda.prunable import PrunableNetwork, prunable_under_each, widest
 from orchestrator.errors import InputError, Problem, SpecError
 from orchestrator.specification.loading import SpecFile
 from orchestrator.specification.settings import CHECK
@@ -27,6 +27,7 @@ from tracking.plain_text import visible
 from workers.data import describe
 from workers.models import build_model
 from workers.raised import told
+from workers.settings import PolicyName
 
 Shape = tuple[int, int, int]
 
@@ -122,9 +123,14 @@ def _facts(spec: SweepSpec, shape: Shape, classes: int) -> dict[str, Any]:
         "classes": classes,
         "macs": dense.macs,
         "params": dense.params,
-        "policy": spec.layers.policy,
+        "policy": _chosen(spec, found),
         "policies": {policy: _policy(prunable) for policy, prunable in found.items()},
     }
+
+
+def _chosen(spec: SweepSpec, found: Mapping[PolicyName, PrunableNetwork | str]) -> PolicyName:
+    """Return the policy of the specification, or what ``auto`` stands for."""
+    return widest(found) if spec.layers.policy == "auto" else spec.layers.policy
 
 
 def _policy(prunable: PrunableNetwork | str) -> dict[str, Any]:

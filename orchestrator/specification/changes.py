@@ -37,6 +37,9 @@ def forbidden_changes(old: SweepSpec, new: SweepSpec, *, extend: bool = False) -
 def as_begun(spec: SweepSpec, old: SweepSpec) -> SweepSpec:
     """Return ``spec`` with what was settled when the sweep began, where it leaves that open."""
     spec = _with_codes_of(spec, old)
+    if spec.layers.policy == "auto":
+        layers = spec.layers.model_copy(update={"policy": old.layers.policy})
+        spec = spec.model_copy(update={"layers": layers})
     shares = old.controls.macs_reduction
     if spec.targets is not None or spec.controls.macs_reduction or not shares:
         return spec

@@ -31,8 +31,10 @@ def layout_of(
 
 def policy_of(layers: LayerSettings, unit: Unit = "filters") -> LayerPolicy:
     """Return what ``layers`` says about what is pruned; stripes have a policy of their own."""
+    kind = layers.policy if unit == "filters" else unit
+    assert kind != "auto"  # settled before anything is pruned
     return LayerPolicy(
-        kind=layers.policy if unit == "filters" else unit,
+        kind=kind,
         protect=layers.protect,
         protect_stem=layers.protect_stem,
     )
