@@ -90,6 +90,8 @@ class Result:
     kept: Mapping[str, int] | None = None
     input_shape: tuple[int, int, int] | None = None
     num_classes: int | None = None
+    classes: tuple[str, ...] | None = None
+    class_images: tuple[tuple[int, int, int], ...] | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     base_weights: str | None = None
@@ -196,6 +198,8 @@ _FIELDS: Final = tuple(field.name for field in fields(Result))
 _READ: Final[Mapping[str, Any]] = {
     "environment": _read_environment,
     "input_shape": tuple,
+    "classes": tuple,
+    "class_images": lambda stored: tuple(map(tuple, stored)),
     "mean": tuple,
     "std": tuple,
     "latency": _read_timings,

@@ -49,6 +49,7 @@ class NetworkRecord(Settings):
     layers: LayerSettings
     unit: Unit = PRUNED_UNIT  #: What was pruned.
     num_classes: int
+    classes: tuple[str, ...] = ()  #: Names, in the order of the logits; of old exports unknown.
     input_shape: tuple[int, int, int]  #: (C, H, W) of one image.
     mean: tuple[float, ...]  #: Per channel, of images in [0, 1]: subtract, then divide by ``std``.
     std: tuple[float, ...]
@@ -113,6 +114,7 @@ def export_trial(
         layers=spec.layers,
         unit=spec.unit,
         num_classes=given(result.num_classes),
+        classes=result.classes or (),
         input_shape=given(result.input_shape),
         mean=given(result.mean),
         std=given(result.std),
@@ -156,7 +158,22 @@ Input: images in [0, 1], shape {given(result.input_shape)}, minus mean \
 {_numbers(given(result.mean))}, divided by {_numbers(given(result.std))}.
 
 Trial `{spec.uid}`, weights `{result.weights}`, data `{result.data_hash}`.
-"""
+{_classes(result)}"""
+
+
+def _classes(result: Result) -> str:
+    """Return a table of the classes with their images; nothing for a result that has none."""
+    if not result.classes:
+        return ""
+    rows = zip(range(len(result.classes)), result.classes, result.class_images or (), strict=True)
+    return "\n| logit | class | training | validation | test |\n|---|---|---|---|---|\n" + "".join(
+        f"| {n} | {_cell(name)} | {a} | {b} | {c} |\n" for n, name, (a, b, c) in rows
+    )
+
+
+def _cell(text: str) -> str:
+    """Return a name of the user's that stays within its cell."""
+    return " ".join(text.replace("|", "\\|").split())
 
 
 def _numbers(values: Sequence[float]) -> str:

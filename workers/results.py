@@ -62,6 +62,8 @@ class ShapeResult(_Written):
     kept: dict[str, int]  #: Filters kept, by group.
     input_shape: list[int]  #: (C, H, W) of one image.
     num_classes: int
+    classes: list[str]  #: Names, in the order of the logits.
+    class_images: list[list[int]]  #: Training, validation and test images of each class.
     mean: list[float]  #: Per channel, of images in [0, 1]: how the network's input is normalised.
     std: list[float]
     base_weights: str | None  #: Content hash of the starting weights.

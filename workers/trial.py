@@ -407,6 +407,8 @@ def _shape_result(
         kept={group: len(kept) for group, kept in plan.kept.items()} if plan else {},
         input_shape=list(data.info.input_shape),
         num_classes=data.info.num_classes,
+        classes=list(data.info.classes),
+        class_images=[list(counts) for counts in data.info.class_images],
         mean=list(data.info.mean),
         std=list(data.info.std),
         base_weights=spec.weights,

@@ -171,6 +171,8 @@ def _shape_result(spec: TrialSpec, kept: Mapping[str, int]) -> ShapeResult:
         kept=dict(kept) if is_pruned else {},
         input_shape=list(info.input_shape),
         num_classes=info.num_classes,
+        classes=list(info.classes),
+        class_images=[list(counts) for counts in info.class_images],
         mean=list(info.mean),
         std=list(info.std),
         base_weights=spec.weights,

@@ -86,11 +86,24 @@ def test_the_folder_holds_data_only_and_a_model_card(exported: Path, pruned: Tri
     record = json.loads((exported / "model.json").read_text())
     assert record["input_shape"] == [1, 8, 8]
     assert record["num_classes"] == 10
+    assert record["classes"] == pruned[1]["classes"] == [str(digit) for digit in range(10)]
     assert record["weights"] == pruned[1]["weights"]
     card = (exported / "README.md").read_text()
     assert f"{pruned[1]['macs']:,}" in card
     assert f"{pruned[1]['test_accuracy']:.2f} %" in card
     assert "load_pruned(" in card
+    counts = pruned[1]["class_images"]
+    assert [sum(split) for split in zip(*counts, strict=True)] == [80, 20, 40]
+    assert "| 9 | 9 | {} | {} | {} |".format(*counts[9]) in card
+
+
+def test_a_result_of_before_names_no_classes(node: Node, pruned: Trial, tmp_path: Path) -> None:
+    spec, result = pruned
+    before = {k: v for k, v in result.items() if k not in ("classes", "class_images")}
+    folder = export_trial(spec, before, node.artifacts, tmp_path / "before")
+    assert json.loads((folder / "model.json").read_text())["classes"] == []
+    assert "| logit |" not in (folder / "README.md").read_text()
+    load_pruned(folder)
 
 
 def test_the_card_of_a_search_trial_says_nothing_of_the_test_split(
