@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from methods import LayerPolicy, MethodError, create, find_layout
+from methods import LayerPolicy, MethodError, create, find_layout, masked_difference
+from methods.schedule import PRESETS
 from methods.structure.surgery import is_plain
-from methods.testing import INPUT_SHAPE
+from methods.testing import INPUT_SHAPE, TinySession
 from tests.methods.structure.test_proof import Chain, Learned, Through, exact
 
 EVERY = LayerPolicy(kind="every_layer")
@@ -126,3 +127,18 @@ def test_methods_that_know_convolutions_alone_say_so() -> None:
     network = Classifier()
     with pytest.raises(MethodError, match=r"'taylor' prunes filters of ordinary.*'hidden'"):
         create("taylor").accept(network, find_layout(network, INPUT_SHAPE, EVERY))
+
+
+@pytest.mark.parametrize("schedule", list(PRESETS))
+def test_every_schedule_prunes_layers_of_every_kind(schedule: str) -> None:
+    network = Classifier()
+    layout = find_layout(network, INPUT_SHAPE, EVERY)
+    session = TinySession(layout, classes=4, epochs=4, schedule=schedule, images=16)
+    ratios = dict.fromkeys(layout.widths, 0.5)
+    plan = create("l2").select(network, ratios, session)
+    assert {name: len(kept) for name, kept in plan.kept.items()} == {
+        "conv": 3,
+        "hidden": 6,
+        "deeper": 5,
+    }
+    assert masked_difference(network, plan, layout, torch.rand(4, *INPUT_SHAPE)) < 1e-5
