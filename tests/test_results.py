@@ -36,6 +36,8 @@ PARTS: Final = (results.ShapeResult, results.ResultOnTest)
 READ_AS: Final = {
     list[int]: tuple[int, int, int],
     list[float]: tuple[float, ...],
+    list[str]: tuple[str, ...],
+    list[list[int]]: tuple[tuple[int, int, int], ...],
     dict[str, int]: Mapping[str, int],
     dict[str, float]: Mapping[str, float],
     dict[str, str]: Mapping[str, str],
