@@ -91,7 +91,9 @@ class Runs:
             ]
             assert len(points) == (0 if trial.spec["kind"] == "latency" else REPORTS)
             assert self.curve(run, "train_loss") == points
-            if trial.result and "test_accuracy" in trial.result:
+            roles = {*run.data.tags["prunesweep.roles"].split(",")}
+            counts = roles & {"baseline", "confirm", "control"}
+            if counts and trial.result and "test_accuracy" in trial.result:
                 assert run.data.metrics["test_accuracy"] == trial.result["test_accuracy"]
 
 

@@ -53,7 +53,7 @@ class TestFinishedSweep:
         assert out.startswith("tiny (completed)")
         report, ui = out.splitlines()[-2:]
         assert Path(report.removeprefix("Report: ")).read_text().startswith("<!doctype html>")
-        assert ui == f"MLflow: prunesweep ui --store {store}"
+        assert ui == f"MLflow: prunesweep ui tiny --store {store}"
         data, *_, progress = err.splitlines()
         assert data.startswith("Data: 180 training")
         assert progress.startswith("tiny: 4 of 4 done")
