@@ -38,7 +38,7 @@ docs: install  ## Draw what two pages show of the code: the imports, and the tre
 	$(BIN)/python -m tests.error_tree
 
 lock: install  ## Resolve every dependency anew into constraints.txt.
-	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
+	$(BIN)/uv pip compile pyproject.toml --extra dev --extra onnx --universal --python-version 3.11 \
 	  --upgrade --no-header --no-annotate --quiet --output-file constraints.txt
 
 clean:

@@ -76,21 +76,28 @@ class StoredSweep:
         with self._records() as (ledger, sweep):
             return compare(ledger, sweep)
 
-    def export(self, trial: str, to: str | Path) -> Path:
+    def export(
+        self, trial: str, to: str | Path, *, onnx: bool = False, torch_export: bool = False
+    ) -> Path:
         """Write a network to a folder that `load_pruned` reads; return the folder.
 
         Args:
             trial: ``best:ARM:TARGET``, or a trial's number, or the first digits of its uid.
             to: The folder: new, empty, or of the same trial.
+            onnx: Write an ONNX file, too.
+            torch_export: Write a file for `torch.export.load`, too.
 
         Raises:
+            PackagesMissingError: What an ONNX file needs is not installed.
+            ExchangeError: The network cannot be written so.
             TrialChoiceError: ``trial`` leads to none, or to one that has no network.
             ExportError: The folder cannot be written, or holds something else.
         """
-        from orchestrator.exporting import export
+        from orchestrator.exporting import export, forms_of
 
+        forms = forms_of(onnx=onnx, torch_export=torch_export)
         with self._records() as (ledger, sweep):
-            return export(ledger, sweep, self.spec.tracking, trial, to).folder
+            return export(ledger, sweep, self.spec.tracking, trial, to, forms).folder
 
     def _repr_html_(self) -> str:
         """Show the verdicts in a notebook's cell."""

@@ -4,7 +4,7 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from workers.errors import WorkerError
@@ -21,7 +21,9 @@ class FolderTakenError(WorkerError, ValueError):
         return f"{self.folder}: {self.problem}"
 
 
-def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
+def write_folder(
+    folder: Path, files: Mapping[str, bytes], replaceable: Collection[str] = ()
+) -> None:
     """Write files to ``folder``: beside it at first, then renamed. Written again, nothing changes.
 
     What a killed writer left beside it goes with the next one.
@@ -29,12 +31,14 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
     Args:
         folder: Where they are to be; its parents are made.
         files: Content by name. All of them, so that they are in memory.
+        replaceable: Names whose content may be another one where all other files are the same,
+            and which may lie there without being written now.
 
     Raises:
         FolderTakenError: It holds something else, or is no folder.
         OSError: It cannot be written.
     """
-    if _is_complete(folder, files):
+    if _is_complete(folder, files, replaceable):
         return
     folder.parent.mkdir(parents=True, exist_ok=True)
     staged = _staged(folder)
@@ -45,7 +49,7 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
                 file.write(content)
                 os.fsync(file.fileno())
         if folder.exists() and any(folder.iterdir()):
-            for name in files:  # those there are the same, of a writer that did not stage
+            for name in files:  # those there are the same, or may be replaced
                 os.replace(staged / name, folder / name)
         else:
             os.replace(staged, folder)  # takes the place of an empty folder, too
@@ -53,19 +57,24 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
         shutil.rmtree(staged, ignore_errors=True)
 
 
-def _is_complete(folder: Path, files: Mapping[str, bytes]) -> bool:
+def _is_complete(folder: Path, files: Mapping[str, bytes], replaceable: Collection[str]) -> bool:
     """Say whether all is there already; refuse a folder that holds anything else."""
     if not folder.exists():
         return False
     if not folder.is_dir():
         raise FolderTakenError(str(folder), "this is not a folder; name a new one")
     there = {path.name: path for path in folder.iterdir()}
+    same = {
+        name: name in files and path.is_file() and path.read_bytes() == files[name]
+        for name, path in there.items()
+    }
+    is_ours = all(same.get(name, False) for name in files if name not in replaceable)
     for name, path in there.items():
-        if name not in files or not path.is_file() or path.read_bytes() != files[name]:
+        if not same[name] and not (is_ours and name in replaceable and path.is_file()):
             raise FolderTakenError(
                 str(folder), "the folder is not empty and holds something else; name another"
             )
-    return there.keys() == files.keys()
+    return all(same.get(name, False) for name in files)
 
 
 def _staged(folder: Path) -> Path:

@@ -3,11 +3,14 @@ from typing import Any
 
 import pytest
 
+from orchestrator.exporting import standing
 from orchestrator.sweep import Sweep
-from orchestrator.trial_choice import TrialChoiceError
+from orchestrator.trial_choice import TrialChoiceError, choose_trial
+from tests.orchestrator.command_line import call
 from tests.orchestrator.sweeps import BASE
 from tests.tracking.hand_made import HandMadeSweep, specification
 from tracking.errors import MissingLedgerError, UnknownSweepError
+from workers import exchange
 
 
 def sweep_at(store: Path) -> Sweep:
@@ -49,3 +52,34 @@ def test_it_reads_what_is_in_the_ledger_now(tmp_path: Path) -> None:
         sweep.export("best:l1:macs-90%", tmp_path / "out")
     assert not (tmp_path / "out").exists()
     made.ledger.close()
+
+
+def test_the_card_says_arm_interval_and_what_it_was_compared_with(tmp_path: Path) -> None:
+    made = HandMadeSweep(tmp_path, specification("l1", "fpgm", seeds=[1, 2]), "sweep")
+    made.baseline()
+    for arm, test in (("l1", 91.0), ("fpgm", 89.0)):
+        for seed in (1, 2):
+            made.add("confirm", arm, index=seed, test=test + seed)
+    made.add("control", "random", index=1, test=80.0)
+    record = made.ledger.sweep("sweep")
+    trial = choose_trial(made.ledger, record, "best:l1:macs-50%")
+    told = standing(made.ledger, record, trial)
+    assert "confirm of **l1** at macs-50%" in told
+    assert "92.50 ± 0.71 %, 95 % interval" in told
+    assert "| fpgm | 90.50" in told
+    assert "| random | 80.00" in told
+    made.ledger.close()
+
+
+def test_missing_packages_are_said_before_anything_is_read_or_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exchange, "find_spec", lambda name: None)
+    made = HandMadeSweep(tmp_path, specification("l1"), "sweep")
+    made.ledger.close()
+    arguments = ("export", "sweep", "1", "--to", tmp_path / "out", "--onnx", "--store", tmp_path)
+    result = call(*arguments)
+    assert result.exit_code == 2
+    assert result.stderr.count("\n") == 1
+    assert "pip install 'prunesweep[onnx]'" in result.stderr
+    assert not (tmp_path / "out").exists()

@@ -195,3 +195,45 @@ def test_a_latency_trial_has_nothing_to_export(node: Node, pruned: Trial, tmp_pa
     latency = {key: value for key, value in result.items() if key != "weights"}
     with pytest.raises(ExportError, match="leaves no network"):
         export_trial(spec, latency, node.artifacts, tmp_path / "x")
+
+
+def test_files_for_other_programs_lie_beside_and_are_told_on_the_card(
+    node: Node, pruned: Trial, tmp_path: Path
+) -> None:
+    folder = export_trial(
+        *pruned,
+        node.artifacts,
+        tmp_path / "exported",
+        forms=["torch_export"],
+        classes=[f"digit {number}" for number in range(10)],
+        standing="Arm **l1** is the best.",
+    )
+    program: Any = torch.export.load(folder / "network.pt2").module()
+    network = load_pruned(folder)
+    images = torch.rand(3, 1, 8, 8)
+    assert torch.allclose(program(images), network(images), atol=1e-5)
+    assert json.loads((folder / "classes.json").read_text())[9] == "digit 9"
+    card = (folder / "README.md").read_text()
+    for told in ("`network.pt2`", "1 and 7 images", "digit 9", "Arm **l1** is the best."):
+        assert told in card
+
+
+def test_exported_again_the_card_is_renewed_and_files_are_added(
+    node: Node, pruned: Trial, exported: Path
+) -> None:
+    export_trial(*pruned, node.artifacts, exported, forms=["torch_export"], standing="News.")
+    assert "News." in (exported / "README.md").read_text()
+    export_trial(*pruned, node.artifacts, exported)
+    assert "News." not in (exported / "README.md").read_text()
+    assert (exported / "network.pt2").exists()
+    assert not load_pruned(exported).training
+
+
+def test_a_card_of_somebody_elses_is_not_written_over(
+    node: Node, pruned: Trial, tmp_path: Path
+) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "README.md").write_text("mine")
+    with pytest.raises(ExportError, match="not empty"):
+        export_trial(*pruned, node.artifacts, tmp_path / "mine")
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["README.md"]

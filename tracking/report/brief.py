@@ -39,7 +39,7 @@ def brief_markdown(comparison: Comparison, longest: int) -> str:
         f"**{markdown_safe(story.title)}**: {markdown_safe(story.headline)}"
         for story in stories(comparison)
     ]
-    parts += [_markdown(verdict_grid(table)) for table in comparison.tables if table.rows]
+    parts += [grid_markdown(verdict_grid(table)) for table in comparison.tables if table.rows]
     parts += [markdown_safe(note)] if (note := interval_note(comparison)) else []
     text = ""
     for part in parts:
@@ -78,7 +78,8 @@ def _cells(row: Row) -> tuple[str, ...]:
     )
 
 
-def _markdown(grid: Grid) -> str:
+def grid_markdown(grid: Grid) -> str:
+    """Return a grid as a Markdown table under its title."""
     lines = [
         f"**{markdown_safe(grid.title)}**",
         "",

@@ -21,6 +21,10 @@ def export(
     to: Annotated[
         Path, typer.Option(help="Folder to write: new, empty, or of the same trial.", metavar="DIR")
     ],
+    onnx: Annotated[bool, typer.Option("--onnx", help="Write an ONNX file, too.")] = False,
+    torch_export: Annotated[
+        bool, typer.Option("--torch-export", help="Write a file for torch.export.load, too.")
+    ] = False,
     store: Store = None,
     ledger: Ledger = None,
     as_json: AsJson = False,
@@ -32,7 +36,8 @@ def export(
 
     with find_sweep(name, RecordsAt(store=store, ledger=ledger)) as found:
         tracking = require_variables(found.tracking)
-        done = exporting.export(found.ledger, found.record, tracking, trial, to)
+        forms = exporting.forms_of(onnx=onnx, torch_export=torch_export)
+        done = exporting.export(found.ledger, found.record, tracking, trial, to, forms)
     chosen, folder = done.trial, done.folder
     files = sorted(file.name for file in folder.iterdir())
     facts = {"trial": chosen.id, "uid": chosen.uid, "folder": str(folder), "files": files}
