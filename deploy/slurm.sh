@@ -38,7 +38,14 @@ export RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO=1
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head --lines=1)
 head_ip=$(srun --nodes=1 --ntasks=1 --nodelist="$head" hostname --ip-address | awk '{print $1; exit}')
 port=$((20000 + SLURM_JOB_ID % 10000))
-temporary=${PRUNESWEEP_TEMPORARY:-/tmp/ray-$SLURM_JOB_ID}
+
+# Sockets and logs, on each node's own disk: a name that nobody knows before, a folder only you enter.
+temporary=${PRUNESWEEP_TEMPORARY:-}
+made=
+if [[ -z $temporary ]]; then
+  made=$(srun --overlap --nodes=1 --ntasks=1 --nodelist="$head" mktemp --directory /tmp/ray-XXXXXXXX)
+  temporary=$made/ray # which Ray opens to all; what it lies in stays closed
+fi
 gpus=${SLURM_GPUS_PER_TASK:-0}
 
 srun --overlap --nodes=1 --ntasks=1 --nodelist="$head" \
@@ -55,6 +62,10 @@ done
 
 if ((SLURM_JOB_NUM_NODES > 1)); then
   others=$((SLURM_JOB_NUM_NODES - 1))
+  if [[ -n $made ]]; then # fails where somebody was faster
+    srun --overlap --nodes="$others" --ntasks="$others" --ntasks-per-node=1 --exclude="$head" \
+      mkdir --mode=700 "$made"
+  fi
   srun --overlap --nodes="$others" --ntasks="$others" --ntasks-per-node=1 --exclude="$head" \
     ray start --block --address="$head_ip:$port" \
     --num-cpus="$SLURM_CPUS_PER_TASK" --num-gpus="$gpus" &
@@ -76,6 +87,10 @@ fi
 
 kill -TERM "${nodes[@]}" 2>/dev/null || true
 wait "${nodes[@]}" || true
+if [[ -n $made ]]; then
+  srun --overlap --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 \
+    rm -rf "$made" || true
+fi
 rm -rf "$folder"
 if [[ -n $requeue && $status -ne 0 ]]; then
   scontrol requeue "$SLURM_JOB_ID"

@@ -60,6 +60,33 @@ def _closed(schema: Any) -> Any:
     return closed
 
 
+def policy_problems(document: Any) -> list[str]:
+    """Check a NetworkPolicy against what Kubernetes takes; unknown keys are mistakes."""
+    selector = {"type": "object", "properties": {"matchLabels": {"type": "object"}}}
+    peer = {"type": "object", "properties": dict.fromkeys(_SELECTORS, selector), "minProperties": 1}
+    port = {"protocol": {"enum": ["TCP", "UDP", "SCTP"]}, "port": {"type": "integer"}}
+    rule = {
+        "from": {"type": "array", "items": peer},
+        "ports": {"type": "array", "items": {"type": "object", "properties": port}},
+    }
+    spec = {
+        "podSelector": selector,
+        "policyTypes": {"type": "array", "items": {"enum": ["Ingress", "Egress"]}},
+        "ingress": {"type": "array", "items": {"type": "object", "properties": rule}},
+    }
+    whole = {
+        "apiVersion": {"const": "networking.k8s.io/v1"},
+        "kind": {"const": "NetworkPolicy"},
+        "metadata": {"type": "object", "properties": {"name": {"type": "string"}}},
+        "spec": {"type": "object", "properties": spec, "required": ["podSelector"]},
+    }
+    schema = {"type": "object", "properties": whole, "required": list(whole)}
+    return _problems(document, _closed(schema))
+
+
+_SELECTORS = ("podSelector", "namespaceSelector")
+
+
 def ray_up_problems(document: Any) -> list[str]:
     """Check as `ray up` does before it starts a machine."""
     schema = json.loads((Path(ray_up.__file__).parents[1] / "ray-schema.json").read_text())

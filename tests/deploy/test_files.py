@@ -20,6 +20,7 @@ from tests.deploy.files import (
     kuberay_problems,
     lint,
     mappings,
+    policy_problems,
     ray_up_problems,
     read,
 )
@@ -29,6 +30,7 @@ CHECKS: dict[str, Callable[[Any], list[str]]] = {
     "compose.gpu.yaml": compose_problems,
     "kuberay/raycluster.yaml": kuberay_problems,
     "kuberay/rayjob.yaml": kuberay_problems,
+    "kuberay/networkpolicy.yaml": policy_problems,
     "ray-cluster.yaml": ray_up_problems,
 }
 LINTERS = {"Containerfile": "hadolint", "slurm.sh": "shellcheck", "secrets.sh": "shellcheck"}
@@ -48,6 +50,10 @@ BROKEN: list[tuple[str, str, Any]] = [
     ("kuberay/rayjob.yaml", "spec.backoffLimit", "3"),
     ("kuberay/rayjob.yaml", "spec.rayClusterSpec.workerGroupSpecs.0.template.spec.volume", []),
     ("kuberay/rayjob.yaml", "spec.entrypiont", "prunesweep run"),
+    ("kuberay/networkpolicy.yaml", "apiVersion", "networking/v1"),
+    ("kuberay/networkpolicy.yaml", "spec.podSelectors", {}),
+    ("kuberay/networkpolicy.yaml", "spec.ingress.0.form", []),
+    ("kuberay/networkpolicy.yaml", "spec.ingress.1.ports.0.port", "8265"),
     ("ray-cluster.yaml", "provider", None),
     ("ray-cluster.yaml", "max_worker", 2),
     ("ray-cluster.yaml", "provider.worker_ips", None),
@@ -131,6 +137,10 @@ class TestContainerfile:
         assert len(re.findall(r"pip install", self.text)) == 2
         assert len(re.findall(r"pip install .*--constraint constraints.txt", self.text)) == 2
 
+    def test_is_built_on_an_image_with_a_tag_that_a_digest_may_replace(self) -> None:
+        assert re.search(r"^ARG PYTHON_IMAGE=python:\d+\.\d+-slim-\w+$", self.text, re.MULTILINE)
+        assert set(re.findall(r"^FROM (\S+)", self.text, re.MULTILINE)) == {"${PYTHON_IMAGE}"}
+
 
 class TestCompose:
     services = read("compose.yaml")["services"]
@@ -158,6 +168,21 @@ class TestCompose:
         made = set(re.findall(r"^(\w+)=\$\(secret\)$", (DEPLOY / "secrets.sh").read_text(), re.M))
         assert needed == made
 
+    @pytest.mark.parametrize("name", services)
+    def test_a_service_can_do_no_more_than_it_must(self, name: str) -> None:
+        service = self.services[name]
+        assert service["cap_drop"] == ["ALL"]
+        assert service["security_opt"] == ["no-new-privileges:true"]
+        assert "privileged" not in service
+        assert ("cap_add" in service) == (name == "s3")
+        assert re.fullmatch(r"\d+g", interpolated(service["mem_limit"], {}))
+
+    @pytest.mark.parametrize("name", services)
+    def test_an_image_has_a_tag_that_a_digest_may_replace(self, name: str) -> None:
+        image = self.services[name]["image"]
+        assert re.fullmatch(r"[\w/]+:\d[\w.]*\d", interpolated(image, {}))
+        assert image.startswith("${")
+
     def test_without_them_it_does_not_start(self) -> None:
         with pytest.raises(KeyError):
             interpolated((DEPLOY / "compose.yaml").read_text(), {})
@@ -182,9 +207,30 @@ class TestKubeRay:
     def test_asks_for_a_token(self) -> None:
         assert self.cluster["spec"]["authOptions"]["mode"] == "token"
 
+    def test_no_worker_has_a_token_of_kubernetes(self) -> None:
+        for group in self.cluster["spec"]["workerGroupSpecs"]:
+            assert group["template"]["spec"]["automountServiceAccountToken"] is False
+
+    def test_nodes_are_reached_by_each_other_and_who_submits(self) -> None:
+        nodes = {"matchLabels": {"ray.io/is-ray-node": "yes"}}  # KubeRay's label
+        policy = read("kuberay/networkpolicy.yaml")["spec"]
+        assert policy["podSelector"] == nodes
+        among, submits = policy["ingress"]
+        assert among == {"from": [{"podSelector": nodes}]}
+        job = {"batch.kubernetes.io/job-name": self.job["metadata"]["name"]}
+        assert submits["from"][0] == {"podSelector": {"matchLabels": job}}
+        assert [port["port"] for port in submits["ports"]] == [8265]
+
     def test_no_trial_runs_on_the_head(self) -> None:
         head = self.cluster["spec"]["headGroupSpec"]
         assert head["rayStartParams"]["num-cpus"] == "0"
+
+
+@pytest.mark.parametrize("name", [*CHECKS, *LINTERS])
+def test_no_file_says_where_packages_come_from(name: str) -> None:
+    text = (DEPLOY / name).read_text()
+    assert not re.search(r"https?://\S*(pypi|/simple|/whl)", text)
+    assert "--index-url" not in text
 
 
 @pytest.mark.parametrize("name", CHECKS)
