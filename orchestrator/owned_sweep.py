@@ -15,7 +15,7 @@ from orchestrator.cluster.ray_backend import RayBackend
 from orchestrator.errors import StoreLostError, SweepCancelledError, SweepFailedError
 from orchestrator.loop.driver import Driver
 from orchestrator.loop.phases import Phases
-from orchestrator.loop.progress import Progress, places_done
+from orchestrator.loop.progress import Progress, outspoken, places_done
 from orchestrator.loop.signals import left_in_order, stopping_on_signals
 from orchestrator.specification.spec import SweepSpec
 from tracking.artifacts import ArtifactStore, StoreUnreachableError
@@ -77,7 +77,7 @@ class OwnedSweep:
         return comparison
 
     def _patient_store(self) -> PatientStore:
-        told = partial(self.console.print, highlight=False, soft_wrap=True, markup=False)
+        told = partial(outspoken(self.console).print, highlight=False, soft_wrap=True, markup=False)
         url, patience_s = self.spec.tracking.artifacts_url, self.spec.recovery.store_outage_s
         return PatientStore(url, patience_s, told)
 
@@ -150,5 +150,7 @@ class OwnedSweep:
                 remove(store, unneeded(self.ledger, store, [self.spec.name]))
             writer.set_artifacts(store_report(store, comparison))
         except OSError as error:  # a full disk, or a store that is out of reach
-            self.console.print(f"The report could not be stored: {error}", highlight=False)
+            outspoken(self.console).print(
+                f"The report could not be stored: {error}", highlight=False
+            )
         return comparison

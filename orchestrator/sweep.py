@@ -16,12 +16,13 @@ from orchestrator.loop.interrupts import held_back, on_stop_signals
 from orchestrator.loop.outages import Outages
 from orchestrator.loop.ownership import driver_name, refuse_cancelled, take, wait_until_free
 from orchestrator.loop.phases import Phases
+from orchestrator.loop.progress import outspoken
 from orchestrator.loop.signals import left_in_order
 from orchestrator.owned_sweep import OwnedSweep
 from orchestrator.specification.changes import own_names, with_codes
 from orchestrator.specification.extensions import Extension
 from orchestrator.specification.loading import SpecFile, parse_spec
-from orchestrator.specification.settings import TrackingSettings, secret_variables
+from orchestrator.specification.settings import TrackingSettings, secret_variables, told_if_open
 from orchestrator.specification.spec import SweepSpec
 from orchestrator.specification.stored import as_it_ran, spec_of
 from orchestrator.stored_sweep import StoredSweep
@@ -195,9 +196,11 @@ class Sweep(StoredSweep):
                     refuse_cancelled(ledger, spec.name)
                 with suppress(UnknownSweepError):
                     surveyed = as_it_began(surveyed, spec, spec_of(ledger.sweep(spec.name)))
+            if open_places := told_if_open(spec.tracking):
+                say(visible(open_places), markup=False)
             here = spec.resources.address in (None, "local")
-            phases("Starting Ray on this machine" if here else "Joining the Ray cluster")
             check_reachable(spec.resources.address)
+            phases("Starting Ray on this machine" if here else "Joining the Ray cluster")
             if hint := say_if_idle(spec):
                 say(hint)
             connect(spec.resources, own_names(spec), secret_variables(spec.tracking))
@@ -221,7 +224,8 @@ class Sweep(StoredSweep):
                 )
                 publishing = ExitStack()
                 publishing.enter_context(owned.publishing())
-            outages = Outages(ledger, spec.name, driver_name(), spec.recovery.ledger_outage_s, say)
+            tell = partial(outspoken(console).print, highlight=False, soft_wrap=True)
+            outages = Outages(ledger, spec.name, driver_name(), spec.recovery.ledger_outage_s, tell)
             with publishing:
                 comparison, writer = _to_its_end(owned, writer, outages)
             outages.make_sure()

@@ -18,6 +18,7 @@ from urllib.parse import unquote, urlsplit
 import fsspec
 
 from tracking.errors import TrackingError, redact
+from tracking.private_files import make_folder, open_private
 
 BLOCK = 1 << 20  #: Bytes read at a time.
 _TEMPORARY = re.compile(r"\.[0-9a-f]{32}\.tmp")  # what is being written, or a killed process left
@@ -298,11 +299,11 @@ class ArtifactStore:
         folder = target.parent
         if staging is not None and self._folder is not None:
             folder = self._folder / check_path(staging)
-            folder.mkdir(parents=True, exist_ok=True)
-        target.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
+        make_folder(target.parent)
         temporary = folder / f".{uuid.uuid4().hex}.tmp"  # short: names have a length limit
         try:
-            with temporary.open("xb") as file:
+            with open(temporary, "xb", opener=open_private) as file:
                 write(file)
                 file.flush()
                 os.fsync(file.fileno())

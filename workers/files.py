@@ -10,6 +10,7 @@ from pathlib import Path
 import fsspec
 
 from tracking.artifacts import ArtifactStore
+from tracking.private_files import make_file, make_folder, open_private
 from workers.settings import content_hash
 
 log = logging.getLogger(__name__)
@@ -18,8 +19,8 @@ log = logging.getLogger(__name__)
 @contextmanager
 def file_lock(path: Path) -> Iterator[None]:
     """Hold an exclusive lock between the processes of a machine; a killed holder lets go."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
+    make_folder(path.parent)
+    with open(path, "a", opener=open_private) as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
@@ -64,6 +65,7 @@ def fetched(url: str, folder: Path) -> Path:
     with file_lock(copy.with_suffix(".lock")):
         if not copy.exists():
             partial = copy.with_suffix(".partial")
+            make_file(partial)
             files.get_file(path, str(partial))
             partial.replace(copy)
             log.info("Fetched %s, %.0f MiB, to %s", url, copy.stat().st_size / 2**20, copy)

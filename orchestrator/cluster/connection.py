@@ -16,11 +16,13 @@ from ray._private.authentication.http_token_authentication import get_auth_heade
 from ray.exceptions import AuthenticationError, RayError
 
 from orchestrator.cluster.shipping import network_code, own_code
+from orchestrator.cluster.temporary_folder import check_temporary_folder, private_temporary_folder
 from orchestrator.cluster.token_file import make_token_private
 from orchestrator.errors import InputError, SweepError
 from orchestrator.loop.backend import one_line
 from orchestrator.loop.interrupts import handlers_kept
 from orchestrator.specification.settings import ResourceSettings
+from tracking.private_files import PRIVATE_UMASK
 
 _JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  #: Set by Ray for the driver of a job.
 _HIDE_GPUS = "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"  #: 1: a worker that asks for 0 GPUs sees none.
@@ -83,10 +85,18 @@ class RayStartError(SweepError):
 def check_reachable(address: str | None) -> None:
     """Refuse an address at which nobody listens; Ray would try it for many minutes.
 
+    Without an address, see that a Ray can be started on this machine.
+
     Raises:
         ClusterUnreachableError: Nobody does.
+        TemporaryFolderError: Ray could not keep its files here.
+        TokenFileError: Its token cannot be kept from others.
     """
-    if address in {None, "auto", "local"}:
+    if address in {None, "local"}:
+        check_temporary_folder()
+        make_token_private()
+        return
+    if address == "auto":
         return
     host, _, port = str(address).rpartition(":")
     try:
@@ -149,8 +159,18 @@ def _without(*names: str) -> Iterator[None]:
 def _start_here(resources: ResourceSettings) -> None:
     cpus = max(os.cpu_count() or 1, round(resources.workers * resources.cpus_per_worker))
     make_token_private()
-    with _on_loopback():
+    with _on_loopback(), _for_its_owner_alone():
         _init_here(cpus)
+
+
+@contextmanager
+def _for_its_owner_alone() -> Iterator[None]:
+    """Have what processes that are started in the block write read by nobody else."""
+    before = os.umask(PRIVATE_UMASK)
+    try:
+        yield
+    finally:
+        os.umask(before)
 
 
 @contextmanager
@@ -175,6 +195,7 @@ def _init_here(cpus: int) -> None:
         ray.init(
             address="local",  # else it joins what RAY_ADDRESS names, or another on this machine
             num_cpus=cpus,
+            _temp_dir=private_temporary_folder(),
             include_dashboard=False,
             log_to_driver=False,
             runtime_env={

@@ -22,6 +22,11 @@ LINE_EVERY_S = 15.0  #: Between plain lines.
 WAITS_EVERY_S = 60.0  #: Between two lines that tell of the same outage.
 
 
+def outspoken(console: Console) -> Console:
+    """Return a console for what has to be told even where no progress is wanted: an outage, say."""
+    return Console(stderr=True) if console.quiet else console
+
+
 def places_done(ledger: Ledger, sweep_id: int) -> list[Place]:
     """Return the places whose trials have ended."""
     final = {trial.id for trial in ledger.trials(sweep_id) if trial.state.is_final}
@@ -98,7 +103,8 @@ class Progress:
         now = time.monotonic()
         if now - self._told_of_waiting >= WAITS_EVERY_S:
             self._told_of_waiting = now
-            self._console.print(Text.assemble(("waiting ", "bold yellow"), reason), soft_wrap=True)
+            told = Text.assemble(("waiting ", "bold yellow"), reason)
+            outspoken(self._console).print(told, soft_wrap=True)
 
     def given_up(self, arm: str, cause: str) -> None:
         """Say that an arm is not gone on with."""

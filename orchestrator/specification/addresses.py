@@ -19,6 +19,7 @@ from tracking.database_url import named_by
 LONGEST_NAME: Final = 255  #: Bytes of a file's name, in every common file system.
 LONGEST_PATH: Final = 4000  #: Bytes; Linux takes 4,096, and file names are appended.
 HIGHEST_PORT: Final = 65_535
+LEAST_FREE: Final = 16 << 20  #: Bytes of disk, below which a sweep is not begun.
 #: Stores that can be written to, from several machines; of those that fsspec knows.
 ARTIFACT_SCHEMES: Final = (
     *("s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "hdfs", "webhdfs"),
@@ -150,6 +151,9 @@ def check_folder_here(path: str) -> None:
         raise ValueError(f"would lie below {str(there)!r}, which is no folder; name another place")
     if not os.access(there, os.W_OK | os.X_OK):
         raise ValueError(f"cannot be written: {str(there)!r} lets nobody like you write")
+    found = os.statvfs(there)
+    if found.f_bavail * found.f_frsize < LEAST_FREE:
+        raise ValueError(f"is on a disk that is full; free {LEAST_FREE >> 20} MiB at least")
 
 
 def check_database_here(path: str) -> None:

@@ -19,6 +19,7 @@ from pydantic import (
 from methods.errors import SettingsError
 from orchestrator.specification import addresses
 from tracking.database_url import named_by, sqlite_url
+from tracking.private_files import open_to_others
 from workers.settings import Count, CountOrNone, Settings
 
 #: Validation context that also checks what depends on this machine.
@@ -253,6 +254,24 @@ def check_places(tracking: TrackingSettings) -> None:
                 check(path)
             except ValueError as error:
                 raise SettingsError("tracking", setting, str(error)) from None
+
+
+def told_if_open(tracking: TrackingSettings) -> str | None:
+    """Say which of the places that are there others on this machine can read; None: none of them.
+
+    Whoever made them may have meant it, so they stay as they are.
+    """
+    places = (
+        str(tracking.folder),
+        _sqlite_path(tracking.ledger_url),
+        _sqlite_path(tracking.mlflow_url),
+        addresses.local_path(tracking.artifacts_url),
+    )
+    modes = {path: open_to_others(Path(path)) for path in places if path is not None}
+    found = [f"{path} ({mode})" for path, mode in modes.items() if mode]
+    if not found:
+        return None
+    return f"Others on this machine can read {', '.join(found)}; chmod -R go-rwx closes that."
 
 
 def _sqlite_path(url: str | None) -> str | None:

@@ -24,6 +24,7 @@ from tracking.errors import (
 )
 from tracking.ledger import schema, tables
 from tracking.ledger.open_file import OpenFile
+from tracking.private_files import make_file, make_folder
 
 LOCK_TIMEOUT_S = 30.0  #: How long a transaction waits for another one to end.
 CONNECT_TIMEOUT_S = 5
@@ -165,6 +166,7 @@ class Database:
         now = datetime.now(UTC)
         copy = self._open.path.with_name(f"{self._open.path.name}.rescued-{now:%Y%m%d-%H%M%S}")
         try:
+            make_file(copy)
             with self._engine.connect() as connection, sqlite3.connect(copy) as target:
                 raw: Any = connection.connection.dbapi_connection
                 raw.backup(target)
@@ -220,7 +222,8 @@ class Database:
     def _make_ready(self) -> None:
         """Create what is missing; of several openers at once, one does."""
         if self._file:
-            self._file.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self._file.parent)
+            make_file(self._file)  # SQLite gives its mode to the -wal and -shm beside it
             self._enter_wal()
         with self.read() as connection:
             if schema.revision_of(connection, self.url) is not None:

@@ -17,6 +17,7 @@ from tracking.errors import TrackingError
 from tracking.ledger.ledger import Ledger
 from tracking.mlflow_mirror.publisher import GRACE_S, Publisher
 from tracking.mlflow_mirror.sole_publisher import sole_publisher
+from tracking.private_files import PRIVATE_UMASK, make_folder, open_private
 
 LEDGER, MLFLOW, ARTIFACTS = "PRUNESWEEP_LEDGER", "PRUNESWEEP_MLFLOW", "PRUNESWEEP_ARTIFACTS"
 FLUSH_S = 120.0  #: How long the end of a sweep waits for MLflow to show everything.
@@ -56,14 +57,15 @@ def start_publisher(
     command += ["--weights-artifacts"] if weights_artifacts else []
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     urls = {LEDGER: ledger_url, MLFLOW: tracking_uri, ARTIFACTS: artifacts_url}
-    Path(log_file).parent.mkdir(parents=True, exist_ok=True)
-    with open(log_file, "ab") as output:
+    make_folder(Path(log_file).parent)
+    with open(log_file, "ab", opener=open_private) as output:
         return subprocess.Popen(
             command,
             env={**os.environ, **urls, "PYTHONPATH": path, "PYTHONWARNINGS": "ignore"},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
+            umask=PRIVATE_UMASK,  # MLflow's own files
             start_new_session=True,  # Ctrl-C in the driver's terminal is the driver's to handle
         )
 

@@ -29,6 +29,7 @@ from sqlalchemy.exc import ArgumentError
 
 from tracking.database_url import sqlite_url
 from tracking.errors import TrackingError, redact
+from tracking.private_files import PRIVATE_UMASK, make_file, make_folder, open_private
 
 QUIET: Mapping[str, str] = {
     "MLFLOW_CONFIGURE_LOGGING": "false",
@@ -93,13 +94,14 @@ def prepare_store(uri: str) -> None:
     file = sqlite_file(uri)
     if file is None:
         return
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.with_name(f"{file.name}.lock").open("a") as lock:
+    make_folder(file.parent)
+    with open(file.with_name(f"{file.name}.lock"), "a", opener=open_private) as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if file.exists() and file.stat().st_size > 0:
             return
         fresh = file.with_name(f"{file.name}.fresh")
         fresh.unlink(missing_ok=True)  # of a process that was killed here
+        make_file(fresh)
         store = import_store()(sqlite_url(fresh), "mlflow-artifacts:/")
         store.engine.dispose()
         os.replace(fresh, file)
@@ -174,6 +176,7 @@ def start_server(
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
+            umask=PRIVATE_UMASK,
             start_new_session=True,  # the server and its worker end together
         )
         try:

@@ -11,9 +11,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Event
+from typing import TextIO
 
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
+
+from tracking.private_files import open_private
 
 POLL_S = 0.5
 CONNECT_TIMEOUT_S = 5
@@ -45,12 +48,15 @@ class _FileLock:
     def __init__(self, url: sa.URL, digest: bytes) -> None:
         database = Path(url.database or "").absolute()
         self._path = database.with_name(f"{database.name}.publisher-{digest.hex()[:12]}")
-        self._file = self._path.open("a")
+        self._file = self._opened()
+
+    def _opened(self) -> TextIO:
+        return open(self._path, "a", opener=open_private)
 
     def take(self) -> bool:
         if not self._is_there():  # removed, along with the ledger: others lock another file
             self._file.close()
-            self._file = self._path.open("a")
+            self._file = self._opened()
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tracking.private_files import make_file
 from workers.data.source import Items, Source
 from workers.files import file_lock
 
@@ -50,6 +51,7 @@ def _is_complete(path: Path, shape: tuple[int, ...]) -> bool:
 
 def _write(source: Source, items: Items, path: Path, shape: tuple[int, ...]) -> None:
     partial = path.with_suffix(".partial")
+    make_file(partial)
     images = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
 
     def decode(start: int) -> None:

@@ -1,6 +1,7 @@
 """The specification: what it means, what names it, what may change, and what its page says."""
 
 import json
+import os
 import pickle
 import re
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from methods import CostTarget
 from orchestrator.commands.exits import exit_code
 from orchestrator.errors import Problem, SpecChangeError, SpecError
+from orchestrator.specification import addresses
 from orchestrator.specification.changes import differences, forbidden_changes
 from orchestrator.specification.loading import SpecFile, load_spec, parse_spec
 from orchestrator.specification.messages import record_in
@@ -344,3 +346,13 @@ def test_every_number_has_both_bounds() -> None:
     for path, schema in found.items():
         assert schema.keys() & {"minimum", "exclusiveMinimum", "gt"}, path
         assert schema.keys() & {"maximum", "exclusiveMaximum", "lt"}, path
+
+
+def test_a_full_disk_refuses_the_ledger_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = os.statvfs(tmp_path)
+    full = os.statvfs_result((*found[:3], 0, 0, *found[5:]))
+    monkeypatch.setattr("os.statvfs", lambda _: full)
+    with pytest.raises(ValueError, match="is on a disk that is full; free 16 MiB at least"):
+        addresses.check_database_here(str(tmp_path / "store" / "ledger.db"))
