@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from workers.errors import DataError
 
-_TRAIN = ("train", "training")
+_TRAIN = ("train", "training", "trn")
 #: Words for what is held out, the better ones first.
 _HELD_OUT = (
     "test",
@@ -18,6 +18,7 @@ _HELD_OUT = (
     "valid",
     "validation",
     "dev",
+    "tst",
 )
 _PLAIN = ("test", "val", "valid", "validation")  #: Alone, these come before all others.
 _FILLERS = {"set", "data", "dataset", "images", "image", "imgs", "split", ""}
@@ -145,7 +146,13 @@ def _check_no_split(splits: Mapping[str, _Split], path: str) -> None:
 
 
 def _words(name: str) -> set[str]:
-    return set(re.split(r"[^a-z]+", name.lower()))
+    parted = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)  # TrainSet
+    words = re.split(r"[^a-z]+", parted.lower())
+    glued = (re.sub(r"(set|data|images?|imgs|split)$", "", word) for word in words)
+    return {
+        bare if bare in (*_TRAIN, *_HELD_OUT) else word
+        for word, bare in zip(words, glued, strict=True)
+    }
 
 
 def _role(name: str) -> str | None:

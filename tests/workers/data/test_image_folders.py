@@ -42,6 +42,9 @@ class TestSplits:
             ("seg_train", "seg_test"),
             ("seg_train/seg_train", "seg_test/seg_test"),
             ("outer/Train", "outer/Valid"),
+            ("TrainSet", "ValSet"),
+            ("trainset", "testset"),
+            ("trn", "tst"),
         ],
     )
     def test_splits_go_by_any_usual_name(self, tmp_path: Path, train: str, test: str) -> None:
