@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import torch_pruning as tp
 from torch import nn
+from torch_pruning.dependency.shape_infer import infer_out_channels_recursively
 
 from methods.errors import LayoutError, nearest
 from methods.structure.cost import evaluation_mode, input_like, output_positions
@@ -42,6 +43,19 @@ class _WatchedGraph(tp.DependencyGraph):  # type: ignore[misc]  # torch-pruning 
     def get_pruner_of_module(self, module: nn.Module) -> Any:
         self._watch.look()
         return super().get_pruner_of_module(module)
+
+    def get_out_channels(self, module_or_node: Any) -> int | None:
+        """Return what is emitted; an activation with one slope emits what it is given.
+
+        torch-pruning asks the last input of such a one, which is the slope, and has no answer.
+        """
+        node = self.module2node.get(module_or_node, module_or_node)
+        module = getattr(node, "module", None)
+        if isinstance(module, nn.PReLU) and module.num_parameters == 1 and node.inputs:
+            found: int | None = infer_out_channels_recursively(self, node.inputs[0], [0])
+        else:
+            found = super().get_out_channels(module_or_node)
+        return found
 
 
 def trace(network: nn.Module, input_shape: Shape, watch: Watch | None = None) -> tp.DependencyGraph:

@@ -24,6 +24,7 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "sigmoid": nn.Sigmoid,  # and softplus: not 0 at 0
     "softplus": nn.Softplus,
     "silu": nn.SiLU,
+    "prelu": nn.PReLU,
 }
 
 Recipe = tuple[str, int, str]  #: Of a block: its kind, its width, its activation.
@@ -240,6 +241,12 @@ def test_every_kind_of_block_is_cut_exactly_where_it_follows_itself(
     kind: str, policy: PolicyKind
 ) -> None:
     hold([(kind, 6, "softplus"), (kind, 6, "relu")], 0, policy)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("kind", ["Concatenated", "Dense"])
+def test_activations_with_one_slope_are_followed(kind: str, policy: PolicyKind) -> None:
+    hold([(kind, 6, "prelu"), ("Residual", 6, "prelu")], 0, policy)
 
 
 @pytest.mark.slow
