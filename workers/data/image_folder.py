@@ -15,6 +15,7 @@ from workers.data.archive import Archive, open_archive
 from workers.data.layout import find_classes
 from workers.data.source import Images, Items
 from workers.errors import DataError, ImageError
+from workers.pointers import in_place_of_a_file
 
 _PROBED = 64  #: Images whose size and colour are looked at, spread evenly.
 _CHECKSUM_LIMIT = 1 << 30  #: Bytes; larger archives are named by file names and sizes.
@@ -170,13 +171,19 @@ def _orientation(image: Image.Image) -> int:
 
 def _opened(archive: Archive, name: str) -> Image.Image:
     """Read a file and its header; pixels are decoded later."""
+    content = b""
     try:
-        image = Image.open(io.BytesIO(archive.read(name)), formats=_FORMATS)
+        content = archive.read(name)
+        image = Image.open(io.BytesIO(content), formats=_FORMATS)
     except _TOO_MANY_PIXELS as error:
         raise ImageError(
             archive.where(name), f"is too large: {error} Save it smaller, or remove it."
         ) from error
     except Exception as error:  # as above
+        if what := in_place_of_a_file(content):
+            raise ImageError(
+                archive.where(name), f"is {what}; bring the file itself here."
+            ) from error
         raise _corrupt(archive, name, error) from error
     if image.mode not in _GREY | _COLOUR:
         raise ImageError(

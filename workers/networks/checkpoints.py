@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from workers.errors import UnreadableCheckpointError, WeightsMismatchError
+from workers.pointers import in_place_of_a_file
 
 _NESTS = (
     *("state_dict", "model_state_dict", "model", "net", "weights", "network", "params"),
@@ -32,14 +33,6 @@ _ZIP, _PICKLE = b"PK\x03\x04", b"\x80"  #: What torch.save wrote begins with, no
 _ADVICE: Final = ("Weights only load failed", "Please file an issue", "Check the documentation")
 #: How a refused pickle names what it would have called, in the words of several versions of torch.
 _FOREIGN: Final = re.compile(r"[^\n]*\b(?:global|class)\b[^\n]*", re.IGNORECASE)
-
-_IN_PLACE_OF_A_FILE = (
-    (re.compile(rb"version https://git-lfs"), "the pointer that Git LFS keeps in place of a file"),
-    (
-        re.compile(rb"\s*<(!doctype|html|\?xml)", re.IGNORECASE),
-        "a web page, as of a failed download",
-    ),
-)
 
 
 def read_weights(path: Path | str) -> dict[str, Tensor]:
@@ -89,9 +82,8 @@ def _decoded(path: Path) -> Any:
         if isinstance(error, UnreadableCheckpointError):
             raise
         raise _unreadable(path, error) from error
-    for pattern, what in _IN_PLACE_OF_A_FILE:
-        if pattern.match(start):
-            raise UnreadableCheckpointError(path, f"is {what}; bring the file itself here.")
+    if what := in_place_of_a_file(start):
+        raise UnreadableCheckpointError(path, f"is {what}; bring the file itself here.")
     try:
         if start[8:9] == b"{":  # the length of a JSON header, then the header
             return safetensors.torch.load_file(path)

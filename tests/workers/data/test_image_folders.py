@@ -188,6 +188,23 @@ class TestImages:
         with pytest.raises(DataError, match=r"99.png: has 6,144 MiB, and an image may have 256"):
             describe(folder(tmp_path))
 
+    @pytest.mark.parametrize(
+        ("content", "what"),
+        [
+            (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 3\n", "Git LFS"),
+            (b"<!DOCTYPE html><html></html>", "a web page"),
+        ],
+    )
+    def test_what_lies_in_place_of_an_image_is_told(
+        self, tmp_path: Path, content: bytes, what: str
+    ) -> None:
+        split(tmp_path, "train", "test")
+        file = next((tmp_path / "train").rglob("*.png"))
+        file.write_bytes(content)
+        with pytest.raises(DataError, match=f"{what}.*bring the file itself") as raised:
+            describe(folder(tmp_path))
+        assert str(file) in str(raised.value)
+
     def test_kinds_that_are_left_out_are_counted(self, tmp_path: Path) -> None:
         fill(tmp_path)
         for number in range(3):
