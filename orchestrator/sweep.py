@@ -19,6 +19,7 @@ from orchestrator.loop.phases import Phases
 from orchestrator.loop.progress import outspoken
 from orchestrator.loop.signals import left_in_order
 from orchestrator.owned_sweep import OwnedSweep
+from orchestrator.plain_console import PlainConsole
 from orchestrator.specification.changes import own_names, with_codes
 from orchestrator.specification.extensions import Extension
 from orchestrator.specification.loading import SpecFile, parse_spec
@@ -175,7 +176,7 @@ class Sweep(StoredSweep):
                 back, and the ledger is in order.
         """
         spec = self.spec
-        console = console or Console(stderr=True)
+        console = console or PlainConsole(stderr=True)
         phases = phases or Phases(console)
         say = partial(console.print, highlight=False, soft_wrap=True)
         with ExitStack() as stack:

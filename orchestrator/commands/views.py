@@ -12,11 +12,13 @@ from rich.console import Console, RenderableType
 
 from orchestrator.commands.lookup import command
 from orchestrator.errors import InputError
+from orchestrator.plain_console import PlainConsole
 from orchestrator.specification.settings import TrackingSettings
 from orchestrator.specification.spec import SweepSpec
 from tracking.artifacts import ArtifactStore
 from tracking.comparison.comparison import Comparison
 from tracking.errors import redact
+from tracking.plain_text import visible_lines
 from tracking.report.report import to_json, to_renderable
 
 if TYPE_CHECKING:
@@ -41,7 +43,7 @@ class UnwritableFileError(InputError, OSError):
 def stdout() -> Console:
     """Return a console for facts; wide where no terminal says otherwise."""
     has_width = sys.stdout.isatty() or "COLUMNS" in os.environ
-    return Console(width=None if has_width else PIPE_WIDTH, highlight=False)
+    return PlainConsole(width=None if has_width else PIPE_WIDTH, highlight=False)
 
 
 def show(facts: Facts, view: Callable[[Facts], RenderableType], *, as_json: bool) -> None:
@@ -81,7 +83,8 @@ def write_file(path: Path, text: str) -> None:
 def print_finding(finding: "Finding") -> None:
     """Show one link of the chain the doctor tries."""
     mark = "ok    " if finding.ok else "BROKEN"
-    print(f"{mark} {finding.name} ({finding.seconds:.1f} s): {finding.detail}", flush=True)
+    told = visible_lines(finding.detail)
+    print(f"{mark} {finding.name} ({finding.seconds:.1f} s): {told}", flush=True)
 
 
 def end_facts(spec: SweepSpec, comparison: Comparison) -> dict[str, Any]:

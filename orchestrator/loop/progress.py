@@ -11,6 +11,7 @@ from rich.text import Text
 
 from orchestrator.loop.live_view import RunningTrial, Standings, view
 from orchestrator.loop.watcher import Ended
+from orchestrator.plain_console import PlainConsole
 from tracking.durations import duration
 from tracking.ledger.ledger import Ledger
 from tracking.places import Place
@@ -24,7 +25,7 @@ WAITS_EVERY_S = 60.0  #: Between two lines that tell of the same outage.
 
 def outspoken(console: Console) -> Console:
     """Return a console for what has to be told even where no progress is wanted: an outage, say."""
-    return Console(stderr=True) if console.quiet else console
+    return PlainConsole(stderr=True) if console.quiet else console
 
 
 def places_done(ledger: Ledger, sweep_id: int) -> list[Place]:

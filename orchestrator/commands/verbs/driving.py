@@ -150,11 +150,10 @@ def _stored(
 
 def _phases(*, quiet: bool, plain: bool) -> "Phases":
     """Say from the first second what goes on: what a sweep needs takes seconds to import."""
-    from rich.console import Console
-
     from orchestrator.loop.phases import Phases
+    from orchestrator.plain_console import PlainConsole
 
-    console = Console(stderr=True, quiet=quiet, force_terminal=False if plain else None)
+    console = PlainConsole(stderr=True, quiet=quiet, force_terminal=False if plain else None)
     phases = Phases(console)
     phases("Loading torch and Ray")
     return phases
