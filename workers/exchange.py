@@ -43,12 +43,12 @@ class PackagesMissingError(WorkerError, ImportError):
 class ExchangeError(WorkerError, RuntimeError):
     """A network cannot be written in this form, or the file gives other logits."""
 
-    def __init__(self, form: Form, problem: str) -> None:
-        super().__init__(form, problem)
-        self.form, self.problem = form, problem
+    def __init__(self, file: str, problem: str) -> None:
+        super().__init__(file, problem)
+        self.file, self.problem = file, problem
 
     def __str__(self) -> str:
-        return f"No {FILES[self.form]} was written: {self.problem}"
+        return f"No {self.file} was written: {self.problem}"
 
 
 def require_packages(forms: Collection[Form]) -> None:
@@ -84,7 +84,7 @@ def file_of(
             content, run = write(network, shape, facts)
     except Exception as error:  # whatever a tracer meets in code it does not know
         told = f"{type(error).__name__}: {error}".strip().splitlines()[0]
-        raise ExchangeError(form, f"the network cannot be traced ({told[:300]})") from error
+        raise ExchangeError(FILES[form], f"the network cannot be traced ({told[:300]})") from error
     _check(form, network, run, shape)
     return content
 
@@ -104,11 +104,11 @@ def _check(
                 found = run(images)
             except Exception as error:
                 problem = f"the file does not run on {count} image(s): {error}"
-                raise ExchangeError(form, problem) from error
+                raise ExchangeError(FILES[form], problem) from error
         away = float((found - expected).abs().max())
         if not away <= TOLERANCE * max(1.0, float(expected.abs().max())):
             problem = f"on {count} image(s) its logits are {away:.3g} from the network's"
-            raise ExchangeError(form, problem)
+            raise ExchangeError(FILES[form], problem)
 
 
 def _program(network: nn.Module, shape: tuple[int, int, int]) -> torch.export.ExportedProgram:
