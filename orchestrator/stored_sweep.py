@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class StoredSweep:
     """Reads what is in the ledger now, finished or not; nothing is kept between two calls.
 
-    The columns of every frame are told in `tracking.frames`.
+    The columns of every frame are told in `tracking.comparison.frames`.
 
     Raises (every method):
         MissingLedgerError: There is no ledger yet.
@@ -32,20 +32,20 @@ class StoredSweep:
 
     def compare(self) -> "pd.DataFrame":
         """Return a row per arm and control at each target: accuracy, cost, effort, verdict."""
-        from tracking.frames import compare_frame
+        from tracking.comparison.frames import compare_frame
 
         return compare_frame(self.comparison())
 
     def trials(self) -> "pd.DataFrame":
         """Return a row per place in the sweep: what it is for, and what its trial brought back."""
-        from tracking.frames import trials_frame
+        from tracking.comparison.frames import trials_frame
 
         with self._records() as (ledger, sweep):
             return trials_frame(ledger.entries(sweep.id), ledger.trials(sweep.id))
 
     def curves(self) -> "pd.DataFrame":
         """Return a row per trial and step, a column per metric that was reported."""
-        from tracking.frames import curves_frame
+        from tracking.comparison.frames import curves_frame
 
         with self._records() as (ledger, sweep):
             entries, trials = ledger.entries(sweep.id), ledger.trials(sweep.id)
@@ -53,20 +53,20 @@ class StoredSweep:
 
     def ratios(self) -> "pd.DataFrame":
         """Return a row per place and group of layers: filters before and after, share removed."""
-        from tracking.frames import ratios_frame
+        from tracking.comparison.frames import ratios_frame
 
         with self._records() as (ledger, sweep):
             return ratios_frame(ledger.entries(sweep.id), ledger.trials(sweep.id))
 
     def front(self) -> "pd.DataFrame":
         """Return networks by accuracy and MACs, and which no other one beats in both."""
-        from tracking.frames import front_frame
+        from tracking.comparison.frames import front_frame
 
         return front_frame(self.comparison())
 
     def status(self) -> "pd.DataFrame":
         """Return how many places have a trial in each state, by role, arm and target."""
-        from tracking.frames import status_frame
+        from tracking.comparison.frames import status_frame
 
         with self._records() as (ledger, sweep):
             return status_frame(ledger.entries(sweep.id), ledger.trials(sweep.id))

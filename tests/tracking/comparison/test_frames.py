@@ -6,7 +6,7 @@ import pytest
 
 from tests.tracking.hand_made import HandMadeSweep, specification
 from tracking.comparison.compare import compare
-from tracking.frames import (
+from tracking.comparison.frames import (
     compare_frame,
     curves_frame,
     front_frame,
