@@ -1,6 +1,7 @@
 import hashlib
 import os
 import pickle
+import stat
 import threading
 import uuid
 from collections.abc import Iterator
@@ -194,11 +195,17 @@ class TestLocalStore:
         (tmp_path / "trials" / f".{uuid.uuid4().hex}.tmp").write_bytes(b"half")
         assert store.files("trials") == ["whole"]
 
-    def test_files_are_as_readable_as_the_umask_says(self, tmp_path: Path) -> None:
-        plain = tmp_path / "plain"
-        plain.write_bytes(b"")
-        ArtifactStore(tmp_path).write_bytes("state", b"")
-        assert (tmp_path / "state").stat().st_mode == plain.stat().st_mode
+    @pytest.mark.parametrize(("folder", "file"), [(0o755, 0o600), (0o2770, 0o660)])
+    def test_files_are_their_owners_alone_unless_the_folder_is_shared(
+        self, tmp_path: Path, folder: int, file: int
+    ) -> None:
+        tmp_path.chmod(folder)
+        before = os.umask(0)
+        try:
+            ArtifactStore(tmp_path).write_bytes("state", b"")
+        finally:
+            os.umask(before)
+        assert stat.S_IMODE((tmp_path / "state").stat().st_mode) == file
 
     def test_hands_out_its_own_file(self, tmp_path: Path) -> None:
         store = ArtifactStore(tmp_path / "store")

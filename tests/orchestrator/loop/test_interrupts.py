@@ -14,7 +14,11 @@ from tests.checkout import ROOT
 
 @pytest.fixture(autouse=True)
 def handlers() -> Iterator[None]:
+    """Begin as in a terminal: a suite that runs in the background was started ignoring some."""
     before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    for number in STOP_SIGNALS:
+        is_ctrl_c = number is signal.SIGINT
+        signal.signal(number, signal.default_int_handler if is_ctrl_c else signal.SIG_DFL)
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
