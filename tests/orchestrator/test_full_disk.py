@@ -1,23 +1,26 @@
 """A disk that fills up under the artifact store: said clearly, nothing lost, gone on with later."""
 
+import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.orchestrator.command_line import call, ended, facts, write_spec
+from tests.orchestrator.command_line import call, ended, facts, finish, started, write_spec
 from tracking.ledger.ledger import Ledger
 from tracking.records import TrialState
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("ray")]
 
-SMALL, LARGE = "size=300k", "size=64m"  # the dense weights take 250k
+SMALL, LARGE = "size=20m", "size=64m"  # a sweep begins only where 16 MiB are free
+LEFT = 300_000  # bytes; the dense weights take 250k
 
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own, too small for the weights of a sweep."""
+    """A file system of its own, which is soon full."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", SMALL, "tmpfs", str(folder)]
@@ -27,12 +30,26 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
+def _until_there(file: Path, process: "subprocess.Popen[str]") -> None:
+    """Wait for a sweep to have begun: its workers are still to come."""
+    while not file.exists():
+        assert process.poll() is None, finish(process)
+        time.sleep(0.05)
+
+
+def _fill(disk: Path) -> None:
+    (disk / "ballast").write_bytes(bytes(shutil.disk_usage(disk).free - LEFT))
+
+
 def test_a_full_disk_ends_the_sweep_and_no_trial_and_it_goes_on_later(
     tmp_path: Path, disk: Path
 ) -> None:
     tracking = {"mlflow": "off", "artifacts": str(disk)}
     write_spec(tmp_path, tracking=tracking, recovery={"store_outage_s": 2.0})
-    code, out, err = ended(tmp_path, "run", "sweep.yaml")
+    with started(tmp_path, "run", "sweep.yaml") as process:
+        _until_there(tmp_path / "prunesweep-data" / "ledger.db", process)
+        _fill(disk)
+        code, out, err = finish(process)
     assert "No space left on device" in out + err
     assert "Traceback" not in err
     assert code == 75
