@@ -155,10 +155,10 @@ def test_ctrl_c_leaves_a_sweep_that_resumes(tmp_path: Path) -> None:
     code, out, err = ended(elsewhere, "resume", "tiny", "--store", store, "--json")
     assert code == 0, err
     resumed = facts("status", "tiny", "--store", store)
-    assert (resumed["state"], resumed["trials"]["completed"]) == ("completed", 8)
+    assert (resumed["state"], resumed["trials"]["completed"]) == ("completed", 12)
     with open_existing(f"sqlite:///{store}/ledger.db") as ledger:
         completed = [a for a in ledger.attempts(1) if a.outcome == "completed"]
-    assert len(completed) == len({attempt.trial_id for attempt in completed}) == 8
+    assert len(completed) == len({attempt.trial_id for attempt in completed}) == 12
     assert os.listdir(elsewhere) == []
 
 
