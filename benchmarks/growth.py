@@ -11,7 +11,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from benchmarks.noop_sweep import run, specification
+from benchmarks.noop.sweep import run, specification
 from benchmarks.sampler import measure
 from benchmarks.surroundings import publish, surroundings
 from orchestrator.cluster.connection import connect

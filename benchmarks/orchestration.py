@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.noop import REPORTS
+from benchmarks.noop.trial import REPORTS
 from benchmarks.surroundings import ROOT, publish, surroundings
 
 OURS, REUSE, DEFAULT = "prunesweep", "Ray Tune, reused actors", "Ray Tune, default"
@@ -59,7 +59,7 @@ def create_store(database: Path) -> None:
 
 def measure(arm: str, sampler: str, trials: int, store: Path) -> Measured:
     """Run one arm on a copy of an empty store, and check that MLflow then shows every trial."""
-    module = "benchmarks.noop_sweep" if arm == OURS else "benchmarks.noop_tune"
+    module = "benchmarks.noop.sweep" if arm == OURS else "benchmarks.noop.tune"
     for _ in range(ATTEMPTS):
         with tempfile.TemporaryDirectory() as folder:
             copy = Path(folder) / "mlflow.db"

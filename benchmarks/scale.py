@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.noop import WIDTH
-from benchmarks.noop_sweep import made_up_survey
+from benchmarks.noop.sweep import made_up_survey
+from benchmarks.noop.trial import WIDTH
 from benchmarks.surroundings import publish, surroundings
 from benchmarks.virtual import VirtualBackend, searching, utilisation
 from orchestrator.agenda.agenda import Agenda, Wanted

@@ -18,7 +18,7 @@ from methods.errors import MethodError
 from prunesweep import PACKAGES
 
 _INSTALLED: Final = tuple(
-    Path(path)
+    Path(path).resolve()
     for key in ("stdlib", "purelib", "platlib")
     if (path := sysconfig.get_path(key)) is not None
 )
@@ -158,10 +158,14 @@ def check_unchanged(reference: str, code: str | None) -> None:
 
 def _root(top: str) -> Path | None:
     """Return the folder a top-level module of the user's lies in."""
-    if top in (*PACKAGES, "prunesweep"):
-        return None
+    place = None if top in (*PACKAGES, "prunesweep") else place_of(top)
+    return None if place is None else place.parent
+
+
+def place_of(module: str) -> Path | None:
+    """Return the folder or file of a top-level module that is not installed; None for any other."""
     try:
-        spec = importlib.util.find_spec(top)
+        spec = importlib.util.find_spec(module)
     except (ImportError, ValueError):
         return None
     if spec is None:
@@ -173,7 +177,7 @@ def _root(top: str) -> Path | None:
     else:
         return None
     place = place.resolve()
-    return None if any(place.is_relative_to(path) for path in _INSTALLED) else place.parent
+    return None if any(place.is_relative_to(path) for path in _INSTALLED) else place
 
 
 def _module_file(root: Path, dotted: str) -> Path | None:

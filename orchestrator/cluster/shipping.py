@@ -2,10 +2,9 @@
 
 import importlib.util
 import shutil
-import sysconfig
 from pathlib import Path
 
-from methods.own_code import sources
+from methods.own_code import place_of, sources
 from prunesweep import PACKAGES
 
 MODULES = ("prunesweep.py",)
@@ -35,7 +34,7 @@ def network_code(model: str, folder: Path) -> list[Path]:
     top = model.partition(":")[0].partition(".")[0]
     if ":" not in model or top in PACKAGES or f"{top}.py" in MODULES:
         return []
-    place = _place(top)
+    place = place_of(top)
     return [] if place is None else [_copy(place, folder)]
 
 
@@ -53,21 +52,6 @@ def _copy_sources(reference: str, folder: Path) -> list[Path]:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, folder / name)
     return [folder / top for top in dict.fromkeys(name.split("/")[0] for name in files)]
-
-
-def _place(module: str) -> Path | None:
-    """Return the folder or file of a top-level module that is not installed."""
-    found = importlib.util.find_spec(module)
-    if found is None:
-        return None
-    if found.submodule_search_locations:
-        place = Path(next(iter(found.submodule_search_locations)))
-    elif found.origin and found.origin.endswith(".py"):
-        place = Path(found.origin)
-    else:
-        return None
-    installed = {sysconfig.get_path(key) for key in ("purelib", "platlib", "stdlib")}
-    return None if any(place.is_relative_to(path) for path in installed) else place
 
 
 def _copy(place: Path, folder: Path) -> Path:

@@ -74,7 +74,7 @@ class TestRuntimes:
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(workers.timing.runtimes, "find_spec", lambda _: None)
-        with pytest.raises(RuntimeMissingError, match="pip install onnxruntime onnx"):
+        with pytest.raises(RuntimeMissingError, match=r"pip install 'prunesweep\[onnx\]'"):
             check_runtime("onnxruntime", "float32")
         check_runtime("eager", "bfloat16")
 

@@ -18,7 +18,7 @@ from workers.errors import WorkerError
 Runtime = Literal["eager", "compile", "onnxruntime"]
 DType = Literal["float32", "bfloat16"]
 
-INSTALL: Final = "pip install onnxruntime onnx"
+INSTALL: Final = "pip install 'prunesweep[onnx]'"
 
 
 class RuntimeMissingError(WorkerError, ImportError):

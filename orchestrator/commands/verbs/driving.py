@@ -21,6 +21,7 @@ from orchestrator.commands.verbs.options import (
 from orchestrator.loop.interrupts import INTERRUPTED
 
 if TYPE_CHECKING:
+    from orchestrator.commands.lookup import Found
     from orchestrator.loop.phases import Phases
     from orchestrator.specification.extensions import Extension
     from orchestrator.sweep import Sweep
@@ -140,12 +141,17 @@ def _stored(
 ) -> "Sweep":
     """Take a sweep up from its ledger, on the machines the command line names."""
     from orchestrator.commands.lookup import RecordsAt, find_sweep
+
+    with find_sweep(name, RecordsAt(store=store, ledger=ledger)) as found:
+        return _taken_up(found, address, workers)
+
+
+def _taken_up(found: "Found", address: str | None, workers: int | None) -> "Sweep":
     from orchestrator.sweep import Sweep
 
     given = {"address": address, "workers": workers}
     changes = {key: value for key, value in given.items() if value is not None}
-    with find_sweep(name, RecordsAt(store=store, ledger=ledger)) as found:
-        return Sweep.from_record(found.record, found.tracking, changes)
+    return Sweep.from_record(found.record, found.tracking, changes)
 
 
 def _phases(*, quiet: bool, plain: bool) -> "Phases":
@@ -173,7 +179,7 @@ def _extended(
 
     with find_sweep(name, RecordsAt(store=store, ledger=ledger)) as found:
         before = Extension.read(found.record.extension)
-    sweep = _stored(name, store, ledger, address, workers)
+        sweep = _taken_up(found, address, workers)
     return sweep.with_extension(request, before), request == before
 
 

@@ -1,6 +1,6 @@
 """The same no-op trials by Ray Tune: OptunaSearch and MLflowLoggerCallback, two at a time.
 
-    python -m benchmarks.noop_tune FOLDER --trials 40 --sampler tpe [--reuse]
+    python -m benchmarks.noop.tune FOLDER --trials 40 --sampler tpe [--reuse]
 
 prints one line of JSON. ``FOLDER/mlflow.db`` may be there already, with its schema.
 """
@@ -16,7 +16,7 @@ from ray import tune
 from ray.air.integrations.mlflow import MLflowLoggerCallback
 from ray.tune.search.optuna import OptunaSearch
 
-from benchmarks.noop import GROUPS, reports
+from benchmarks.noop.trial import GROUPS, reports
 from orchestrator.cluster.connection import connect
 from orchestrator.specification.settings import ResourceSettings
 
@@ -37,7 +37,7 @@ class Stopwatch(tune.Callback):
 
 
 def train(config: dict[str, float]) -> None:
-    """Report as `benchmarks.noop` does."""
+    """Report as `benchmarks.noop.trial` does."""
     for values in reports(config.values()):
         tune.report(values)
 

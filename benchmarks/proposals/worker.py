@@ -1,6 +1,6 @@
 """A worker of `benchmarks.proposals`: judges proposals by the code of the checkout it runs in.
 
-``python proposal_worker.py IMAGES STORE SEED``: for every line of standard input, a number, it
+``python worker.py IMAGES STORE SEED``: for every line of standard input, a number, it
 judges that many proposals and prints the seconds they took, by the wall and of CPU. Modules are
 looked up by their names of today and of earlier commits, so that these can be measured beside
 today's.

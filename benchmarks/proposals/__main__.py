@@ -26,7 +26,7 @@ from benchmarks.surroundings import ROOT, publish, surroundings
 
 GOAL = 60  #: Proposals per minute.
 WORKERS = 2
-WORKER = Path(__file__).with_name("proposal_worker.py")
+WORKER = Path(__file__).with_name("worker.py")
 CLASSES, PER_CLASS = 10, {"train": 200, "test": 100}  #: Half of ``train`` is validation.
 
 

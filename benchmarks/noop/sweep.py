@@ -2,7 +2,7 @@
 
 Only what surrounds it is made up: a network of 50 groups that nobody builds or prunes.
 
-    python -m benchmarks.noop_sweep FOLDER --trials 150 --sampler tpe [--mlflow off]
+    python -m benchmarks.noop.sweep FOLDER --trials 150 --sampler tpe [--mlflow off]
 
 prints one line of JSON. ``FOLDER/mlflow.db`` may be there already, with its schema.
 """
@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from benchmarks.noop import GROUPS, WIDTH
+from benchmarks.noop.trial import GROUPS, WIDTH
 from methods import CostModel, Group, LayerPolicy, Layout
 from methods.structure.cost import Term
 from orchestrator.agenda.agenda import Agenda
@@ -40,7 +40,7 @@ from tracking.ledger.ledger import Ledger
 from tracking.mlflow_mirror.publisher_process import start_publisher
 from workers.data import DataInfo
 
-RUNNER = "benchmarks.noop:run_trial"
+RUNNER = "benchmarks.noop.trial:run_trial"
 FLUSH_S = 600.0
 LOOK_S = 0.2  #: Between looks at how many trials MLflow shows.
 
