@@ -207,27 +207,25 @@ class Sweep(StoredSweep):
             connect(spec.resources, own_names(spec), secret_variables(spec.tracking))
             if ledger is None:
                 ledger = stack.enter_context(Ledger.open(spec.tracking.ledger_url))
-            with ExitStack() as until_begun:
-                with held_back():
-                    writer, spec = take(ledger, spec, surveyed, extend=extend)
-                    until_begun.enter_context(left_in_order(writer))
-                if restore:
-                    writer.restore()
-                if retry:
-                    writer.retry_failed()
-                owned = OwnedSweep(
-                    spec=spec,
-                    surveyed=surveyed,
-                    ledger=ledger,
-                    console=console,
-                    phases=phases,
-                    runner=runner,
-                )
-                publishing = ExitStack()
-                publishing.enter_context(owned.publishing())
+            with held_back():
+                writer, spec = take(ledger, spec, surveyed, extend=extend)
+                # To the very end, and within it once more: a stop between two steps finds it, too.
+                stack.enter_context(left_in_order(writer))
+            if restore:
+                writer.restore()
+            if retry:
+                writer.retry_failed()
+            owned = OwnedSweep(
+                spec=spec,
+                surveyed=surveyed,
+                ledger=ledger,
+                console=console,
+                phases=phases,
+                runner=runner,
+            )
             tell = partial(outspoken(console).print, highlight=False, soft_wrap=True)
             outages = Outages(ledger, spec.name, driver_name(), spec.recovery.ledger_outage_s, tell)
-            with publishing:
+            with owned.publishing():
                 comparison, writer = _to_its_end(owned, writer, outages)
             outages.make_sure()
             with suppress(LedgerError):  # another driver has it, or it is away: then it stays open

@@ -8,7 +8,6 @@ from orchestrator.loop.driver import Driver
 from orchestrator.loop.interrupts import held_back, interrupt, on_stop_signals
 from tracking.errors import TrackingError
 from tracking.ledger.writer import SweepWriter
-from tracking.records import SweepState
 
 
 @contextmanager
@@ -36,5 +35,5 @@ def left_in_order(writer: SweepWriter) -> Iterator[None]:
         raise
     except BaseException:
         with held_back(), suppress(TrackingError):
-            writer.set_state(SweepState.INTERRUPTED)
+            writer.interrupt()
         raise

@@ -360,6 +360,10 @@ class SweepWriter:
         """Record where the sweep stands."""
         self._change_sweep(state=SweepState(state))
 
+    def interrupt(self) -> None:
+        """Record that the sweep was stopped, unless it is over: said twice, it changes nothing."""
+        self._change_sweep(sweeps.c.state == SweepState.RUNNING, state=SweepState.INTERRUPTED)
+
     def set_artifacts(self, artifacts: Mapping[str, str]) -> None:
         """Record the sweep's files: name -> path relative to the artifact store; replaces all."""
         self._change_sweep(artifacts=dict(artifacts))
@@ -385,11 +389,11 @@ class SweepWriter:
         """Close the request to extend the sweep: made again, it is another one."""
         self._change_sweep(extension=None)
 
-    def _change_sweep(self, **changes: Any) -> None:
+    def _change_sweep(self, *where: sa.ColumnElement[bool], **changes: Any) -> None:
         with self._writing() as connection:
             connection.execute(
                 sa.update(sweeps)
-                .where(sweeps.c.id == self.sweep_id)
+                .where(sweeps.c.id == self.sweep_id, *where)
                 .values(rev=sweeps.c.rev + 1, **changes)
             )
 

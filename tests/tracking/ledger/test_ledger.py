@@ -55,6 +55,13 @@ class TestSweeps:
         assert (after.spec, after.spec_hash) == ({"arms": ["l1", "fpgm"]}, "hash-2")
         assert after.rev == before.rev + 3
 
+    def test_only_one_that_runs_is_interrupted(self, ledger: Ledger, writer: SweepWriter) -> None:
+        writer.interrupt()
+        assert ledger.sweep("grid").state is SweepState.INTERRUPTED
+        writer.set_state(SweepState.COMPLETED)
+        writer.interrupt()
+        assert ledger.sweep("grid").state is SweepState.COMPLETED
+
     def test_taking_over_sets_the_sweep_running_again(
         self, ledger: Ledger, writer: SweepWriter
     ) -> None:
