@@ -1,6 +1,5 @@
 """A worker: one long-lived Ray actor that runs trials, one after another, and streams reports."""
 
-import ctypes
 import importlib
 import logging
 import os
@@ -18,6 +17,7 @@ from tracking.artifacts import ArtifactStore
 from workers.errors import StoppedError
 from workers.node import device_memory
 from workers.node.environment import device_name
+from workers.node.heap import give_memory_back, keep_freed_memory
 from workers.node.node import Node, resolve_device
 from workers.node.trial_log import kept_log
 from workers.patient_store import PatientStore
@@ -68,6 +68,7 @@ class Worker:
         logging.basicConfig(format="%(asctime)s %(name)s: %(message)s")  # to Ray's log of it
         for name in ("workers", "methods"):
             logging.getLogger(name).setLevel(logging.INFO)
+        keep_freed_memory()
         if threads is not None:  # Ray leaves OMP_NUM_THREADS alone where a machine has it set
             torch.set_num_threads(threads)
         module, _, attribute = runner.partition(":")
@@ -86,7 +87,7 @@ class Worker:
     def _run_trials(self) -> None:
         while True:
             self._trials.get()()
-            _give_memory_back()
+            give_memory_back()
 
     def hello(self) -> dict[str, Any]:
         """Say where this worker lives."""
@@ -182,14 +183,3 @@ def memory_kills() -> int:
     except OSError:  # no Linux
         return 0
     return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
-
-
-def _give_memory_back() -> None:
-    """Return freed memory to the system, where the C library keeps it (glibc).
-
-    Networks of ever new shapes leave its heap full of holes: without this a worker grows to
-    several times what a trial needs.
-    """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)

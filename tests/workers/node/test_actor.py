@@ -1,7 +1,6 @@
 """A worker process: streams reports, raises what a trial raises, gives memory back."""
 
 import contextlib
-import ctypes
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 import pytest
 
 from workers.node import device_memory
-from workers.node.actor import Message, Worker, _give_memory_back, memory_kills
+from workers.node.actor import Message, Worker, memory_kills
 from workers.node.device_memory import DeviceMemory
 from workers.node.node import Node
 from workers.settings import DataSettings, ModelSettings, Recipe, TrialSpec
@@ -111,20 +110,3 @@ def test_what_a_trial_took_of_a_gpu_travels_before_its_end_and_not_in_its_result
 def test_a_machine_counts_the_processes_killed_for_memory() -> None:
     (line,) = [x for x in Path("/proc/vmstat").read_text().splitlines() if x[:9] == "oom_kill "]
     assert memory_kills() == int(line.split()[1])
-
-
-@pytest.mark.skipif(
-    not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="only glibc keeps freed memory"
-)
-def test_memory_full_of_holes_is_given_back() -> None:
-    pages = [bytearray(64_000) for _ in range(4000)]  # below the size glibc maps by itself
-    keep = pages[::40]  # the heap cannot shrink from its end
-    before = resident()
-    pages.clear()
-    _give_memory_back()
-    assert len(keep) == 100
-    assert resident() < before - 128_000_000
-
-
-def resident() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
