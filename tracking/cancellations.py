@@ -4,10 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from tracking.places import Place, Role
-
-#: All else needs their results: they go only with the whole sweep.
-NEEDED_BY_ALL = frozenset({Role.BASELINE, Role.TUNE})
+from tracking.places import Place
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,4 +45,4 @@ class Cancellations:
 
     def covers_place(self, place: Place) -> bool:
         """Say whether the arm or control of a place was cancelled."""
-        return self.whole or (place.arm in self.arms and place.role not in NEEDED_BY_ALL)
+        return self.whole or (place.arm in self.arms and not place.role.is_needed_by_all)

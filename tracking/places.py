@@ -4,6 +4,7 @@ Every role, every name of a control and every label of a target is made and read
 else. What of all this one sweep asks for is in `tracking.matrix`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -32,8 +33,7 @@ class Role(StrEnum):
         """Field of the result that the trial is there for."""
         if self in {Role.PREDICTOR, Role.LATENCY}:
             return str(self)
-        chosen_by = {Role.TUNE, Role.SEARCH, Role.FINALIST}
-        return "val_accuracy" if self in chosen_by else "test_accuracy"
+        return "val_accuracy" if self.is_chosen_among else "test_accuracy"
 
     @property
     def gives_accuracy(self) -> bool:
@@ -74,6 +74,53 @@ class Role(StrEnum):
     def serves_every_target(self) -> bool:
         """Where its places name no target, their trials count at each of them."""
         return self in {Role.PREDICTOR, Role.CONTROL}
+
+    @property
+    def is_needed_by_all(self) -> bool:
+        """All else needs its results: its trials go only with the whole sweep."""
+        return self in {Role.BASELINE, Role.TUNE}
+
+    @property
+    def is_chosen_among(self) -> bool:
+        """Its trials are there for one of them to be chosen: tables report none of them."""
+        return self in {Role.TUNE, Role.SEARCH, Role.FINALIST}
+
+    @property
+    def stands_for_arm(self) -> bool:
+        """An arm or control all of whose trials in such roles failed has failed."""
+        return self not in {Role.BASELINE, Role.TUNE, Role.LATENCY}
+
+    @property
+    def phrase(self) -> str:
+        """What its trials of an arm are called, with ``{arm}`` in its place."""
+        return _PHRASES[self]
+
+    @property
+    def activity(self) -> str:
+        """What a sweep does while they run."""
+        return _ACTIVITIES[self]
+
+
+_PHRASES: Final[Mapping[Role, str]] = {
+    Role.BASELINE: "dense baseline",
+    Role.PREDICTOR: "latency predictor of {arm}",
+    Role.TUNE: "learning rates on {arm}",
+    Role.SEARCH: "search of {arm}",
+    Role.FINALIST: "best proposals of {arm}, trained",
+    Role.CONFIRM: "fresh-seed runs of {arm}",
+    Role.CONTROL: "control {arm}",
+    Role.LATENCY: "latency of {arm}",
+}
+_ACTIVITIES: Final[Mapping[Role, str]] = {
+    Role.BASELINE: "training the dense network",
+    Role.PREDICTOR: "measuring latencies to predict others",
+    Role.TUNE: "choosing a learning rate",
+    Role.SEARCH: "searching",
+    Role.FINALIST: "training the best proposals",
+    Role.CONFIRM: "re-running winners with fresh seeds",
+    Role.CONTROL: "running controls",
+    Role.LATENCY: "measuring latency",
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,6 @@ from tracking.ledger.ledger import Ledger
 from tracking.places import Place, Role, searched_label
 from tracking.records import SweepRecord, SweepState, TrialRecord, TrialState
 
-_CHOSEN_AMONG = frozenset({Role.SEARCH, Role.FINALIST, Role.TUNE})
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Unneeded:
@@ -69,7 +67,7 @@ def _needed(ledger: Ledger, record: SweepRecord, trials: Collection[TrialRecord]
         is_done = (place.arm, searched_label(place.target)) in settled
         if place.role is Role.TUNE:
             is_done = is_over
-        if place.role not in _CHOSEN_AMONG or not is_done:
+        if not place.role.is_chosen_among or not is_done:
             needed.add(trial.id)
     return needed
 

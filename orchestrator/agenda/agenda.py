@@ -21,7 +21,6 @@ from orchestrator.agenda.trials import Trials
 from orchestrator.specification.arms import ArmSettings
 from orchestrator.specification.spec import SweepSpec
 from search_spaces import Proposal
-from tracking.cancellations import NEEDED_BY_ALL
 from tracking.comparison.given_up import Breaker
 from tracking.places import (
     DENSE,
@@ -316,7 +315,7 @@ class Agenda:
 
     def _give_up(self, arm: str) -> None:
         """Want nothing more of an arm; what is out already may end."""
-        mine = [w for w in self._due if w.place.arm == arm and w.place.role not in NEEDED_BY_ALL]
+        mine = [w for w in self._due if w.place.arm == arm and not w.place.role.is_needed_by_all]
         for wanted in mine:
             self._due.remove(wanted)
             del self._open[wanted.place]
@@ -452,7 +451,7 @@ class Agenda:
         return found
 
     def _add(self, place: Place, trial: TrialSpec, *, last: bool = False) -> None:
-        if place.arm in self._cancelled and place.role not in NEEDED_BY_ALL:
+        if place.arm in self._cancelled and not place.role.is_needed_by_all:
             return
         self._open[place] = trial.uid
         if self._known.get(place) != trial.uid:

@@ -1,31 +1,19 @@
 """The live view of a sweep: what matters of it, on as much of a terminal as there is."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
-from typing import Final
 
 from rich.console import Console, Group, RenderableType
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from tracking.places import Place, Role
+from tracking.places import Place
 
 MOST_RUNNING = 6  #: Running trials that are shown.
 MOST_TARGETS, MOST_LEADERS = 6, 3  #: Targets, and arms of each, that are shown.
-
-_PHASES: Final[Mapping[Role, str]] = {
-    Role.BASELINE: "training the dense network",
-    Role.PREDICTOR: "measuring latencies to predict others",
-    Role.TUNE: "choosing a learning rate",
-    Role.SEARCH: "searching",
-    Role.FINALIST: "training the best proposals",
-    Role.CONFIRM: "re-running winners with fresh seeds",
-    Role.CONTROL: "running controls",
-    Role.LATENCY: "measuring latency",
-}
 
 
 @dataclass(slots=True)
@@ -91,7 +79,7 @@ class Standings:
 def phase_of(running: Iterable[RunningTrial]) -> str:
     """Say what a sweep is at: what most of its trials are."""
     roles = Counter(trial.place.role for trial in running)
-    return _PHASES[roles.most_common(1)[0][0]] if roles else "waiting for workers"
+    return roles.most_common(1)[0][0].activity if roles else "waiting for workers"
 
 
 def view(

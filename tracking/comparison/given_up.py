@@ -4,7 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 from tracking.comparison.runs import Run
-from tracking.places import Place, Role
+from tracking.places import Place
 from tracking.records import EntryRecord, TrialRecord, TrialState
 
 
@@ -59,9 +59,6 @@ def _kind(cause: str | None) -> str:
     return f"{kind}:{rest}" if kind == "lost" else kind
 
 
-_SPEAKING = (Role.PREDICTOR, Role.SEARCH, Role.FINALIST, Role.CONFIRM, Role.CONTROL)
-
-
 def failed_arms(runs: Iterable[Run]) -> dict[str, str]:
     """Return arms and controls all of whose trials failed, with the cause most of them share.
 
@@ -70,7 +67,7 @@ def failed_arms(runs: Iterable[Run]) -> dict[str, str]:
     """
     by_arm: defaultdict[str, list[Run]] = defaultdict(list)
     for run in runs:
-        if run.place.role in _SPEAKING:
+        if run.place.role.stands_for_arm:
             by_arm[run.place.arm].append(run)
     return {arm: cause for arm, mine in sorted(by_arm.items()) if (cause := _shared_cause(mine))}
 

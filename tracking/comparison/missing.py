@@ -18,16 +18,6 @@ from tracking.winners import best_arm, is_within
 
 NOTHING: Final = Cancellations()
 
-_WORDS: Final[Mapping[Role, str]] = {
-    Role.BASELINE: "dense baseline",
-    Role.PREDICTOR: "latency predictor of {arm}",
-    Role.TUNE: "learning rates on {arm}",
-    Role.SEARCH: "search of {arm}",
-    Role.FINALIST: "best proposals of {arm}, trained",
-    Role.CONFIRM: "fresh-seed runs of {arm}",
-    Role.CONTROL: "control {arm}",
-    Role.LATENCY: "latency of {arm}",
-}
 #: The order they are told in.
 _TOLD: Final = (
     Role.BASELINE,
@@ -57,7 +47,7 @@ class StillToCome:
         return self.wanted - self.done
 
     def __str__(self) -> str:
-        what = _WORDS[self.cell.role].format(arm=self.cell.arm or "targets")
+        what = self.cell.role.phrase.format(arm=self.cell.arm or "targets")
         if self.cell.is_scratch:
             what = "winning shape from scratch"
         what += f" at {self.cell.target}" if self.cell.target else ""

@@ -9,7 +9,7 @@ from typing import Any
 from orchestrator.commands.lookup import Found, command, find_trial
 from orchestrator.errors import InputError
 from orchestrator.trial_choice import TrialChoiceError
-from tracking.cancellations import NEEDED_BY_ALL, Cancellations
+from tracking.cancellations import Cancellations
 from tracking.errors import SweepHeldError
 from tracking.matrix import cost_points, matrix_of
 from tracking.places import DENSE, SCRATCH, is_drop
@@ -108,7 +108,7 @@ def _open_trial(found: Found, text: str) -> str:
         raise TrialChoiceError(found.record.name, text, f"it is {trial.state}: nothing to cancel.")
     entries = found.ledger.entries(found.record.id)
     roles = {entry.place.role for entry in entries if entry.trial_id == trial.id}
-    if needed := roles & NEEDED_BY_ALL:
+    if needed := {role for role in roles if role.is_needed_by_all}:
         problem = f"all others need it ({', '.join(sorted(needed))}); cancel the whole sweep."
         raise TrialChoiceError(found.record.name, text, problem)
     return trial.uid
