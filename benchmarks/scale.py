@@ -25,7 +25,8 @@ from benchmarks.noop.sweep import made_up_survey
 from benchmarks.noop.trial import WIDTH
 from benchmarks.surroundings import publish, surroundings
 from benchmarks.virtual import VirtualBackend, searching, utilisation
-from orchestrator.agenda.agenda import Agenda, Wanted
+from orchestrator.agenda.agenda import Agenda
+from orchestrator.agenda.queue import Wanted
 from orchestrator.agenda.stopper import Stopper
 from orchestrator.loop.driver import Driver
 from orchestrator.loop.watcher import Ended

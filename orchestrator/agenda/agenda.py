@@ -5,22 +5,21 @@ winners with fresh seeds -> the winning shapes from scratch -> latency, alone ag
 starts or stores a trial.
 """
 
-from collections import deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from methods import CostTarget
 from orchestrator.agenda.drops import Drop, Drops
 from orchestrator.agenda.latency_targets import LatencyTargets, ReadModel
+from orchestrator.agenda.learning_rates import LearningRates
 from orchestrator.agenda.predictors import Predictors
+from orchestrator.agenda.queue import Queue, Wanted
 from orchestrator.agenda.study import Choice, Study
 from orchestrator.agenda.survey import Survey
 from orchestrator.agenda.trial_matrix import trial_matrix
 from orchestrator.agenda.trials import Trials
 from orchestrator.specification.arms import ArmSettings
 from orchestrator.specification.spec import SweepSpec
-from search_spaces import Proposal
 from tracking.comparison.given_up import Breaker
 from tracking.places import (
     DENSE,
@@ -39,27 +38,6 @@ from workers.dense_network import DenseAccuracy
 from workers.settings import TrialSpec
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Wanted:
-    """A trial the sweep wants, and the place it is wanted for."""
-
-    place: Place
-    trial: TrialSpec
-    proposal: Proposal | None = None
-
-    @property
-    def is_exclusive(self) -> bool:
-        """Nothing else may run meanwhile, because time is what is measured."""
-        return self.trial.is_exclusive
-
-    @property
-    def stored_proposal(self) -> dict[str, Any] | None:
-        """The proposal as the ledger takes it."""
-        if self.proposal is None:
-            return None
-        return {"params": dict(self.proposal.params), "state": dict(self.proposal.state)}
-
-
 class Agenda:
     """The trials of one sweep, in the order they become due.
 
@@ -74,14 +52,11 @@ class Agenda:
         self, spec: SweepSpec, surveyed: Survey, device: str, read_model: ReadModel | None = None
     ) -> None:
         self._spec, self._surveyed = spec, surveyed
-        self._tried: dict[int, Result | None] = {}  # learning rates, by place in the grid
+        self._rates = LearningRates(spec.recipe.learning_rates)
         self._matrix = trial_matrix(spec)
         self._latency_targets = LatencyTargets(spec, read_model)
         self._trials = Trials(spec, surveyed, device, self._latency_targets)
-        self._due: deque[Wanted] = deque()
-        self._last: deque[Wanted] = deque()  # latency, once all else has ended
-        self._known: dict[Place, str] = {}  # places the ledger has, with the trial's uid: still out
-        self._open: dict[Place, str] = {}  # places handed out or due, with the trial's uid
+        self._queue = Queue()
         self._confirmed: dict[Place, Result | None] = {}
         self._awaited: dict[str, set[Place]] = {}  # re-runs still out, by target
         self._followed_up: set[str] = set()  # targets whose winner is known
@@ -118,7 +93,7 @@ class Agenda:
         by_id = {trial.id: trial for trial in trials}
         past = [(entry, by_id[entry.trial_id]) for entry in entries]
         # Before anything is added: a place that is known is open again, not due once more.
-        self._known = {entry.place: trial.uid for entry, trial in past}
+        self._queue.know({entry.place: trial.uid for entry, trial in past})
         if self._trials.adapts and _began_as_given(past):
             self._trials.adapts, self._trials.weights = False, self._surveyed.weights_hash
         # Before results are told: what follows from them depends on whether their arm was given up.
@@ -137,13 +112,12 @@ class Agenda:
         # Only now, with all that began open, are results told, round by round: each may open places
         # (a winner its re-runs) that have ended, too.
         ended = {entry.place: trial for entry, trial in past if trial.state.is_final}
-        while hits := [place for place in self._open if place in ended]:
+        while hits := [place for place in self._queue.open if place in ended]:
             for place in hits:
                 trial = ended.pop(place)
                 self.ended(place, trial.uid, trial.state, trial.result)
         self._past = []
-        for place in ended:  # asked for again later on, it is found to have its result
-            del self._known[place]
+        self._queue.forget(ended)  # asked for again later on, one is found to have its result
 
     def _take_model_of(self, past: Iterable[tuple[EntryRecord, TrialRecord]]) -> None:
         """Take in the latency model of the targets, where an earlier driver has measured it."""
@@ -165,21 +139,18 @@ class Agenda:
         words = (Role.SEARCH, study.arm.name, study.label)
         mine = [(entry, trial) for entry, trial in self._past if entry.place.words == words]
         study.restore(mine)
-        self._open.update({e.place: t.uid for e, t in mine if not t.state.is_final})
+        for entry, trial in mine:
+            if not trial.state.is_final:
+                self._queue.hand_out(entry.place, trial.uid)
 
     def next(self, limit: int) -> list[Wanted]:
         """Return up to ``limit`` trials that are due now and not in the ledger yet."""
-        found: list[Wanted] = []
-        while self._due and len(found) < limit:
-            found.append(self._due.popleft())
+        found = self._queue.take(limit)
         is_ready = self._trials.recipe is not None and not self._latency_targets.is_awaited
         if self._trials.weights is not None and is_ready and self.problem is None:
             while len(found) < limit and (proposals := self._propose(limit - len(found))):
                 found += proposals
-        outstanding = len(self._open) - len(self._last)
-        if not found and not outstanding and self._last:
-            found.append(self._last.popleft())
-        return found
+        return found or self._queue.take_last()
 
     @property
     def is_over(self) -> bool:
@@ -188,7 +159,7 @@ class Agenda:
             not (study.is_over or self._is_out(arm) or (arm, label) in self._over)
             for (arm, label), study in self._studies.items()
         )
-        return self.problem is not None or not (self._open or searching)
+        return self.problem is not None or not (self._queue.open or searching)
 
     def ended(
         self,
@@ -201,11 +172,8 @@ class Agenda:
         """Take in how a trial wanted at ``place`` ended; nothing if another is wanted by now."""
         if self._breaker.ended(place, uid, state, cause):
             self._give_up(place.arm)
-        if self._known.get(place) == uid:
-            del self._known[place]
-        if self._open.get(place) != uid:
+        if not self._queue.ended(place, uid):
             return
-        del self._open[place]
         is_back = state is TrialState.COMPLETED and result is not None
         done = Result.read(result) if is_back else None
         if place.role is Role.BASELINE:
@@ -265,16 +233,13 @@ class Agenda:
 
     def _take_rate(self, number: int, result: Result | None) -> None:
         """Once all rates were tried, go on with the one that gives the best accuracy."""
-        self._tried[number] = result
-        rates = self._spec.recipe.learning_rates
-        if len(self._tried) < len(rates):
+        self._rates.came(number, result)
+        if not self._rates.is_decided:
             return
-        back = {n: found for n, found in self._tried.items() if found is not None}
-        if not back:
+        if self._rates.best is None:
             self.problem = "No learning rate could be tried, and all else needs one."
             return
-        best = max(back, key=lambda n: (given(back[n].val_accuracy), -given(back[n].val_loss), n))
-        self._trials.recipe = self._spec.recipe.at(rates[best])
+        self._trials.recipe = self._spec.recipe.at(self._rates.best)
         self._unlock()
 
     def _propose(self, limit: int) -> list[Wanted]:
@@ -292,7 +257,7 @@ class Agenda:
                 trial = self._trials.proposal(
                     choice, study.target, predictor, by_proxy=study.by_proxy
                 )
-                self._open[place] = trial.uid
+                self._queue.hand_out(place, trial.uid)
                 found.append(Wanted(place=place, trial=trial, proposal=proposal))
         return found
 
@@ -308,19 +273,14 @@ class Agenda:
     def cancel(self, arm: str) -> None:
         """Want nothing more of an arm or control, latencies included."""
         self._cancelled.add(arm)
-        for wanted in [wanted for wanted in self._last if wanted.place.arm == arm]:
-            self._last.remove(wanted)
-            del self._open[wanted.place]
+        self._queue.drop(arm, last=True)
         self._give_up(arm)
 
     def _give_up(self, arm: str) -> None:
         """Want nothing more of an arm; what is out already may end."""
-        mine = [w for w in self._due if w.place.arm == arm and not w.place.role.is_needed_by_all]
-        for wanted in mine:
-            self._due.remove(wanted)
-            del self._open[wanted.place]
-            if wanted.place.role is Role.CONFIRM:
-                self._awaited[wanted.place.target].discard(wanted.place)
+        for place in self._queue.drop(arm):
+            if place.role is Role.CONFIRM:
+                self._awaited[place.target].discard(place)
         for name, label in list(self._studies):
             if name == arm:
                 self._confirm_if_over(name, label)
@@ -342,7 +302,7 @@ class Agenda:
         """Train the best proposals of a search that judged them without training."""
         for rank, (number, choice) in enumerate(study.finalists()):
             place = Place(Role.FINALIST, study.arm.name, study.label, rank)
-            if place not in self._open and not study.is_trained(number):
+            if place not in self._queue.open and not study.is_trained(number):
                 predictor = self._predictors.of(study.arm.name)
                 trial = self._trials.proposal(choice, study.target, predictor, by_proxy=False)
                 self._add(place, trial)
@@ -453,9 +413,7 @@ class Agenda:
     def _add(self, place: Place, trial: TrialSpec, *, last: bool = False) -> None:
         if place.arm in self._cancelled and not place.role.is_needed_by_all:
             return
-        self._open[place] = trial.uid
-        if self._known.get(place) != trial.uid:
-            (self._last if last else self._due).append(Wanted(place=place, trial=trial))
+        self._queue.add(place, trial, last=last)
 
 
 def _began_as_given(past: Iterable[tuple[EntryRecord, TrialRecord]]) -> bool:

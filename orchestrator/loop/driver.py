@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.agenda.agenda import Agenda, Wanted
+from orchestrator.agenda.agenda import Agenda
+from orchestrator.agenda.queue import Wanted
 from orchestrator.agenda.stopper import Stopper
 from orchestrator.errors import StoreLostError
 from orchestrator.loop.backend import (

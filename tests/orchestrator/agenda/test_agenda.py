@@ -9,7 +9,8 @@ import pytest
 from torch import Tensor
 
 from methods import PruningPlan
-from orchestrator.agenda.agenda import Agenda, Wanted
+from orchestrator.agenda.agenda import Agenda
+from orchestrator.agenda.queue import Wanted
 from orchestrator.agenda.survey import Survey
 from orchestrator.agenda.trial_matrix import trial_matrix
 from orchestrator.specification.spec import SweepSpec

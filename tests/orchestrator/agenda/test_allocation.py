@@ -9,8 +9,9 @@ from torch import nn
 from methods import CostTarget, LayerPolicy, MethodError, PruningMethod, Ratios, Session, create
 from methods.criteria.filter_norm import FilterNorm
 from methods.testing import CLASSES, EXAMPLES, TinySession
-from orchestrator.agenda.agenda import Agenda, Wanted
+from orchestrator.agenda.agenda import Agenda
 from orchestrator.agenda.prunable import PrunableNetwork
+from orchestrator.agenda.queue import Wanted
 from orchestrator.agenda.survey import Survey
 from orchestrator.agenda.trial_matrix import trial_matrix
 from orchestrator.specification.spec import SweepSpec

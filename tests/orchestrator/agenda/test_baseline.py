@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 import pytest
 import torch
 
-from orchestrator.agenda.agenda import Agenda, Wanted
+from orchestrator.agenda.agenda import Agenda
+from orchestrator.agenda.queue import Wanted
 from orchestrator.agenda.survey import Survey
 from orchestrator.errors import SpecError
 from orchestrator.specification.spec import SweepSpec

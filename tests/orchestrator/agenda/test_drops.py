@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.agenda.agenda import Wanted
+from orchestrator.agenda.queue import Wanted
 from orchestrator.errors import SpecError
 from orchestrator.specification.loading import parse_spec
 from tests.orchestrator.agenda.test_agenda import Play, fails, of_role

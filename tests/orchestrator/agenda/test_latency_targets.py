@@ -12,8 +12,9 @@ from torch import nn
 
 import orchestrator.agenda.latency_targets
 from methods.structure.latency_predictor import HeldOut, LatencyPredictor, PredictorReport
-from orchestrator.agenda.agenda import Agenda, Wanted
+from orchestrator.agenda.agenda import Agenda
 from orchestrator.agenda.latency_targets import LatencyCosts
+from orchestrator.agenda.queue import Wanted
 from orchestrator.errors import SpecError
 from orchestrator.specification.loading import parse_spec
 from tests.orchestrator.agenda.test_agenda import Play, fails, of_role

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.agenda.agenda import Wanted
 from orchestrator.agenda.predictors import predictor_settings
+from orchestrator.agenda.queue import Wanted
 from orchestrator.agenda.trial_matrix import trial_matrix
 from orchestrator.specification.arms import ArmSettings
 from orchestrator.specification.spec import SweepSpec
