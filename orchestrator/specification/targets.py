@@ -57,6 +57,17 @@ class TargetSettings(Settings):
     #: What is cheap, where that is searched.
     cost: Literal["macs", "params"] = Field(default="macs", exclude_if=lambda axis: axis == "macs")
 
+    @field_validator("cost", mode="before")
+    @classmethod
+    def _is_counted(cls, cost: Any) -> Any:
+        if cost == "latency":
+            raise ValueError(
+                "is latency; within an accuracy_drop the cheapest network is searched by what can "
+                "be counted: write macs or params. For a time, name a latency_reduction; latency "
+                "of the answer is measured in either case"
+            )
+        return cost
+
     @field_validator("accuracy_drop", mode="after")
     @classmethod
     def _are_points(cls, drops: tuple[float, ...]) -> tuple[float, ...]:

@@ -133,6 +133,7 @@ def test_a_cost_on_the_way_is_named_by_what_goes() -> None:
         ({"targets": {"accuracy_drop": [1, 1.0]}}, "names the same drop twice"),
         ({"targets": {"accuracy_drop": -1}}, "must be at least 0"),
         ({"targets": {"macs_reduction": 0.5, "cost": "params"}}, "none is named"),
+        ({"targets": {"accuracy_drop": 1, "cost": "latency"}}, "write macs or params. For a time"),
         (
             {"targets": {"accuracy_drop": 1}, "controls": {"dense": False}},
             "leave controls.dense on",
