@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
@@ -33,8 +34,14 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
-FIELDS = {**BASE, "targets": {"macs_reduction": [0.3, 0.6]}, "search": {"trials": 4, "window": 3}}
-PLACES = 43
+#: Proposals that are judged without training, finalists that are trained, and all that follows.
+FIELDS = {
+    **BASE,
+    "targets": {"macs_reduction": [0.3, 0.6]},
+    "search": {"trials": 4, "window": 3, "proxy": True, "finalists": 2},
+}
+PLACES = 51
+REPORTING = {"baseline", "prune", "dense", "scratch"}  #: Kinds of trials that train.
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +96,7 @@ class Runs:
                 for point in bench.ledger.metrics(trial.id)
                 if point.key == "train_loss"
             ]
-            assert len(points) == (0 if trial.spec["kind"] == "latency" else REPORTS)
+            assert len(points) == (REPORTS if trial.spec["kind"] in REPORTING else 0)
             assert self.curve(run, "train_loss") == points
             roles = {*run.data.tags["prunesweep.roles"].split(",")}
             counts = roles & {"baseline", "confirm", "control"}
@@ -238,11 +245,18 @@ class TestRealTrials:
         "data": {"name": "digits", "train_images": 200, "test_images": 100},
         "arms": ["l1", "geometric_median"],
         "targets": {"macs_reduction": 0.5},
-        "search": {"trials": 2},
+        "search": {"trials": 4, "finalists": 2},
         "recipe": {"epochs": 1, "batch_size": 32, "learning_rate": 0.02},
         "baseline": {"epochs": 4, "learning_rate": 0.1},
         "seeds": [1, 2],
         "tracking": {"mlflow": "off"},
+    }
+    ROLES: ClassVar[dict[str, int]] = {
+        "baseline": 1,
+        "search": 8,
+        "finalist": 4,
+        "confirm": 4,
+        "control": 8,
     }
 
     def test_accuracies_are_the_same_to_the_last_bit_killed_or_not(self, tmp_path: Path) -> None:
@@ -252,16 +266,23 @@ class TestRealTrials:
         )
         assert (once.run(), again.run()) == (0, 0), once.words() + again.words()
         expected = self.accuracies(once)
-        assert len(expected) == 17
+        assert Counter(place.partition("/")[0] for place in expected) == self.ROLES
         assert self.accuracies(again) == expected
-        killed.kill_driver_when(lambda: self.completed(killed) >= 7)
-        assert 7 <= self.completed(killed) < 17
+        for role in (Role.SEARCH, Role.FINALIST):
+            killed.kill_driver_when(partial(self.has_two, killed, role))
+            assert self.completed(killed, Role.CONFIRM) < self.ROLES["confirm"]
         assert killed.run() == 0, killed.words()
         assert self.accuracies(killed) == expected
 
+    @classmethod
+    def has_two(cls, sweep: RealSweep, role: Role) -> bool:
+        return cls.completed(sweep, role) >= 2
+
     @staticmethod
-    def completed(sweep: RealSweep) -> int:
-        return sum(attempt.outcome is Outcome.COMPLETED for attempt in sweep.attempts())
+    def completed(sweep: RealSweep, role: Role) -> int:
+        if not sweep.attempts():
+            return 0
+        return sum(t.state is TrialState.COMPLETED for t in sweep.bench().trials_of(role=role))
 
     @staticmethod
     def accuracies(sweep: RealSweep) -> dict[str, Any]:
