@@ -14,6 +14,7 @@ from orchestrator.agenda.queue import Wanted
 from orchestrator.agenda.survey import Survey
 from orchestrator.agenda.trial_matrix import trial_matrix
 from orchestrator.specification.spec import SweepSpec
+from search_spaces.samplers import BLIND
 from tests.orchestrator.simulation import simulate
 from tests.orchestrator.sweeps import DEVICE, OFF, specification, surveyed
 from tracking.places import Place, Role
@@ -230,6 +231,13 @@ class TestSearch:
         assert play.take() == []  # the result of number 0 is what number 3 must know
         play.end(first)
         assert [w.place.index for w in play.take()] == [3]
+
+    @pytest.mark.parametrize("sampler", sorted(BLIND))
+    def test_proposals_that_look_at_no_result_wait_for_none(self, sampler: str) -> None:
+        search = {"trials": 9, "window": 1, "sampler": sampler}
+        play = Play.of(specification(arms=["l1"], search=search, controls=OFF))
+        play.baseline()
+        assert [w.place.index for w in play.take()] == list(range(9))
 
     def test_between_two_proposals_the_sweep_is_not_over(self) -> None:
         spec = specification(arms=["l1"], search={"trials": 3, "window": 1}, controls=OFF)
