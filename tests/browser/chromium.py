@@ -30,8 +30,8 @@ class Browser:
         for domain in ("Page", "Runtime", "Log", "Network"):
             self._ask(f"{domain}.enable")
 
-    def open(self, page: Path, width: int, height: int = 900, *, dark: bool = False) -> None:
-        """Show a file in a window of that many CSS pixels, light or dark, and wait until it is."""
+    def open(self, page: Path | str, width: int, height: int = 900, *, dark: bool = False) -> None:
+        """Show a file or an address in a window so many CSS pixels wide, and wait until it is."""
         self._ask(
             "Emulation.setDeviceMetricsOverride",
             width=width,
@@ -41,7 +41,8 @@ class Browser:
         )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self._ask("Emulation.setEmulatedMedia", features=[scheme])
-        self._ask("Page.navigate", url=page.resolve().as_uri())
+        url = page if isinstance(page, str) else page.resolve().as_uri()
+        self._ask("Page.navigate", url=url)
         self._wait("Page.loadEventFired")
 
     def evaluate(self, expression: str) -> Any:
