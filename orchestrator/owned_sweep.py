@@ -18,6 +18,7 @@ from orchestrator.loop.phases import Phases
 from orchestrator.loop.progress import Progress, outspoken, places_done
 from orchestrator.loop.signals import left_in_order, stopping_on_signals
 from orchestrator.specification.spec import SweepSpec
+from search_spaces.importance import importance_of
 from tracking.artifacts import ArtifactStore, StoreUnreachableError
 from tracking.comparison.compare import compare
 from tracking.comparison.comparison import Comparison
@@ -144,7 +145,8 @@ class OwnedSweep:
 
     def _conclude(self, writer: SweepWriter, is_over: bool, store: ArtifactStore) -> Comparison:
         """Store the report beside the artifacts, if that takes it."""
-        comparison = compare(self.ledger, self.ledger.sweep(self.spec.name))
+        sweep = self.ledger.sweep(self.spec.name)
+        comparison = compare(self.ledger, sweep, importance=importance_of)
         try:
             if is_over and self.spec.tracking.keep_weights == "winners":
                 remove(store, unneeded(self.ledger, store, [self.spec.name]))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.specification.spec import SweepSpec
+from search_spaces.importance import importance_of
 from tracking.comparison.compare import compare
 from tracking.comparison.comparison import Comparison
 from tracking.errors import MissingLedgerError, UnknownSweepError
@@ -74,7 +75,7 @@ class StoredSweep:
     def comparison(self) -> Comparison:
         """Compare the arms by what is in the ledger; what `run` returns, at any time."""
         with self._records() as (ledger, sweep):
-            return compare(ledger, sweep)
+            return compare(ledger, sweep, importance=importance_of)
 
     def export(
         self, trial: str, to: str | Path, *, onnx: bool = False, torch_export: bool = False

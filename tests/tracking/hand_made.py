@@ -7,6 +7,7 @@ from typing import Any
 
 from tracking.comparison.compare import compare
 from tracking.comparison.comparison import Comparison
+from tracking.comparison.searches import Importance
 from tracking.ledger.ledger import Ledger
 from tracking.places import Place, Role
 from tracking.records import SweepState, TrialState
@@ -144,7 +145,9 @@ class HandMadeSweep:
         for seed, test in enumerate(tests, start=1):
             self.add(role, arm, target, seed, test=test, **more)
 
-    def compare(self, state: SweepState = SweepState.COMPLETED) -> Comparison:
+    def compare(
+        self, state: SweepState = SweepState.COMPLETED, importance: Importance | None = None
+    ) -> Comparison:
         """Set the sweep's state and compare."""
         self.writer.set_state(state)
-        return compare(self.ledger, self.ledger.sweep(self.name))
+        return compare(self.ledger, self.ledger.sweep(self.name), importance=importance)

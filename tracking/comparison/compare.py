@@ -13,6 +13,7 @@ from tracking.comparison.predictors import predictors_of
 from tracking.comparison.rates import rate_choice
 from tracking.comparison.rows import answers_of, harm_of, rows_of
 from tracking.comparison.runs import Run, failure_of, usable
+from tracking.comparison.searches import Importance, searched_ratios
 from tracking.matrix import CostPoint, cost_points, matrix_of
 from tracking.places import Role, searched_label
 from tracking.records import EntryRecord, SweepRecord, TrialRecord
@@ -30,15 +31,22 @@ class Records(Protocol):
         """Return the sweep's trials."""
 
 
-def compare(ledger: Records, sweep: SweepRecord, margin: float = MARGIN) -> Comparison:
+def compare(
+    ledger: Records,
+    sweep: SweepRecord,
+    margin: float = MARGIN,
+    importance: Importance | None = None,
+) -> Comparison:
     """Compare the arms of a sweep, finished or not, from its stored records alone.
 
     Args:
         ledger: Where the records are.
         sweep: The one to compare.
         margin: Points of accuracy that rows must be shown to be closer than to tie.
+        importance: Says which ratios mattered in a search; None: nothing is said of that.
     """
-    return compare_records(sweep, ledger.entries(sweep.id), ledger.trials(sweep.id), margin)
+    entries, trials = ledger.entries(sweep.id), ledger.trials(sweep.id)
+    return compare_records(sweep, entries, trials, margin, importance)
 
 
 def side_of(ledger: Records, sweep: SweepRecord, arm: str, margin: float = MARGIN) -> Side:
@@ -62,6 +70,7 @@ def compare_records(
     entries: Iterable[EntryRecord],
     trials: Iterable[TrialRecord],
     margin: float = MARGIN,
+    importance: Importance | None = None,
 ) -> Comparison:
     """Compare records at hand; an entry whose trial is not among them is left out."""
     by_id = {trial.id: trial for trial in trials}
@@ -85,6 +94,7 @@ def compare_records(
         dense=_dense(baselines, None),
         tables=_all_tables(sweep.spec, runs, baselines, margin),
         fronts=fronts_of(runs),
+        searches=searched_ratios(runs, importance) if importance else (),
         predictors=predictors_of(runs),
         rates=rate_choice(runs),
         failures=tuple(failure for run in runs if (failure := failure_of(run)) is not None),

@@ -5,7 +5,7 @@ seconds of the device that ran the trial. A reduction is a share removed, in [0,
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any, Literal
 
@@ -135,6 +135,22 @@ class ProxyCheck:
     untrained: tuple[float, ...]  #: Validation accuracy before any training, uniform ratios first.
     trained: tuple[float, ...]  #: The same after the whole recipe.
     rank_correlation: float | None  #: Spearman's; None for fewer than three, or if all are equal.
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SearchedRatios:
+    """What the proposals of one search that came back say of each group's ratio."""
+
+    arm: str
+    target: str  #: Label of what was searched.
+    accuracies: tuple[float, ...]  #: Validation accuracy of each proposal, percent, in order.
+    ratios: Mapping[str, tuple[float, ...]]  #: Of the same proposals, share removed, by group.
+    importance: Mapping[str, float]  #: Share of what sets the best apart, by group; adds up to 1.
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all but the single proposals, which are many."""
+        shown = {"arm": self.arm, "target": self.target, "proposals": len(self.accuracies)}
+        return {**shown, "importance": dict(self.importance)}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -308,6 +324,7 @@ class Comparison:
     dense: Dense | None
     tables: tuple[Table, ...]
     fronts: tuple[Front, ...]
+    searches: tuple[SearchedRatios, ...]  #: Of ratios, with enough proposals to say what mattered.
     predictors: tuple[Predictor, ...]
     rates: RateChoice | None  #: None where the specification names the learning rate.
     failures: tuple[Failure, ...]
@@ -320,4 +337,5 @@ class Comparison:
 
     def to_json(self) -> dict[str, Any]:
         """Return the comparison as JSON-able data."""
-        return asdict(self)
+        searches = [search.to_json() for search in self.searches]
+        return {**asdict(replace(self, searches=())), "searches": searches}

@@ -1,14 +1,22 @@
-"""What a search cost, what it found, and whether judging without training was a good guide."""
+"""What a search cost, what it found and what mattered, and whether its guide was a good one."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, TypeAlias
 
-from tracking.comparison.comparison import ProxyCheck, SearchCost, UniformCheck
+from tracking.comparison.comparison import ProxyCheck, SearchCost, SearchedRatios, UniformCheck
 from tracking.comparison.runs import Run, count
+from tracking.places import Role
 from tracking.results import finite
 
 UNIFORM = 0  #: Index of uniform ratios, among proposals and among finalists.
 FEWEST = 3  #: Finalists below which a rank correlation says nothing.
+FEWEST_PROPOSALS: Final = 20  #: Below which nothing is said of which ratios mattered.
+
+#: From numbers by dimension, one a proposal, and what each proposal is worth: shares by dimension.
+Importance: TypeAlias = Callable[
+    [Mapping[str, Sequence[float]], Sequence[float]], Mapping[str, float]
+]
 
 
 def search_cost(runs: Sequence[Run]) -> SearchCost:
@@ -93,3 +101,34 @@ def _choice(run: Run) -> tuple[object, ...]:
     ratios = spec.get("ratios") or {}
     settings = spec.get("method_settings") or {}
     return (*sorted(ratios.items()), *sorted((k, str(v)) for k, v in settings.items()))
+
+
+def searched_ratios(runs: Sequence[Run], importance: Importance) -> tuple[SearchedRatios, ...]:
+    """Return every search of ratios with enough proposals that came back, in order."""
+    searches: dict[tuple[str, str], list[tuple[Mapping[str, float], float]]] = {}
+    for run in runs:
+        value, ratios = finite(run.result.val_accuracy), run.trial.spec.get("ratios")
+        if run.place.role is Role.SEARCH and ratios and value is not None:
+            searches.setdefault((run.place.arm, run.place.target), []).append((ratios, value))
+    return tuple(
+        found
+        for (arm, target), judged in searches.items()
+        if len(judged) >= FEWEST_PROPOSALS and (found := _searched(arm, target, judged, importance))
+    )
+
+
+def _searched(
+    arm: str,
+    target: str,
+    judged: Sequence[tuple[Mapping[str, float], float]],
+    importance: Importance,
+) -> SearchedRatios | None:
+    """Return what one search says; None where no ratio varies or all are worth the same."""
+    values = tuple(value for _, value in judged)
+    ratios = {group: tuple(each[group] for each, _ in judged) for group in judged[0][0]}
+    shares = importance(ratios, values)
+    if not shares:
+        return None
+    return SearchedRatios(
+        arm=arm, target=target, accuracies=values, ratios=ratios, importance=shares
+    )

@@ -84,6 +84,14 @@ class Canvas:
             artist.set_gid(f"mark-{len(self.marks)}-")
             self.marks.append(mark)
 
+    def next_axes(self, left: float, bottom: float, width: float, height: float) -> None:
+        """Add axes, in points from the figure's lower left, and draw on them from now on."""
+        across, up = (72.0 * size for size in self.figure.get_size_inches())
+        with mpl.rc_context(STYLE):
+            self.axes = self.figure.add_axes(
+                (left / across, bottom / up, width / across, height / up)
+            )
+
     def line(
         self, mark: Mark | None, xs: Sequence[float], ys: Sequence[float], **look: Any
     ) -> None:

@@ -133,6 +133,7 @@ def to_html(comparison: Comparison) -> str:
     Without scripts it shows everything; with them, tables sort, and arms can be found and hidden.
     """
     # Only here: every other format does without matplotlib, which takes half a second.
+    from tracking.report.by_group import importance_maps, note_on, slices
     from tracking.report.plane import planes
     from tracking.report.plots import by_target
 
@@ -144,6 +145,7 @@ def to_html(comparison: Comparison) -> str:
         lstrip_blocks=True,
     )
     drawn = list(by_target(comparison))
+    searches = comparison.searches
     return environment.get_template("report.html.j2").render(
         title=_title(comparison),
         comparison=comparison,
@@ -155,6 +157,9 @@ def to_html(comparison: Comparison) -> str:
         forests=[one for _, one, _ in drawn if one is not None],
         gains=[one for _, _, one in drawn if one is not None],
         planes=list(planes(comparison)),
+        importances=list(importance_maps(comparison)),
+        slices=slices(comparison),
+        on_searches=note_on(searches) if searches else "",
         sections=[_section(number, table) for number, table in enumerate(comparison.tables)],
         fronts=[front_grid(front) for front in comparison.fronts],
         predictors=predictor_grids(comparison.predictors),
@@ -165,7 +170,7 @@ def to_html(comparison: Comparison) -> str:
 
 def _section(number: int, table: Table) -> dict[str, Any]:
     """Gather what the page shows of one table."""
-    from tracking.report.heat import heat_map
+    from tracking.report.by_group import heat_map
     from tracking.report.plane import time_plane
 
     return {

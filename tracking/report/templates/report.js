@@ -94,7 +94,7 @@
     const row = Math.floor((at.y - top) / height * names.length);
     const column = Math.floor((at.x - left) / width * groups.length);
     if (!names[row] || !groups[column]) return "";
-    return `${names[row]}, ${groups[column]}: ${JSON.parse(chart.dataset.heat)[row][column]} % kept`;
+    return `${names[row]}, ${groups[column]}: ${JSON.parse(chart.dataset.heat)[row][column]} % ${chart.dataset.unit}`;
   };
   document.addEventListener("pointermove", (event) => {
     const mark = event.target.closest?.(".mark[data-tip]");
