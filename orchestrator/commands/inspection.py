@@ -24,6 +24,7 @@ from orchestrator.specification.settings import CHECK
 from orchestrator.specification.spec import SweepSpec
 from prunesweep import PrunesweepError
 from tracking.plain_text import visible
+from tracking.report.grid import Folded
 from workers.data import describe
 from workers.models import build_model
 from workers.raised import told
@@ -180,10 +181,10 @@ def _groups(found: Mapping[str, Any]) -> Table:
     for group in found["groups"]:
         along = [n for n in (*group["producers"], *group["follow"]) if n != group["name"]]
         table.add_row(
-            Text(visible(group["name"])),
+            Folded(visible(group["name"])),
             str(group["filters"]),
             f"{group['macs_share']:.1%}",
-            Text(visible(", ".join(along))),
-            Text(visible(", ".join(group["readers"]))),
+            Folded(visible(", ".join(along))),
+            Folded(visible(", ".join(group["readers"]))),
         )
     return table

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
@@ -13,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.commands.lookup import Found, RecordsAt, command, find_sweep
+from orchestrator.output import output_problem
 from tracking.comparison.given_up import failed_arms
 from tracking.comparison.runs import Run
 from tracking.durations import duration
@@ -21,6 +23,7 @@ from tracking.ledger.outbox import Outbox
 from tracking.matrix import matrix_of
 from tracking.places import Place
 from tracking.records import EntryRecord, SweepRecord, SweepState, TrialRecord, TrialState
+from tracking.report.grid import Folded
 from tracking.results import Result
 from tracking.winners import best_trial
 
@@ -77,7 +80,7 @@ def list_view(facts: Sequence[Mapping[str, Any]]) -> RenderableType:
             duration(sweep["age_seconds"]),
             {True: f"{sweep['owner']}", False: "gone", None: "none"}[sweep["owner_alive"]],
         )
-        table.add_row(*map(Text, cells))
+        table.add_row(*map(Folded, cells))
     return table
 
 
@@ -90,7 +93,7 @@ def sweeps_view(facts: Sequence[Mapping[str, Any]]) -> RenderableType:
         table.add_column(column, overflow="fold")
     for sweep in facts:
         cells = (sweep["name"], _state(sweep), _when(sweep["created_at"]), _counts(sweep["trials"]))
-        table.add_row(*(Text(cell) for cell in cells))
+        table.add_row(*map(Folded, cells))
     return table
 
 
@@ -140,13 +143,21 @@ def status_view(facts: Mapping[str, Any]) -> RenderableType:
 
 
 def watch(name: str, at: RecordsAt, console: Console) -> None:
-    """Show where one sweep stands again and again, until no driver runs it."""
-    with Live(console=console, auto_refresh=False) as live:
+    """Show where one sweep stands again and again, until no driver runs it or nobody reads.
+
+    Each state takes the place of the one before on a terminal, and follows it elsewhere.
+    """
+    with (
+        Live(console=console, auto_refresh=False) if console.is_terminal else nullcontext() as live
+    ):
         while True:
             with find_sweep(name, at) as found:
                 facts = status_facts(found)
-            live.update(status_view(facts), refresh=True)
-            if not facts["owner_alive"]:
+            if live is None:
+                console.print(status_view(facts), end="\n\n")
+            else:
+                live.update(status_view(facts), refresh=True)
+            if not facts["owner_alive"] or output_problem():
                 return
             time.sleep(WATCH_S)
 
@@ -211,8 +222,8 @@ def _best_table(rows: Sequence[Mapping[str, Any]]) -> Table:
         table.add_column(column, justify="right", overflow="fold")
     for row in rows:
         table.add_row(
-            Text(row["target"]),
-            Text(row["arm"]),
+            Folded(row["target"]),
+            Folded(row["arm"]),
             str(row["completed"]),
             f"{row['val_accuracy']:.2f}",
             f"{row['macs_reduction']:.1%}",

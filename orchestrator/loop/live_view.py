@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tracking.places import Place
+from tracking.report.grid import Folded
 
 MOST_RUNNING = 6  #: Running trials that are shown.
 MOST_TARGETS, MOST_LEADERS = 6, 3  #: Targets, and arms of each, that are shown.
@@ -126,7 +127,7 @@ def _running_table(running: Sequence[RunningTrial]) -> Table:
         step = "-" if trial.step is None else str(trial.step)
         epoch = f"{step}/{trial.epochs}" if trial.epochs else step
         name = f"{place.arm or place.role} {place.role}" if place.arm else str(place.role)
-        table.add_row(name, place.target, epoch, trial.worker)
+        table.add_row(*map(Folded, (name, place.target, epoch, trial.worker)))
     return table
 
 
@@ -136,7 +137,8 @@ def _leaders_table(standings: Standings, most: int, room: int) -> Table:
     for target, leaders, _ in targets[:MOST_TARGETS]:
         for rank, (arm, standing) in enumerate(leaders):
             if table.row_count < room:
-                table.add_row(target if rank == 0 else "", arm, str(standing))
+                cells = (target if rank == 0 else "", arm, str(standing))
+                table.add_row(*map(Folded, cells))
     hidden = sum(others for *_, others in targets)
     if hidden or len(targets) > MOST_TARGETS:
         beyond = max(0, len(targets) - MOST_TARGETS)

@@ -1,11 +1,21 @@
-"""A table as text cells, and what keeps it short: no empty columns, no line twice."""
+"""A table as text cells, and what keeps it short: no empty columns, no line twice; folded names."""
 
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Final, Literal
+
+from rich.cells import cell_len
+from rich.console import Console, JustifyMethod, OverflowMethod
+from rich.containers import Lines
+from rich.text import Text
 
 from tracking.comparison.comparison import Row, Verdict
 from tracking.report.standing import standing_of
 from tracking.report.wording import FEW, NOTHING, named
+
+_WORD: Final = re.compile(r"\S+\s*")
+_PIECE: Final = re.compile(r"[^-_/:]*[-_/:]+|[^-_/:]+")
 
 Kind = Literal["lead", "arm", "control", "aside"]  #: ``aside``: shown, but not ranked.
 
@@ -76,3 +86,57 @@ def _kind(row: Row) -> Kind:
     if row.verdict in {Verdict.OFF_TARGET, Verdict.MISSING}:
         return "aside"
     return "lead" if row.leads else "arm"
+
+
+class Folded(Text):
+    """A text whose words go on in the next line after ``-``, ``_``, ``/`` or ``:``, if they must.
+
+    ``rich`` breaks a word that is longer than a line wherever the line ends.
+    """
+
+    def wrap(
+        self,
+        console: Console,
+        width: int,
+        *,
+        justify: JustifyMethod | None = None,
+        overflow: OverflowMethod | None = None,
+        tab_size: int = 8,
+        no_wrap: bool | None = None,
+    ) -> Lines:
+        """Return it in lines of ``width`` cells at most."""
+        lines = Lines()
+        for line in self.split(allow_blank=True):
+            for part in line.divide(() if no_wrap else _breaks(line.plain, width)):
+                lines.extend(
+                    part.wrap(
+                        console,
+                        width,
+                        justify=justify,
+                        overflow=overflow,
+                        tab_size=tab_size,
+                        no_wrap=no_wrap,
+                    )
+                )
+        return lines
+
+
+def _breaks(line: str, width: int) -> list[int]:
+    """Return where new lines begin."""
+    found, used = [], 0
+    for start, piece in _pieces(line, width):
+        if used and used + cell_len(piece.rstrip()) > width:
+            found.append(start)
+            used = 0
+        used += cell_len(piece)
+    return found
+
+
+def _pieces(line: str, width: int) -> Iterator[tuple[int, str]]:
+    """Yield words, and of those that are longer than a line their parts, each with its start."""
+    for word in _WORD.finditer(line):
+        if cell_len(word[0].rstrip()) <= width:
+            yield word.start(), word[0]
+        else:
+            for piece in _PIECE.finditer(word[0]):
+                yield word.start() + piece.start(), piece[0]

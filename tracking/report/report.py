@@ -15,7 +15,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from tracking.comparison.comparison import Comparison, Table
-from tracking.report.grid import Grid
+from tracking.report.grid import Folded, Grid
 from tracking.report.grids import (
     failure_grid,
     front_grid,
@@ -155,6 +155,8 @@ def to_html(comparison: Comparison) -> str:
         covers=interval_note(comparison),
         overview=overview_grid(comparison),
         forests=[one for _, one, _ in drawn if one is not None],
+        with_costs=any(table.drop is None for table, one, _ in drawn if one is not None),
+        with_drops=any(table.drop is not None for table, one, _ in drawn if one is not None),
         gains=[one for _, _, one in drawn if one is not None],
         planes=list(planes(comparison)),
         importances=list(importance_maps(comparison)),
@@ -253,9 +255,9 @@ def _told(story: Story) -> list[RenderableType]:
 def _rich(grid: Grid) -> RichTable:
     table = RichTable(title=grid.title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for place, column in enumerate(grid.columns):
-        table.add_column(Text(column), justify="right" if place else "left", overflow="fold")
+        table.add_column(Folded(column), justify="right" if place else "left", overflow="fold")
     for line in grid.lines:
-        table.add_row(*(Text(cell) for cell in line.cells), style=STYLES[line.kind])
+        table.add_row(*map(Folded, line.cells), style=STYLES[line.kind])
     return table
 
 

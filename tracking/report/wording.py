@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from tracking.durations import duration
 from tracking.places import LATENCY, is_drop
+from tracking.plain_text import visible
 from tracking.statistics.summary import Summary
 
 NOTHING = "\N{EN DASH}"  #: Where there is no number.
@@ -110,7 +111,8 @@ def target(axis: str | None, reduction: float | None, label: str) -> str:
 
 
 def markdown_safe(text: str) -> str:
-    """Keep Markdown from reading names as markup."""
+    """Keep Markdown from reading names as markup, and terminals from obeying them."""
+    text = visible(text.replace("\n", " "))
     for mark in ("\\", "|", "*", "_", "`", "<", "#"):
         text = text.replace(mark, f"\\{mark}")
-    return text.replace("\n", " ")
+    return text

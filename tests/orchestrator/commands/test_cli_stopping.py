@@ -1,5 +1,8 @@
 """``stop`` and ``cancel``, from beside a driver and without one."""
 
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -9,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.loop import driver as driver_module
+from orchestrator.output import OUTPUT_LOST
+from tests.checkout import ROOT
 from tests.orchestrator.backends import SeededBackend
 from tests.orchestrator.command_line import call, facts
 from tests.orchestrator.simulation import simulate
@@ -89,6 +94,22 @@ def test_a_sweep_is_watched_until_its_driver_has_ended(begun: Bench, tmp_path: P
     result = call("status", begun.name, "--watch", "--store", tmp_path)
     assert result.exit_code == 0
     assert "sweep: interrupted" in result.stdout
+
+
+@pytest.mark.integration
+@pytest.mark.timeout(300)
+def test_watching_ends_when_nobody_reads(begun: Bench, tmp_path: Path) -> None:
+    begun.ledger.take_over(begun.name, "lives", lease_s=590.0, by_force=True)
+    words = ["status", begun.name, "--watch", "--store", str(tmp_path)]
+    reads, writes = os.pipe()
+    os.close(reads)
+    with open(writes, "w") as pipe:
+        command = [sys.executable, "-m", "orchestrator", *words]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        ended = subprocess.run(
+            command, cwd=tmp_path, env=environment, stdout=pipe, timeout=290, check=False
+        )
+    assert ended.returncode == OUTPUT_LOST
 
 
 def test_a_running_driver_drops_an_arm_and_goes_on(

@@ -184,7 +184,10 @@ class TestPage:
         for arm, macs in (("l1", 600_000), ("fpgm", 500_000)):
             own = {"target": {"axis": "macs", "reduction": 1 - macs / 1e6}}
             sweep.seeds("confirm", arm, [91.8, 91.9, 92.0], target="drop-1", macs=macs, spec=own)
-        chart = to_html(sweep.compare()).partition('aria-labelledby="forest-0')[2]
+        page = to_html(sweep.compare())
+        assert "within the drop</span>" in page
+        assert "highest mean</span>" not in page
+        chart = page.partition('aria-labelledby="forest-0')[2]
         assert chart.index("\N{MINUS SIGN}50 %</text>") < chart.index("\N{MINUS SIGN}40 %</text>")
         assert chart.index(">fpgm</text>") < chart.index(">l1</text>")
 
