@@ -52,7 +52,8 @@ class SpecChangeError(InputError, ValueError):
         return (
             f"The name {self.name!r} is already used by a sweep with another specification:\n"
             f"{lines}\nGive this sweep another name, or take the changes back. Resuming may change "
-            "resources and tracking; extending may also raise search.trials and append seeds."
+            "resources and tracking; extending may also raise search.trials and append seeds, arms "
+            "and targets."
         )
 
 

@@ -20,6 +20,7 @@ from orchestrator.loop.progress import outspoken
 from orchestrator.loop.signals import left_in_order
 from orchestrator.owned_sweep import OwnedSweep
 from orchestrator.plain_console import PlainConsole
+from orchestrator.specification.as_typed import checked_arm, read_target
 from orchestrator.specification.changes import own_names, with_codes
 from orchestrator.specification.extensions import Extension
 from orchestrator.specification.loading import SpecFile, parse_spec
@@ -65,8 +66,13 @@ class Sweep(StoredSweep):
             SpecError: With every mistake in it, each at its line.
         """
         file = SpecFile.read(path, overrides)
-        sweep = cls.__new__(cls)  # its specification is checked by the file, which knows the lines
-        sweep.spec, sweep._file = with_codes(file.spec()), file
+        return cls.from_checked(file, file.spec())
+
+    @classmethod
+    def from_checked(cls, file: SpecFile, spec: SweepSpec) -> "Sweep":
+        """Take what a file says, and what checking it gave."""
+        sweep = cls.__new__(cls)  # checked by the file, which knows the lines
+        sweep.spec, sweep._file = with_codes(spec), file
         return sweep
 
     @classmethod
@@ -88,20 +94,34 @@ class Sweep(StoredSweep):
         return cls({**stored, "resources": resources, "tracking": tracking.model_dump()})
 
     def extended(
-        self, *, trials: int | None = None, seeds: Sequence[int] = (), arms: Sequence[str] = ()
+        self,
+        *,
+        trials: int | None = None,
+        seeds: Sequence[int] = (),
+        arms: Sequence[str] = (),
+        new_arms: Sequence[str | Mapping[str, Any]] = (),
+        new_targets: Sequence[str] = (),
     ) -> "Sweep":
-        """Return the sweep with ``trials`` per search, and with ``seeds`` that it has not yet.
+        """Return the sweep with ``trials`` per search, and with what it has not yet of the rest.
 
         Args:
             trials: Search trials per arm and target, in all.
             seeds: Seeds of re-runs and controls.
             arms: Arms and controls that get these seeds; none: all.
+            new_arms: Arms, as a specification's ``arms`` take them.
+            new_targets: Targets, as ``macs-70%`` or ``macs_reduction=0.7``.
 
         Raises:
             SpecError: There is no such sweep: an arm is unknown, say.
         """
-        count = None if trials is None else str(trials)
-        return self.with_extension(Extension(trials=count, seeds=tuple(seeds), arms=tuple(arms)))
+        request = Extension(
+            trials=None if trials is None else str(trials),
+            seeds=tuple(seeds),
+            arms=tuple(arms),
+            new_arms=tuple(map(checked_arm, new_arms)),
+            new_targets=tuple(map(read_target, new_targets)),
+        )
+        return self.with_extension(request)
 
     def with_extension(self, request: Extension, open_request: Extension | None = None) -> "Sweep":
         """Return the sweep as a request makes it, which may be the one that is open.
@@ -152,8 +172,8 @@ class Sweep(StoredSweep):
         """Run the sweep to its end, or go on with it; content that has a result is not run again.
 
         Args:
-            extend: More search trials or seeds than before are allowed; a request is stored along
-                with them, and is known when it is made again before it is fulfilled.
+            extend: More than before is allowed: search trials, seeds, arms, targets; a request is
+                stored along with it, and is known when it is made again before it is fulfilled.
             retry: Run failed trials again.
             restore: Take back all that was cancelled by hand.
             wait_s: How long to wait for another driver of the sweep to end, or to lose its lease.

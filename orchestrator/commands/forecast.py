@@ -4,7 +4,7 @@ Nothing is written, and nothing is downloaded.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from statistics import median
 from typing import Any, NamedTuple
@@ -18,6 +18,7 @@ import methods
 from orchestrator.agenda.front_controls import settled
 from orchestrator.agenda.survey import Survey, as_it_began
 from orchestrator.agenda.trial_matrix import trial_matrix
+from orchestrator.commands.known import known_elsewhere
 from orchestrator.commands.lookup import NoLedgerError, open_existing
 from orchestrator.errors import SpecChangeError, SpecError
 from orchestrator.specification.changes import as_begun, forbidden_changes
@@ -34,6 +35,7 @@ from tracking.ledger.ledger import Ledger
 from tracking.matrix import Cell
 from tracking.plain_text import visible
 from tracking.records import SweepRecord, TrialRecord, TrialState
+from tracking.report.grid import Folded
 from tracking.results import Result, given
 
 
@@ -46,8 +48,12 @@ class Pace(NamedTuple):
     devices: tuple[str, ...]
 
 
-def forecast(sweep: Sweep) -> dict[str, Any]:
+def forecast(sweep: Sweep, *, extend: bool = False) -> dict[str, Any]:
     """Return the trial matrix, what the ledger already has of it, and an estimate of time.
+
+    Args:
+        sweep: What would be run.
+        extend: It may ask for more than the sweep of its name does now.
 
     Raises:
         SpecError: Something in the specification does not fit.
@@ -56,14 +62,20 @@ def forecast(sweep: Sweep) -> dict[str, Any]:
     surveyed, spec = _surveyed(sweep), sweep.spec
     images = None if surveyed is None else surveyed.data.train_images
     with _ledger_of(spec) as ledger:
-        record = None if ledger is None else _record(spec, ledger)
+        record = None if ledger is None else _record(spec, ledger, extend=extend)
         if record is not None and surveyed is not None:
             surveyed = as_it_began(surveyed, spec, spec_of(record))
         spec = spec if record is None else as_begun(spec, spec_of(record))
         spec = spec if surveyed is None else settled(spec, surveyed)
         runs = [] if ledger is None or record is None else _runs(ledger, record)
-        lines = _lines(spec, runs, record.cancellations if record else Cancellations())
-        pace = _pace(spec, ledger) if ledger is not None else None
+        cancelled = record.cancellations if record else Cancellations()
+        done = [] if ledger is None else _completed(ledger)
+        known: Counter[Cell] = Counter()
+        if surveyed is not None:
+            by_uid = {trial.uid: trial for trial in done}
+            known = known_elsewhere(spec, surveyed, runs, by_uid, cancelled.arms)
+        lines = _lines(spec, runs, cancelled, known)
+        pace = _pace(spec, done)
         url = None if ledger is None else ledger.url
     epochs = sum(line["to_run"] * line["epochs"] for line in lines)
     return {
@@ -88,11 +100,11 @@ def view(facts: Mapping[str, Any]) -> RenderableType:
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for column in ("Kind", "Arm", "Target"):
         table.add_column(column, overflow="fold")
-    for column in ("Trials", "Epochs each", "Completed", "Pending", "Failed", "To run"):
+    for column in ("Trials", "Epochs each", "Completed", "Pending", "Failed", "Known", "To run"):
         table.add_column(column, justify="right", overflow="fold")
-    keys = ("trials", "epochs", "completed", "pending", "failed", "to_run")
+    keys = ("trials", "epochs", "completed", "pending", "failed", "known", "to_run")
     for line in facts["lines"]:
-        words = (Text(line[key] or "-") for key in ("role", "arm", "target"))
+        words = (Folded(line[key] or "-") for key in ("role", "arm", "target"))
         table.add_row(*words, *(str(line[key]) for key in keys))
     work = f"{facts['to_run']} of {facts['trials']} trials to run"
     work += f", {facts['epochs_to_run']} epochs in all"
@@ -180,13 +192,13 @@ def _ledger_of(spec: SweepSpec) -> Iterator[Ledger | None]:
         yield ledger
 
 
-def _record(spec: SweepSpec, ledger: Ledger) -> SweepRecord | None:
+def _record(spec: SweepSpec, ledger: Ledger, *, extend: bool) -> SweepRecord | None:
     """Find the sweep in the ledger, and see that it may go on; None: it has not begun."""
     try:
         record = ledger.sweep(spec.name)
     except UnknownSweepError:
         return None
-    if changes := forbidden_changes(spec_of(record), spec):
+    if changes := forbidden_changes(spec_of(record), spec, extend=extend):
         raise SpecChangeError(spec.name, changes)
     return record
 
@@ -196,7 +208,9 @@ def _runs(ledger: Ledger, record: SweepRecord) -> list[Run]:
     return [Run(entry=e, trial=trials[e.trial_id]) for e in ledger.entries(record.id)]
 
 
-def _lines(spec: SweepSpec, runs: list[Run], cancelled: Cancellations) -> list[dict[str, Any]]:
+def _lines(
+    spec: SweepSpec, runs: list[Run], cancelled: Cancellations, known: Mapping[Cell, int]
+) -> list[dict[str, Any]]:
     """Hold each cell of the matrix against what the ledger has of it."""
     matrix = trial_matrix(spec)
     held: dict[Cell, Counter[TrialState]] = {cell: Counter() for cell in matrix.cells}
@@ -206,10 +220,10 @@ def _lines(spec: SweepSpec, runs: list[Run], cancelled: Cancellations) -> list[d
             held[cell][run.trial.state] += 1
     open_ = still_to_come(spec.model_dump(mode="json"), matrix, runs, cancelled)
     left = {state.cell: state.left for state in open_}
-    return [_line(cell, held[cell], left.get(cell, 0)) for cell in matrix.cells]
+    return [_line(cell, held[cell], left.get(cell, 0), known.get(cell, 0)) for cell in matrix.cells]
 
 
-def _line(cell: Cell, held: Counter[TrialState], left: int) -> dict[str, Any]:
+def _line(cell: Cell, held: Counter[TrialState], left: int, known: int) -> dict[str, Any]:
     pending = held[TrialState.PENDING] + held[TrialState.RUNNING]
     return {
         "role": cell.role,
@@ -220,20 +234,28 @@ def _line(cell: Cell, held: Counter[TrialState], left: int) -> dict[str, Any]:
         "completed": held[TrialState.COMPLETED] + held[TrialState.STOPPED],
         "pending": pending,
         "failed": held[TrialState.FAILED] + held[TrialState.CANCELLED],
-        "to_run": left,
+        "known": known,
+        "to_run": max(0, left - known),
     }
 
 
-def _pace(spec: SweepSpec, ledger: Ledger) -> Pace | None:
-    """Look at what ran in any sweep of the ledger; None when none of it is alike."""
-    network = _network(spec.model_dump(mode="json"))
-    done = [
+def _completed(ledger: Ledger) -> list[TrialRecord]:
+    """Return what ran to its end in any sweep of the ledger, once."""
+    return [
         trial
         for sweep in ledger.sweeps()
         for trial in ledger.trials(sweep.id, TrialState.COMPLETED)
         if trial.reused_from is None
-        and trial.spec["kind"] != "predictor"
-        and _network(trial.spec) == network
+    ]
+
+
+def _pace(spec: SweepSpec, completed: Iterable[TrialRecord]) -> Pace | None:
+    """Look at what ran in any sweep of the ledger; None when none of it is alike."""
+    network = _network(spec.model_dump(mode="json"))
+    done = [
+        trial
+        for trial in completed
+        if trial.spec["kind"] != "predictor" and _network(trial.spec) == network
     ]
     timed = [(_seconds(trial), trial) for trial in done]
     trained = [seconds / epochs for seconds, trial in timed if (epochs := _epochs(trial))]

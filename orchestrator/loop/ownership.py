@@ -63,7 +63,7 @@ def take(
         ledger: Where the sweep is, or will be.
         spec: What is asked for now.
         surveyed: What it stands on, which settles what the specification leaves open.
-        extend: More search trials or seeds than before are allowed; the request, if there is one.
+        extend: More than before may be asked for; the request, if there is one.
 
     Returns:
         What writes the sweep, and the specification as it is stored.

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from methods.own_code import code_hash, is_reference
 from orchestrator.specification.spec import SweepSpec
+from orchestrator.specification.targets import TARGET_FIELDS
 
 _NOT_SET: Final = "not set"
 
@@ -19,9 +20,12 @@ def forbidden_changes(old: SweepSpec, new: SweepSpec, *, extend: bool = False) -
     """Say which changes a sweep that has begun cannot take; empty when it can go on.
 
     Resources, recovery, tracking and the place of the images may always change. With ``extend``,
-    ``search.trials`` may grow, and ``seeds`` and ``more_seeds`` may be appended to.
+    ``search.trials`` may grow, and ``seeds``, ``more_seeds``, ``arms`` and each kind of target may
+    be appended to.
     """
     new = as_begun(new, old)
+    if extend:
+        new = _without_new_arms(_without_new_targets(new, old), old)
     if extend and new.search.trials >= old.search.trials:
         search = new.search.model_copy(update={"trials": old.search.trials})
         new = new.model_copy(update={"search": search})
@@ -32,6 +36,24 @@ def forbidden_changes(old: SweepSpec, new: SweepSpec, *, extend: bool = False) -
     ):
         new = new.model_copy(update={"more_seeds": old.more_seeds})
     return differences(old, new)
+
+
+def _without_new_arms(new: SweepSpec, old: SweepSpec) -> SweepSpec:
+    """Leave out the arms that were appended."""
+    names = [arm.name for arm in old.arms]
+    if [arm.name for arm in new.arms[: len(names)]] != names:
+        return new
+    return new.model_copy(update={"arms": new.arms[: len(names)]})
+
+
+def _without_new_targets(new: SweepSpec, old: SweepSpec) -> SweepSpec:
+    """Leave out the targets that were appended; what is first stays first."""
+    if new.targets is None or old.targets is None:
+        return new
+    held = {field: getattr(old.targets, field) for field in TARGET_FIELDS}
+    if any(getattr(new.targets, field)[: len(held[field])] != held[field] for field in held):
+        return new
+    return new.model_copy(update={"targets": new.targets.model_copy(update=held)})
 
 
 def as_begun(spec: SweepSpec, old: SweepSpec) -> SweepSpec:

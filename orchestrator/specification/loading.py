@@ -122,7 +122,7 @@ def _validated(
     ]
     spec = None
     try:
-        spec = SweepSpec.model_validate(_lists_as_tuples(tree), strict=True, context=dict(context))
+        spec = SweepSpec.model_validate(lists_as_tuples(tree), strict=True, context=dict(context))
     except ValidationError as error:
         found += explain(error)
     known = {problem.place for problem in problems}
@@ -214,10 +214,10 @@ def _texts(value: Any, path: Path) -> list[tuple[Path, str]]:
     return [(path, value)] if isinstance(value, str) else []
 
 
-def _lists_as_tuples(value: Any) -> Any:
+def lists_as_tuples(value: Any) -> Any:
     """Turn lists into the tuples that frozen records hold."""
     if isinstance(value, dict):
-        return {key: _lists_as_tuples(item) for key, item in value.items()}
+        return {key: lists_as_tuples(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return tuple(_lists_as_tuples(item) for item in value)
+        return tuple(lists_as_tuples(item) for item in value)
     return value

@@ -1,6 +1,6 @@
 """What every arm must meet: a cost to come down to, or an accuracy to stay within."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
@@ -29,6 +29,8 @@ Drops = Annotated[
     BeforeValidator(_one_is_a_list),
     Field(max_length=20),
 ]
+#: What a target may be of, in the order of their labels.
+TARGET_FIELDS: Final = ("macs_reduction", "params_reduction", "latency_reduction", "accuracy_drop")
 
 
 class LatencySettings(Settings):

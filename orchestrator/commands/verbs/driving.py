@@ -8,6 +8,7 @@ from orchestrator.commands.exits import FAILED
 from orchestrator.commands.verbs.options import (
     Address,
     AsJson,
+    DryRun,
     Ledger,
     Name,
     Overrides,
@@ -32,9 +33,7 @@ def run(
     overrides: Overrides = None,
     address: Address = None,
     workers: Workers = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what would run and what it takes.")
-    ] = False,
+    dry_run: DryRun = False,
     wait: Wait = 0.0,
     store: Store = None,
     ledger: Ledger = None,
@@ -45,12 +44,16 @@ def run(
     """Run a sweep, or go on with it, and compare its arms."""
     with _phases(quiet=quiet, plain=plain) as phases:
         from orchestrator.commands.lookup import RecordsAt
-        from orchestrator.sweep import Sweep
+        from orchestrator.specification.loading import SpecFile
 
         given = [*(overrides or ()), *RecordsAt(store=store, ledger=ledger).overrides]
         given += [f"resources.address={address}"] if address is not None else []
         given += [f"resources.workers={workers}"] if workers is not None else []
-        sweep = Sweep.from_file(spec, given)
+        file = SpecFile.read(spec, given)
+        checked = file.spec()  # a mistake is told now: what a sweep runs with takes longer to load
+        from orchestrator.sweep import Sweep
+
+        sweep = Sweep.from_checked(file, checked)
         if not dry_run:
             _drive(sweep, phases, as_json=as_json, wait_s=wait)
             return
@@ -92,18 +95,34 @@ def extend(
         str | None,
         typer.Option(help="Arms and controls that get these seeds; all without.", metavar="NAMES"),
     ] = None,
+    new_arms: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--arm", help="Arm to add, as in l1 or '{name: mine, method: l1}'.", metavar="ARM"
+        ),
+    ] = None,
+    new_targets: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--target", help="Target to add: macs-70% or macs_reduction=0.7.", metavar="TARGET"
+        ),
+    ] = None,
+    dry_run: DryRun = False,
     address: Address = None,
     workers: Workers = None,
+    wait: Wait = 0.0,
     store: Store = None,
     ledger: Ledger = None,
     quiet: Quiet = False,
     plain: Plain = False,
     as_json: AsJson = False,
 ) -> None:
-    """Search longer, or re-run with more seeds; what has run is kept."""
+    """Search longer, re-run with more seeds, add arms and targets; what has run is kept."""
     more_seeds = tuple(_whole(text, "--seeds") for text in seeds.split(",")) if seeds else ()
-    if trials is None and not more_seeds:
-        raise typer.BadParameter("say what to add: --trials +N, --seeds 4,5, or both")
+    if trials is None and not (more_seeds or new_arms or new_targets):
+        raise typer.BadParameter(
+            "say what to add: --trials +N, --seeds 4,5, --arm METHOD, --target macs-70%"
+        )
     if arms is not None and not more_seeds:
         raise typer.BadParameter("--arms says who gets the seeds; name these: --seeds 4,5")
     if trials is not None:
@@ -111,13 +130,26 @@ def extend(
         trials = f"+{count}" if trials.startswith("+") else str(count)
     names = tuple(part.strip() for part in arms.split(",")) if arms else ()
     with _phases(quiet=quiet, plain=plain) as phases:
+        from orchestrator.specification.as_typed import read_arm, read_target
         from orchestrator.specification.extensions import Extension
 
-        request = Extension(trials=trials, seeds=more_seeds, arms=names)
-        longer, is_open = _extended(name, request, store, ledger, address, workers)
-        if is_open and not quiet:
-            typer.echo(f"The same was asked before and is not done: {name} goes on.", err=True)
-        _drive(longer, phases, as_json=as_json, extend=request)
+        request = Extension(
+            trials=trials,
+            seeds=more_seeds,
+            arms=names,
+            new_arms=tuple(map(read_arm, new_arms or ())),
+            new_targets=tuple(map(read_target, new_targets or ())),
+        )
+        larger, is_open = _extended(name, request, store, ledger, address, workers)
+        if not dry_run:
+            if is_open and not quiet:
+                typer.echo(f"The same was asked before and is not done: {name} goes on.", err=True)
+            _drive(larger, phases, as_json=as_json, extend=request, wait_s=wait)
+            return
+    from orchestrator.commands import forecast, views
+
+    facts = forecast.forecast(larger, extend=True)
+    views.show(facts, forecast.view, as_json=as_json)
 
 
 def retry(

@@ -32,4 +32,5 @@ Wait = Annotated[
         min=0.0, help="Seconds to wait for another driver's lease to end.", metavar="SECONDS"
     ),
 ]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would run and what it takes.")]
 Name = Annotated[str, typer.Argument(help="Name of the sweep.", metavar="NAME")]

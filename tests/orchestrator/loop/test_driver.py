@@ -243,6 +243,23 @@ class TestExtension:
         assert {spec.seed for spec in backend.started} == {7}
         assert bench.content() == undisturbed(more)
 
+    @pytest.mark.parametrize("interrupted", [False, True])
+    def test_arms_and_targets_added_give_what_all_at_once_would_have(
+        self, bench: Bench, undisturbed: Callable[[SweepSpec], dict[str, Any]], interrupted: bool
+    ) -> None:
+        fields: dict[str, Any] = {"controls": {"scratch": False}}
+        stop = self.re_runs_have_begun(bench) if interrupted else None
+        bench.drive(specification(**fields), stop_when=stop)
+        before = {trial.uid for trial in bench.trials()}
+        targets = {"macs_reduction": [0.5, 0.7], "params_reduction": [0.6], "accuracy_drop": [2.0]}
+        arms = ["l1", "geometric_median", "taylor"]
+        larger = specification(**fields, arms=arms, targets=targets)
+        backend = SeededBackend(slots=3)
+        assert bench.drive(larger, backend).over
+        if not interrupted:
+            assert not before & {spec.uid for spec in backend.started}  # what has run is kept
+        assert bench.content() == undisturbed(larger)
+
     @pytest.mark.parametrize("seed", range(3))
     def test_re_runs_of_a_former_winner_do_not_stand_for_the_new_one(
         self, bench: Bench, undisturbed: Callable[[SweepSpec], dict[str, Any]], seed: int
