@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from methods.errors import MethodError, SettingsError, UnknownMethodError, nearest
 from methods.hooks import Trainer
-from methods.own_code import OwnCodeError, is_reference, load
+from methods.own_code import ENTRY_POINTS, OwnCodeError, is_reference, load
 from methods.structure.cost import CostTarget
 from methods.structure.groups import Group, Layout, Unit
 from methods.structure.latency_predictor import LatencyPredictor, PredictorSettings
@@ -275,8 +275,6 @@ class _Entry:
     method: type[PruningMethod]
     preset: Mapping[str, Any]
 
-
-ENTRY_POINTS = "prunesweep.methods"  #: Where installed packages name modules with methods.
 
 _TABLE: dict[str, _Entry] = {}
 _M = TypeVar("_M", bound=type[PruningMethod])

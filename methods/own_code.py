@@ -17,6 +17,7 @@ from typing import Any, Final
 from methods.errors import MethodError
 from prunesweep import PACKAGES
 
+ENTRY_POINTS: Final = "prunesweep.methods"  #: Where installed packages name modules with methods.
 _INSTALLED: Final = tuple(
     Path(path).resolve()
     for key in ("stdlib", "purelib", "platlib")

@@ -107,7 +107,7 @@ class Matrix:
 
     def of(self, role: Role) -> list[Cell]:
         """Return the cells of one role."""
-        return [cell for cell in self.cells if cell.role is role]
+        return list(self._by_role.get(role, ()))
 
     def cell(self, role: Role, arm: str, target: str = "") -> Cell | None:
         """Return the cell of such places; None: the sweep asks for none."""
@@ -122,6 +122,13 @@ class Matrix:
     @cached_property
     def _by_words(self) -> Mapping[tuple[str, str, str], Cell]:
         return {(cell.role, cell.arm, cell.target): cell for cell in self.cells}
+
+    @cached_property
+    def _by_role(self) -> Mapping[Role, list[Cell]]:
+        found: dict[Role, list[Cell]] = {}
+        for cell in self.cells:
+            found.setdefault(cell.role, []).append(cell)
+        return found
 
     def needs(self, cell: Cell) -> list[Cell]:
         """Return the cells all of whose trials end before the first of ``cell`` is wanted."""
@@ -145,8 +152,9 @@ class Matrix:
                 baseline = [*baseline, *(c for c in self.of(Role.CONTROL) if c.arm == DENSE)]
         own = [
             other
-            for other in self.cells
-            if other.role in needed and other.arm == cell.arm and other.target in {"", cell.target}
+            for role in needed
+            for other in self.of(role)
+            if other.arm == cell.arm and other.target in {"", cell.target}
         ]
         if cell.follows_winner:  # which is known once every arm was re-run
             own = [other for other in self.of(Role.CONFIRM) if other.target == cell.target]

@@ -1,4 +1,7 @@
-"""What the command line shows: facts as JSON-able data, and the same for people."""
+"""What the command line shows: facts as JSON-able data, and the same for people.
+
+Light to import, as every verb needs it: what only the end of a sweep needs is imported there.
+"""
 
 import json
 import math
@@ -10,19 +13,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.console import Console, RenderableType
 
-from orchestrator.commands.lookup import command
 from orchestrator.errors import InputError
 from orchestrator.plain_console import PlainConsole
-from orchestrator.specification.settings import TrackingSettings
-from orchestrator.specification.spec import SweepSpec
-from tracking.artifacts import ArtifactStore
-from tracking.comparison.comparison import Comparison
 from tracking.errors import redact
 from tracking.plain_text import visible_lines
-from tracking.report.report import to_json, to_renderable
 
 if TYPE_CHECKING:
     from orchestrator.commands.doctor import Finding
+    from orchestrator.specification.settings import TrackingSettings
+    from orchestrator.specification.spec import SweepSpec
+    from tracking.comparison.comparison import Comparison
 
 PIPE_WIDTH = 120  #: Columns of what is written to a pipe or a file.
 
@@ -87,8 +87,12 @@ def print_finding(finding: "Finding") -> None:
     print(f"{mark} {finding.name} ({finding.seconds:.1f} s): {told}", flush=True)
 
 
-def end_facts(spec: SweepSpec, comparison: Comparison) -> dict[str, Any]:
+def end_facts(spec: "SweepSpec", comparison: "Comparison") -> dict[str, Any]:
     """Say how a sweep ended, and where to look."""
+    from orchestrator.commands.lookup import command
+    from tracking.artifacts import ArtifactStore
+    from tracking.report.report import to_json
+
     store = ArtifactStore(spec.tracking.artifacts_url)
     return {
         "sweep": spec.name,
@@ -100,8 +104,10 @@ def end_facts(spec: SweepSpec, comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def print_end(facts: Mapping[str, Any], comparison: Comparison) -> None:
+def print_end(facts: Mapping[str, Any], comparison: "Comparison") -> None:
     """Show the comparison in brief, where the report is and how to open the UI."""
+    from tracking.report.report import to_renderable
+
     stdout().print(to_renderable(comparison, brief=True))
     print(f"\nLatency, effort and failures: {facts['compare']}")
     print(f"Report: {facts['report']}")
@@ -109,14 +115,18 @@ def print_end(facts: Mapping[str, Any], comparison: Comparison) -> None:
         print(f"MLflow: {facts['ui']}")
 
 
-def ui_hint(tracking: TrackingSettings, name: str = "") -> str | None:
+def ui_hint(tracking: "TrackingSettings", name: str = "") -> str | None:
     """Return the address of MLflow, or the command that opens it; None without a mirror."""
+    from orchestrator.commands.lookup import command
+
     url = tracking.mlflow_url
     if url is None or url.startswith("http"):
         return url and redact(url)
     return command("ui", name, tracking)
 
 
-def stopped(spec: SweepSpec) -> str:
+def stopped(spec: "SweepSpec") -> str:
     """Say how to go on with a sweep that was stopped by hand."""
+    from orchestrator.commands.lookup import command
+
     return f"Stopped. To go on: {command('resume', spec.name, spec.tracking)}"

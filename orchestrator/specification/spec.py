@@ -173,11 +173,11 @@ class SweepSpec(Settings):
         if checking(info):
             check_plain(model.arguments)
         if checking(info) and ":" not in model.name:
-            from workers.models import TIMM, check_name, list_models
+            from workers.models import TIMM, ZOO, check_name, list_models
 
             if model.name.startswith(TIMM):
                 check_name(model.name)
-            elif model.name not in (known := list_models()):
+            elif model.name not in ZOO and model.name not in (known := list_models()):
                 raise ValueError(f"{model.name!r} is unknown; {nearest(model.name, known)}")
         return model
 

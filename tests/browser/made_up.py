@@ -27,8 +27,8 @@ ARMS = (
 GROUPS = {f"stage{n // 9 + 1}.{n % 9}.conv1": 16 << (n // 9) for n in range(27)}
 
 
-class _Records:
-    """Places and trials, numbered as a ledger would."""
+class Records:
+    """A sweep, its places and its trials, numbered as a ledger would."""
 
     def __init__(self, spec: dict[str, Any], name: str) -> None:
         self.sweep = SweepRecord(
@@ -80,6 +80,12 @@ class _Records:
 
 @cache
 def made_up_sweep(arms: int = 29, targets: int = 6, proposals: int = 20) -> Comparison:
+    """Compare a finished sweep of ``arms`` at ``targets`` costs; see `made_up_records`."""
+    records = made_up_records(arms, targets, proposals)
+    return compare_records(records.sweep, records.entries, records.trials)
+
+
+def made_up_records(arms: int = 29, targets: int = 6, proposals: int = 20) -> Records:
     """Return a finished sweep of ``arms`` at ``targets`` costs, three seeds each, all controls.
 
     Equal numbers make equal sweeps. Of 29 arms some are level, one is the leader by another name,
@@ -89,7 +95,7 @@ def made_up_sweep(arms: int = 29, targets: int = 6, proposals: int = 20) -> Comp
     shares = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)[-targets:] if targets > 3 else (0.3, 0.5, 0.7)[:targets]
     spec = specification(*names, macs=shares, trials=proposals)
     spec["model"]["name"], spec["data"]["name"] = "resnet56", "cifar10"
-    records = _Records(spec, f"made-up-{arms}-arms")
+    records = Records(spec, f"made-up-{arms}-arms")
     numbers = itertools.count()
     base: dict[str, Any] = {
         "macs": DENSE["macs"],
@@ -113,11 +119,11 @@ def made_up_sweep(arms: int = 29, targets: int = 6, proposals: int = 20) -> Comp
     for seed in (1, 2, 3):
         found = _result(93.6, 0.0, random, {})
         records.add(Place(Role.CONTROL, "dense", "", seed), found, f"uid-{next(numbers)}")
-    return compare_records(records.sweep, records.entries, records.trials)
+    return records
 
 
 def _add_arm(
-    records: _Records,
+    records: Records,
     name: str,
     share: float,
     mean: float,

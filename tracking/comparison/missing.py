@@ -114,6 +114,7 @@ class _Ledger:
         breaker = Breaker(int((spec.get("recovery") or {}).get("failures_per_arm", 0)))
         breaker.replay((run.entry, run.trial) for run in runs)
         self.given_up: Mapping[str, str] = breaker.given_up
+        self._states: dict[Cell, StillToCome] = {}  # a cell is asked after by all that wait for it
 
     def still_to_come(self) -> tuple[StillToCome, ...]:
         """Hold every cell against what is wanted of it."""
@@ -121,6 +122,11 @@ class _Ledger:
         return tuple(state for state in states if state.left > 0)
 
     def _state(self, cell: Cell) -> StillToCome:
+        if cell not in self._states:
+            self._states[cell] = self._found(cell)
+        return self._states[cell]
+
+    def _found(self, cell: Cell) -> StillToCome:
         runs = self._counted(cell)
         done = sum(self._has_ended(run) for run in runs)
         wanted = len(runs) if self._is_stuck(cell) else max(self._wanted(cell), len(runs))
@@ -164,21 +170,22 @@ class _Ledger:
 
     def _wanted(self, cell: Cell) -> int:
         """Return how many trials there will be, at most, as far as their needs have ended."""
+        if cell.role is Role.LATENCY:
+            return self._shapes(cell) * len(cell.indices)
+        if not (cell.role in {Role.FINALIST, Role.CONFIRM} or cell.follows_winner):
+            return cell.trials
         before = [
             need
             for need in self._matrix.needs(cell)
             if need.role.speaks_of_arm or need.role is Role.CONTROL
         ]
-        is_open = not all(self._is_over(need) for need in before)
+        if not all(self._is_over(need) for need in before):
+            return cell.trials
         if cell.role is Role.FINALIST:
-            return cell.trials if is_open else min(cell.trials, self._proposals(cell))
+            return min(cell.trials, self._proposals(cell))
         if cell.role is Role.CONFIRM:
-            return cell.trials if is_open else len(self._winners(cell)) * len(cell.indices)
-        if cell.follows_winner:
-            return cell.trials if is_open or self._winner(cell) else 0
-        if cell.role is Role.LATENCY:
-            return self._shapes(cell) * len(cell.indices)
-        return cell.trials
+            return len(self._winners(cell)) * len(cell.indices)
+        return cell.trials if self._winner(cell) else 0
 
     def _shapes(self, cell: Cell) -> int:
         """Count the winners of an arm whose latency is measured: those with a re-run to show."""

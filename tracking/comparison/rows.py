@@ -1,7 +1,7 @@
 """The rows of one table, each from the runs of one arm or control."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
@@ -57,7 +57,11 @@ def rows_of(
         dense: The baseline the runs started from.
         margin: Points that a tie is closer than.
     """
-    return _Table(arms=arms, runs=runs, point=point, dense=dense, margin=margin).rows()
+    by_name: dict[tuple[Role, str], list[Run]] = {}
+    for run in runs:
+        by_name.setdefault((run.place.role, run.place.arm), []).append(run)
+    table = _Table(arms=arms, runs=runs, by_name=by_name, point=point, dense=dense, margin=margin)
+    return table.rows()
 
 
 def harm_of(runs: Sequence[Run], dense: Dense | None) -> Difference | None:
@@ -81,6 +85,7 @@ class _Table:
 
     arms: Sequence[str]  #: Names that get a row even without a run.
     runs: Sequence[Run]
+    by_name: Mapping[tuple[Role, str], list[Run]]  #: The same, by role and arm.
     point: CostPoint
     dense: Dense | None
     margin: float
@@ -114,7 +119,7 @@ class _Table:
         )
 
     def _of(self, role: Role, name: str) -> list[Run]:
-        return [run for run in self.runs if (run.place.role, run.place.arm) == (role, name)]
+        return self.by_name.get((role, name), [])
 
     def _row(self, name: str, role: Literal["arm", "control"]) -> Row:
         """Fill a row with what needs no other row but the dense control."""

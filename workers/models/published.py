@@ -7,7 +7,6 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 import torch
-import torchvision
 
 from workers.errors import ModelError, UnreadableCheckpointError
 
@@ -67,6 +66,8 @@ def published_weights(model: str) -> Path:
 
 def _of_torchvision(name: str) -> Iterator[Path]:
     """Yield where the weights may be, the newest first."""
+    import torchvision  # only here: it takes a second
+
     weights = torchvision.models.get_model_weights(name)
     if not len(weights):
         return

@@ -6,7 +6,6 @@ from difflib import get_close_matches
 from functools import partial
 from typing import Any
 
-import torchvision
 from torch import nn
 
 from methods.own_code import OwnCodeError, check_unchanged, load
@@ -17,7 +16,7 @@ from workers.models.digits_net import DigitsNet
 from workers.models.published import TIMM, TORCHVISION, load_timm
 from workers.settings import ModelSettings
 
-_ZOO: dict[str, Callable[..., nn.Module]] = {
+ZOO: dict[str, Callable[..., nn.Module]] = {
     **{f"cifar_resnet{depth}": partial(CifarResNet, depth) for depth in (20, 32, 44, 56, 110)},
     **{f"cifar_vgg{depth}": partial(CifarVGG, depth) for depth in (16, 19)},
     "digits_net": DigitsNet,
@@ -26,8 +25,10 @@ _ZOO: dict[str, Callable[..., nn.Module]] = {
 
 def list_models() -> tuple[str, ...]:
     """Names ``build_model`` knows by itself: the zoo first, then torchvision's classifiers."""
+    import torchvision  # only here: a network of the zoo does without its second
+
     theirs = torchvision.models.list_models(module=torchvision.models)
-    return (*_ZOO, *(TORCHVISION + name for name in theirs))
+    return (*ZOO, *(TORCHVISION + name for name in theirs))
 
 
 def check_name(name: str) -> None:
@@ -42,7 +43,7 @@ def check_name(name: str) -> None:
             close = get_close_matches(own, timm.list_models(), n=1)
             hint = f"did you mean {TIMM + close[0]!r}?" if close else "timm.list_models() has all."
             raise ModelError(f"There is no model {name!r}; {hint}")
-    elif ":" not in name and name not in list_models():
+    elif ":" not in name and name not in ZOO and name not in list_models():
         raise _unknown(name)
 
 
@@ -61,8 +62,8 @@ def build_model(settings: ModelSettings, num_classes: int, in_channels: int) -> 
             f"Model {settings.name!r} is given the argument {name!r}, which a sweep sets itself: "
             "classes and channels come from the data set, weights from a checkpoint. Leave it out."
         )
-    if settings.name in _ZOO:
-        factory = _ZOO[settings.name]
+    if settings.name in ZOO:
+        factory = ZOO[settings.name]
         return _call(factory, settings, num_classes=num_classes, in_channels=in_channels)
     if settings.name.startswith(TORCHVISION):
         return _from_torchvision(settings, num_classes, in_channels)
@@ -74,6 +75,8 @@ def build_model(settings: ModelSettings, num_classes: int, in_channels: int) -> 
 
 
 def _from_torchvision(settings: ModelSettings, num_classes: int, in_channels: int) -> nn.Module:
+    import torchvision
+
     check_name(settings.name)
     build = torchvision.models.get_model_builder(settings.name.removeprefix(TORCHVISION))
     model = _call(build, settings, weights=None, num_classes=num_classes)
@@ -166,7 +169,7 @@ def _unknown(name: str) -> ModelError:
     known = list_models()
     close = [TORCHVISION + name] if TORCHVISION + name in known else []
     close = close or get_close_matches(name, known, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"the zoo has {', '.join(_ZOO)}."
+    hint = f"did you mean {close[0]!r}?" if close else f"the zoo has {', '.join(ZOO)}."
     return ModelError(
         f"There is no model {name!r}; {hint} Also possible: torchvision/NAME, "
         "timm/NAME, mynet.py:build and package.module:build."

@@ -75,13 +75,15 @@ def methods(
     as_json: AsJson = False,
 ) -> None:
     """List pruning methods and schedules with their settings."""
-    from orchestrator.commands import catalog, views
+    from orchestrator.commands import views
+    from orchestrator.commands.catalog import listed
 
-    views.show(catalog.methods_facts(name), catalog.methods_view, as_json=as_json)
+    views.show(listed.methods_facts(name), listed.methods_view, as_json=as_json)
 
 
 def models(as_json: AsJson = False) -> None:
     """List the networks that a specification can name."""
-    from orchestrator.commands import catalog, views
+    from orchestrator.commands import views
+    from orchestrator.commands.catalog import listed
 
-    views.show(catalog.models_facts(), catalog.models_view, as_json=as_json)
+    views.show(listed.models_facts(), listed.models_view, as_json=as_json)

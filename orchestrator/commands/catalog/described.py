@@ -1,16 +1,23 @@
-"""What a specification can name: methods and schedules with their settings, and networks."""
+"""What a specification can name, described from the code itself: what `catalog.json` holds.
+
+    python -m orchestrator.commands.catalog.described
+
+writes that file anew; a test holds the two together. Describing loads torch and torchvision, which
+takes seconds that a person who looks a name up should not wait for.
+"""
 
 import inspect
+import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from importlib.metadata import version
 from typing import Any
 
 from pydantic import TypeAdapter
-from rich.console import Group, RenderableType
-from rich.text import Text
 
 import methods
 from methods.schedule import PRESETS
+from orchestrator.commands.catalog.listed import STORED
 from workers.models import list_models
 
 _LIMITS = {
@@ -22,53 +29,19 @@ _LIMITS = {
 _COMMENT = re.compile(r"^    (\w+):.*#: (.*)$", re.MULTILINE)
 
 
-def methods_facts(name: str | None = None) -> list[dict[str, Any]]:
-    """Describe every method and schedule, or the one that ``name`` or its alias stands for.
+def described() -> dict[str, Any]:
+    """Describe every method, schedule and network."""
+    return {
+        "methods": described_methods(),
+        "models": list(list_models()),
+        "torchvision": version("torchvision"),
+    }
 
-    Raises:
-        UnknownMethodError: There is none of this name.
-    """
+
+def described_methods() -> list[dict[str, Any]]:
+    """Describe every method and schedule."""
     known = [_method(method) for method in methods.available().values()]
-    known += [_schedule(preset) for preset in PRESETS]
-    if name is None:
-        return known
-    found = [facts for facts in known if name == facts["name"] or name in facts["aliases"]]
-    if not found:
-        names = [other for facts in known for other in (facts["name"], *facts["aliases"])]
-        raise methods.UnknownMethodError(name, names)
-    return found
-
-
-def methods_view(facts: Sequence[Mapping[str, Any]]) -> RenderableType:
-    """Show methods and schedules with their settings."""
-    lines: list[RenderableType] = []
-    for entry in facts:
-        lines.append(
-            Text.assemble((entry["name"], "bold"), f" ({entry['kind']}): {entry['summary']}")
-        )
-        lines += [Text(f"    Source: {entry['source']}")] if entry["source"] else []
-        lines += [Text("    Chooses its own ratios for a target.")] if entry["allocates"] else []
-        lines += [Text("    Takes no schedule.")] if not entry["schedulable"] else []
-        for setting in entry["settings"]:
-            says = f": {setting['meaning']}" if setting["meaning"] else ""
-            lines.append(
-                Text(f"    {setting['name']} = {setting['default']} ({setting['values']}){says}")
-            )
-        for alias, preset in entry["aliases"].items():
-            stands = ", ".join(f"{key} = {value}" for key, value in preset.items())
-            lines.append(Text(f"    Also {alias}" + (f": {stands}" if stands else "")))
-        lines.append(Text(""))
-    return Group(*lines[:-1])
-
-
-def models_facts() -> dict[str, Any]:
-    """List the networks known by name, and the form of others."""
-    return {"models": list(list_models()), "own": "package.module:callable"}
-
-
-def models_view(facts: Mapping[str, Any]) -> RenderableType:
-    """Show the networks, one a line, fit for grep."""
-    return Group(*map(Text, facts["models"]), Text(f"{facts['own']} (your own code)"))
+    return [*known, *(_schedule(preset) for preset in PRESETS)]
 
 
 def _method(method: type[methods.PruningMethod]) -> dict[str, Any]:
@@ -136,3 +109,12 @@ def _values(schema: Mapping[str, Any]) -> str:
     words = [str(schema.get("type", "anything"))]
     words += [f"{rule} {schema[key]:g}" for key, rule in _LIMITS.items() if key in schema]
     return ", ".join(words)
+
+
+def main() -> None:
+    """Write the file anew."""
+    STORED.write_text(json.dumps(described(), indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
