@@ -20,6 +20,7 @@ from workers.data import DataSet, Split
 from workers.errors import BudgetError, TestSplitReadError
 from workers.files import SharedFiles
 from workers.networks.checkpoints import weights_hash
+from workers.networks.folding import folded
 from workers.results import Report
 from workers.settings import TrialSpec
 from workers.training.loop import (
@@ -32,7 +33,7 @@ from workers.training.loop import (
     make_optimizer,
     train_epoch,
 )
-from workers.training.measure import Batch, Evaluation, evaluate_each
+from workers.training.measure import Batch, Evaluation, evaluate_each, evaluation_mode
 from workers.training.meter import Act, Meter
 from workers.training.seeds import derive_seed, fastest_kernels
 from workers.training.shared_statistics import (
@@ -47,6 +48,8 @@ from workers.training.trial_checkpoints import Checkpoint, TrialCheckpoints, res
 #: Images evaluated at once: on a CPU as many as keep their activations in its caches.
 EVALUATION_BATCH = {"cpu": 128}
 EVALUATION_BATCH_ELSEWHERE = 1024
+
+FOLDING_IMAGES = 8  #: On which a network with its batch norms folded is held against itself.
 
 #: Steps from which it pays to time the kernels for the shapes of a network first.
 TUNING_STEPS = 1000
@@ -301,7 +304,10 @@ class TrainingSession(Trainer):
             images: How many, a random sample; None: all.
         """
         split = self._data.val if images is None else self._data.val.first(images)
-        with autocast(self.device, self.spec.recipe):
+        with autocast(self.device, self.spec.recipe), evaluation_mode(network):
+            if self.device.type == "cpu" and self.spec.recipe.precision == "float32":
+                with self.meter.act("measure"):
+                    network = folded(network, self.images(FOLDING_IMAGES))
             return self._evaluate(network, split)[0]
 
     def test(self, network: nn.Module) -> tuple[Evaluation, Tensor]:
