@@ -16,7 +16,7 @@ from methods.own_code import ENTRY_POINTS, OwnCodeError, is_reference, load
 from methods.structure.cost import CostTarget
 from methods.structure.groups import Group, Layout, Unit
 from methods.structure.latency_predictor import LatencyPredictor, PredictorSettings
-from methods.structure.narrowing import PRODUCERS
+from methods.structure.narrowing import filters_first
 from methods.structure.plan import PruningPlan, Ratios, removed_count, stated_ratio
 from methods.structure.surgery import is_plain
 
@@ -230,10 +230,8 @@ def views(network: nn.Module, group: Group, session: Session) -> Iterator[Filter
     for producer, norm_name in zip(group.producers, group.norms, strict=True):
         layer = network.get_submodule(producer)
         norm = network.get_submodule(norm_name) if norm_name else None
-        assert isinstance(layer, PRODUCERS)
-        weight = layer.weight.detach()
         yield Filters(
-            weight=weight.reshape(*weight.shape, *(1,) * (4 - weight.dim())),
+            weight=filters_first(layer).detach(),
             scale=_detached(norm, "weight"),
             shift=_detached(norm, "bias"),
             generator=session.generator(f"score {producer}"),

@@ -15,7 +15,7 @@ come within epochs too, evenly by steps: curves have a middle on any budget.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 import torch
@@ -28,7 +28,12 @@ from methods.hooks import Step
 from methods.state import State
 from methods.structure.layout import Group
 from methods.structure.plan import PruningPlan, Ratios, removed_count
-from methods.structure.surgery import filter_parameters, scale_filters, soften_filters
+from methods.structure.surgery import (
+    FilterParameter,
+    filter_parameters,
+    scale_filters,
+    soften_filters,
+)
 
 SETTLED = 0.9  #: Share of the selection after which all three curves have reached their end.
 TURNS = 10  #: Least looks at the filters during a selection that has steps enough for them.
@@ -265,7 +270,7 @@ class SoftMasks:
         self._network = network
         self._parameters = {g.name: filter_parameters(network, g) for g in groups}
         self._hard: dict[str, list[int]] = {g.name: [] for g in groups}
-        self._rows: list[tuple[nn.Parameter, Tensor]] | None = []  # of them; None: to be found
+        self._rows: list[FilterParameter] | None = []  # of them; None: to be found
         self.scores: dict[str, Tensor] = {}  #: Ranked when last looked at, by group.
 
     def state_dict(self) -> State:
@@ -299,31 +304,31 @@ class SoftMasks:
     @torch.no_grad()
     def hold_gradients(self, _step: Step) -> None:
         """Let no gradient reach a hard filter."""
-        for parameter, rows in self._hard_rows():
-            if parameter.grad is not None:
-                parameter.grad[rows] = 0.0
+        for part in self._hard_rows():
+            if part.parameter.grad is not None:
+                part.by_row(part.parameter.grad)[part.rows] = 0.0
 
     @torch.no_grad()
     def hold_weights(self, _step: Step) -> None:
         """Keep hard filters at zero whatever the optimizer did."""
-        for parameter, rows in self._hard_rows():
-            parameter[rows] = 0.0
+        for part in self._hard_rows():
+            part.by_row(part.parameter)[part.rows] = 0.0
 
     @torch.no_grad()
     def clear_momentum(self, optimizer: optim.Optimizer) -> None:
         """Forget what the optimizer remembers of hard filters, which would move them again."""
-        for parameter, rows in self._hard_rows():
-            for value in optimizer.state[parameter].values():
-                if isinstance(value, Tensor) and value.shape == parameter.shape:
-                    value[rows] = 0.0
+        for part in self._hard_rows():
+            for value in optimizer.state[part.parameter].values():
+                if isinstance(value, Tensor) and value.shape == part.parameter.shape:
+                    part.by_row(value)[part.rows] = 0.0
 
-    def _hard_rows(self) -> list[tuple[nn.Parameter, Tensor]]:
+    def _hard_rows(self) -> list[FilterParameter]:
         """Return the rows of hard filters; they are brought to the device when they change."""
         if self._rows is None:
             self._rows = [
-                (parameter, rows[torch.tensor(self._hard[name], device=rows.device)].flatten())
-                for name, pairs in self._parameters.items()
-                if self._hard[name]
-                for parameter, rows in pairs
+                replace(part, rows=part.rows[torch.tensor(hard, device=part.rows.device)].flatten())
+                for name, hard in self._hard.items()
+                if hard
+                for part in self._parameters[name]
             ]
         return self._rows

@@ -139,10 +139,10 @@ class _Layer:
             return
         _clear(optimizer, self.factors, self.gone)
         empty = self.gone.flatten(1).all(dim=1)
-        for parameter, rows in self._parameters:
-            gone = empty[:, None].expand_as(rows).flatten()
-            dead = empty.new_zeros(len(parameter)).index_copy_(0, rows.flatten(), gone)
-            _clear(optimizer, parameter, dead)
+        for part in self._parameters:  # whose dimension of channels is the first
+            gone = empty[:, None].expand_as(part.rows).flatten()
+            dead = empty.new_zeros(len(part.parameter)).index_copy_(0, part.rows.flatten(), gone)
+            _clear(optimizer, part.parameter, dead)
 
 
 def _clear(optimizer: optim.Optimizer, parameter: nn.Parameter, where: Tensor) -> None:

@@ -12,6 +12,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.utils.hooks import RemovableHandle
 
 from methods.structure.narrowing import uncompiled
 from methods.structure.stripe_conv import StripeConv
@@ -55,8 +57,9 @@ def evaluation_mode(network: nn.Module) -> Iterator[None]:
 def output_positions(network: nn.Module, input_shape: tuple[int, int, int]) -> dict[str, int]:
     """Return, per convolution and linear layer in the order they run, the positions it computes.
 
-    A position is one output pixel of a convolution or one row given to a linear layer, for one
-    image. A layer that runs twice counts twice; one that never runs is absent.
+    A position is one output pixel of a convolution, one input pixel of a transposed one, or one
+    row given to a linear layer, for one image. A layer that runs twice counts twice; one that never
+    runs is absent.
     """
     positions: dict[str, int] = {}
 
@@ -65,10 +68,15 @@ def output_positions(network: nn.Module, input_shape: tuple[int, int, int]) -> d
         channels = output.shape[-1 if last else 1]
         positions[name] = positions.get(name, 0) + output.numel() // channels
 
+    def watch(name: str, module: nn.Module) -> RemovableHandle:
+        if isinstance(module, _ConvTransposeNd):
+            return module.register_forward_pre_hook(lambda _m, given: record(name, given[0]))
+        return module.register_forward_hook(lambda _m, _i, output: record(name, output))
+
     handles = [
-        module.register_forward_hook(lambda _m, _i, out, name=name: record(name, out))
+        watch(name, module)
         for name, module in network.named_modules()
-        if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Linear | StripeConv)
+        if isinstance(module, _ConvNd | nn.Linear | StripeConv)
     ]
     try:
         with evaluation_mode(network), torch.no_grad():

@@ -14,7 +14,7 @@ from torch_pruning._helpers import _HybridIndex
 
 from methods.errors import LayoutError
 from methods.structure.limits import Watch
-from methods.structure.narrowing import blocks_of
+from methods.structure.narrowing import blocks_of, is_separable, scaling_dim
 
 Channels = dict[int, set[int]]  #: Channel indices of one layer, by filter.
 
@@ -71,7 +71,7 @@ def coupled_channels(
         layer = node.module
         if isinstance(layer, nn.Parameter):
             name = _name_of(graph, layer)
-            if by_block and len(layer) == layer.numel():  # [C], [C, 1, 1]
+            if by_block and scaling_dim(layer) is not None:
                 _add(coupling.outputs, name, pairs)
             else:
                 coupling.passed.append(name)
@@ -83,8 +83,7 @@ def coupled_channels(
         name = names[layer]
         if isinstance(layer, nn.PReLU) and layer.num_parameters == 1:
             continue  # one slope for all channels
-        one_mean = isinstance(layer, nn.GroupNorm) and layer.num_groups == 1
-        if one_mean or not isinstance(layer, per_channel):
+        if not is_separable(layer, per_channel):
             coupling.passed.append(name)
         emits = graph.is_out_channel_pruning_fn(handler)
         _add(coupling.outputs if emits else coupling.inputs, name, pairs)
@@ -153,10 +152,7 @@ def _walk(
         for dependency in node.dependencies:
             if not dependency.is_triggered_by(function):
                 continue
-            indices = [_HybridIndex(idx=channel, root_idx=root) for channel, root in pairs]
-            for mapping in dependency.index_mapping:
-                if mapping is not None:
-                    indices = mapping(indices)
+            indices = _mapped(dependency, pairs)
             known = found.setdefault((dependency.target, dependency.handler), set())
             fresh = {(i.idx, i.root_idx) for i in indices} - known
             if not fresh:
@@ -167,6 +163,24 @@ def _walk(
                 raise TooCoupledError("its filters cannot be told apart behind an operation on all")
             waiting.append((dependency.target, dependency.handler, fresh))
     return {key: pairs for key, pairs in found.items() if pairs}
+
+
+def _mapped(dependency: Any, pairs: set[tuple[int, int]]) -> list[_HybridIndex]:
+    """Return what becomes of channels on the way to what depends on them.
+
+    Raises:
+        TooCoupledError: torch-pruning has taken an operation for another one.
+    """
+    indices = [_HybridIndex(idx=channel, root_idx=root) for channel, root in pairs]
+    try:
+        for mapping in dependency.index_mapping:
+            if mapping is not None:
+                indices = mapping(indices)
+    except Exception as error:  # of a kind that it did not foresee
+        raise TooCoupledError(
+            f"its channels cannot be followed through {dependency.source.name}"
+        ) from error
+    return indices
 
 
 def _whole_blocks(

@@ -20,8 +20,9 @@ class LayerPolicy:
     ``inside_blocks`` prunes convolutions whose outputs stay inside a residual block; ``scatter``
     also the last one of each block (and the stem, unless protected), whose outputs are then added
     into the stream by index; ``coupled`` also whole streams. ``every_layer`` is ``coupled`` for
-    layers of more kinds: hidden linear layers and one-dimensional convolutions lose filters too,
-    and a convolution in groups, or a norm over groups of channels, loses whole groups.
+    layers of more kinds: hidden linear layers, transposed convolutions and those of one or three
+    dimensions lose filters too, and a convolution in groups, or a norm over groups of channels,
+    loses whole groups.
 
     ``stripes`` is for methods that prune stripes: every spatial convolution, whatever reads it,
     and as plain filters the 1x1 convolutions that ``inside_blocks`` prunes.

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.conv import _ConvNd
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from methods.errors import LayoutError
@@ -14,10 +14,10 @@ from methods.errors import LayoutError
 PER_CHANNEL = (nn.Conv1d, nn.Conv2d, nn.Linear, _BatchNorm, nn.PReLU)
 
 #: Those that may lose channels under the policy ``every_layer``.
-SEPARABLE = (*PER_CHANNEL, _InstanceNorm, nn.GroupNorm)
+SEPARABLE = (*PER_CHANNEL, nn.Conv3d, _ConvTransposeNd, _InstanceNorm, nn.GroupNorm)
 
 #: Layers whose filters a group may consist of, under the policy ``every_layer``.
-PRODUCERS = (nn.Conv1d, nn.Conv2d, nn.Linear)
+PRODUCERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, _ConvTransposeNd, nn.Linear)
 
 #: Attributes that tell a layer how many channels it emits, or reads.
 _EMITTED = ("out_channels", "out_features", "num_features", "num_parameters", "num_channels")
@@ -36,6 +36,13 @@ def blocks_of(layer: nn.Module) -> int:
     if isinstance(layer, nn.GroupNorm):
         return layer.num_groups
     return layer.groups if isinstance(layer, _ConvNd) and not is_depthwise(layer) else 1
+
+
+def is_separable(layer: nn.Module, kinds: tuple[type[nn.Module], ...]) -> bool:
+    """Say whether ``layer``, of one of ``kinds``, may lose a channel, or a whole group of them."""
+    in_groups = isinstance(layer, _ConvTransposeNd) and blocks_of(layer) > 1
+    one_mean = isinstance(layer, nn.GroupNorm) and layer.num_groups == 1
+    return isinstance(layer, kinds) and not in_groups and not one_mean
 
 
 def own_tensors(layer: nn.Module) -> list[tuple[nn.Module, str, Tensor]]:
@@ -61,9 +68,41 @@ def uncompiled(network: nn.Module) -> nn.Module:
     return inner if isinstance(inner, nn.Module) else network
 
 
-def emits_by_row(tensor: Tensor, channels: int) -> bool:
-    """Say whether ``tensor`` holds one row for each channel that its layer emits."""
-    return tensor.dim() > 0 and tensor.shape[0] == channels
+def emitting_dim(layer: nn.Module, name: str, tensor: Tensor, channels: int) -> int | None:
+    """Return the dimension of a layer's own tensor that has an entry for each emitted channel.
+
+    Args:
+        layer: Whose own it is.
+        name: Its name there.
+        tensor: The parameter or buffer.
+        channels: How many ``layer`` emits.
+
+    Returns:
+        None where it has none.
+    """
+    if _is_turned(layer) and name == "weight":
+        return 1
+    return 0 if tensor.dim() > 0 and tensor.shape[0] == channels else None
+
+
+def scaling_dim(scale: Tensor) -> int | None:
+    """Return the dimension along which a parameter scales channels: its only one above 1."""
+    long = [dim for dim, size in enumerate(scale.shape) if size > 1]
+    return long[0] if len(long) == 1 else None
+
+
+def _is_turned(layer: nn.Module) -> bool:
+    """Say whether a layer's weight is ``[C_in, C_out, ...]``: of a transposed convolution."""
+    return isinstance(layer, _ConvTransposeNd) and layer.groups == 1
+
+
+def filters_first(layer: nn.Module) -> Tensor:
+    """Return the weight of a convolution or linear layer as ``[C_out, C_in, K, K]``."""
+    weight = layer.weight
+    assert isinstance(weight, Tensor)
+    turned = weight.transpose(0, 1) if _is_turned(layer) else weight
+    by_tap = turned.flatten(3) if turned.dim() > 4 else turned  # of three dimensions
+    return by_tap.reshape(*by_tap.shape, *(1,) * (4 - by_tap.dim()))
 
 
 @torch.no_grad()
@@ -77,8 +116,9 @@ def narrow_outputs(layer: nn.Module, channels: Sequence[int]) -> None:
     follows = is_depthwise(layer)
     blocks = blocks_of(layer)
     for owner, name, tensor in own_tensors(layer):
-        if emits_by_row(tensor, width):
-            _replace(owner, name, tensor, 0, kept)
+        dim = emitting_dim(owner, name, tensor, width)
+        if dim is not None:
+            _replace(owner, name, tensor, dim, kept)
     _tell(layer, (*_EMITTED, *(("in_channels", "groups") if follows else ())), len(kept))
     if blocks > 1:
         _tell(layer, ("groups", "num_groups"), blocks * len(kept) // width)
@@ -88,11 +128,14 @@ def narrow_outputs(layer: nn.Module, channels: Sequence[int]) -> None:
 
 @torch.no_grad()
 def narrow_scale(network: nn.Module, name: str, channels: Sequence[int]) -> None:
-    """Remove ``channels`` from a parameter that scales each channel, ``[C, ...]``."""
+    """Remove ``channels`` from a parameter that scales each channel, such as ``[1, C, 1, 1]``."""
     owner, _, own = name.rpartition(".")
     scale = network.get_parameter(name)
-    kept = _others(channels, scale.shape[0])
-    _replace(network.get_submodule(owner), own, scale, 0, kept)
+    dim = scaling_dim(scale)
+    if dim is None:
+        raise LayoutError(f"The parameter {name!r} is no scale per channel.")
+    kept = _others(channels, scale.shape[dim])
+    _replace(network.get_submodule(owner), own, scale, dim, kept)
 
 
 @torch.no_grad()
@@ -103,8 +146,9 @@ def narrow_inputs(layer: nn.Module, channels: Sequence[int]) -> None:
         raise LayoutError(
             f"The weight of a layer of type {type(layer).__name__} is computed; it reads all."
         )
-    kept = _others(channels, weight.shape[1])
-    _replace(layer, "weight", weight, 1, kept)
+    dim = 0 if _is_turned(layer) else 1
+    kept = _others(channels, weight.shape[dim])
+    _replace(layer, "weight", weight, dim, kept)
     _tell(layer, _READ, len(kept))
 
 

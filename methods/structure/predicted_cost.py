@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from methods.structure.cost import CostModel, Term, filters_of
 from methods.structure.groups import Group
-from methods.structure.narrowing import emits_by_row, emitted_channels
+from methods.structure.narrowing import PRODUCERS, emitted_channels, emitting_dim
 
 
 def cost_model(network: nn.Module, positions: Mapping[str, int], groups: list[Group]) -> CostModel:
@@ -38,12 +38,13 @@ def cost_model(network: nn.Module, positions: Mapping[str, int], groups: list[Gr
         holder = name.split(".parametrizations.")[0]  # of what its weight is computed from
         out_by, in_by = emits.get(holder, {}), reads.get(holder, {})
         weight = own.pop("weight", None)
-        two_way = weight is not None and isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Linear)
+        two_way = weight is not None and isinstance(layer, PRODUCERS)
         width = emitted_channels(network.get_submodule(holder)) if out_by else 0
         for own_name, parameter in own.items():
             scale_by = emits.get(f"{name}.{own_name}" if name else own_name)
-            rows = len(parameter) if scale_by else width
-            follows = scale_by or (out_by if emits_by_row(parameter, width) else {})
+            rows = parameter.numel() if scale_by else width
+            dim = emitting_dim(layer, own_name, parameter, width)
+            follows = scale_by or (out_by if dim is not None else {})
             terms.append(_slope(parameter.numel(), 0, rows, widths, follows))
         positioned = positions.get(name, 0)
         if weight is None:
@@ -54,10 +55,12 @@ def cost_model(network: nn.Module, positions: Mapping[str, int], groups: list[Gr
             continue
         macs = weight.numel() * positioned
         if not two_way or getattr(layer, "groups", 1) > 1:
-            follows = out_by if emits_by_row(weight, width) else {}
+            dim = emitting_dim(layer, "weight", weight, width)
+            follows = out_by if dim is not None else {}
             terms.append(_slope(weight.numel(), macs, width, widths, follows))
             continue
-        outs, ins = weight.shape[:2]
+        turned = emitting_dim(layer, "weight", weight, width) == 1
+        ins, outs = weight.shape[:2] if turned else weight.shape[1::-1]
         made, made_by = (outs * taps[name], {name: 1}) if name in taps else (outs, out_by)
         terms.append(
             Term(

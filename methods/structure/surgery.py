@@ -1,7 +1,8 @@
 """Making a plan come true: filters zeroed in place, or really removed."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -11,9 +12,12 @@ from methods.structure.groups import Group, Layout, Member
 from methods.structure.narrowing import (
     PER_CHANNEL,
     blocks_of,
+    emitted_channels,
+    emitting_dim,
     narrow_inputs,
     narrow_outputs,
     narrow_scale,
+    scaling_dim,
     silence_input,
     silence_output,
     uncompiled,
@@ -38,28 +42,46 @@ def is_plain(network: nn.Module, group: Group) -> bool:
     )
 
 
-def filter_parameters(network: nn.Module, group: Group) -> list[tuple[nn.Parameter, Tensor]]:
-    """Return every parameter that emits the group's channels, with its rows by filter.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FilterParameter:
+    """A parameter that emits the channels of a group."""
+
+    parameter: nn.Parameter
+    rows: Tensor  #: Its channels by filter, ``[filters, r]``, on its device.
+    dim: int = 0  #: Its dimension of channels; the weight of a transposed convolution has it as 1.
+
+    def by_row(self, tensor: Tensor) -> Tensor:
+        """View ``tensor``, of the parameter's shape, as ``[channels, ...]``."""
+        return tensor.movedim(self.dim, 0)
+
+
+def filter_parameters(network: nn.Module, group: Group) -> list[FilterParameter]:
+    """Return every parameter that emits the group's channels.
 
     These are weights and biases of producers and depthwise convolutions, and scales and shifts of
     batch norms: a filter whose batch norm still shifts is not removed.
-
-    Returns:
-        Pairs of a parameter, ``[channels, ...]``, and channel indices, ``[filters, r]``.
     """
-    pairs = []
-    for member in group.outputs:
-        rows = torch.tensor(member.channels)
-        pairs += [(p, rows.to(p.device)) for p in _own(network, member.layer)]
-    return pairs
+    return [
+        FilterParameter(parameter=p, rows=torch.tensor(member.channels, device=p.device), dim=dim)
+        for member in group.outputs
+        for p, dim in _emitting(network, member.layer)
+    ]
 
 
-def _own(network: nn.Module, name: str) -> list[nn.Parameter]:
-    """Return the parameters of a layer, or the one of that name."""
+def _emitting(network: nn.Module, name: str) -> Iterator[tuple[nn.Parameter, int]]:
+    """Yield the parameters of a layer, or the one of that name, and their channels' dimension."""
     parent, _, last = name.rpartition(".")
     owner = network.get_submodule(parent)
     scale = owner._parameters.get(last)
-    return [scale] if scale is not None else [*owner.get_submodule(last).parameters(recurse=False)]
+    if scale is not None:
+        yield scale, scaling_dim(scale) or 0
+        return
+    layer = owner.get_submodule(last)
+    width = emitted_channels(layer)
+    for own, parameter in layer.named_parameters(recurse=False):
+        dim = emitting_dim(layer, own, parameter, width)
+        if dim is not None:
+            yield parameter, dim
 
 
 @torch.no_grad()
@@ -69,10 +91,8 @@ def scale_filters(
     """Multiply some filters, and what their batch norms emit for them, by ``factor``."""
     if not filters:
         return
-    for member in group.outputs:
-        rows = _rows(network, member, filters)
-        for parameter in network.get_submodule(member.layer).parameters(recurse=False):
-            parameter[rows] *= factor
+    for part in filter_parameters(network, group):
+        part.by_row(part.parameter)[part.rows[list(filters)].flatten()] *= factor
 
 
 @torch.no_grad()
@@ -87,7 +107,8 @@ def soften_filters(network: nn.Module, group: Group, filters: Sequence[int], fac
     for member in group.outputs:
         if member.layer in group.producers:
             weight = network.get_parameter(f"{member.layer}.weight")
-            weight[_rows(network, member, filters)] *= factor
+            dim = emitting_dim(network.get_submodule(member.layer), "weight", weight, len(weight))
+            weight.movedim(dim or 0, 0)[_rows(network, member, filters)] *= factor
 
 
 def _rows(network: nn.Module, member: Member, filters: Sequence[int]) -> Tensor:

@@ -125,10 +125,14 @@ class WatchedSession(TinySession):
             self.momenta.append(
                 max(
                     float(
-                        optimizer.state[p]["momentum_buffer"][rows[list(zero[g.name])]].abs().sum()
+                        part.by_row(optimizer.state[part.parameter]["momentum_buffer"])[
+                            part.rows[list(zero[g.name])]
+                        ]
+                        .abs()
+                        .sum()
                     )
                     for g in self.layout.groups
-                    for p, rows in filter_parameters(network, g)
+                    for part in filter_parameters(network, g)
                 )
             )
 
@@ -142,8 +146,9 @@ def zero_filters(network: nn.Module, layout: Layout) -> dict[str, set[int]]:
     found = {}
     for group in layout.groups:
         zero = torch.ones(group.width, dtype=torch.bool)
-        for parameter, rows in filter_parameters(network, group):
-            zero &= (parameter.detach()[rows] == 0.0).flatten(1).all(dim=1)
+        for part in filter_parameters(network, group):
+            values = part.by_row(part.parameter.detach())[part.rows]
+            zero &= (values == 0.0).flatten(1).all(dim=1)
         found[group.name] = set(zero.nonzero().flatten().tolist())
     return found
 

@@ -5,10 +5,11 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from methods import LayerPolicy, MethodError, create, find_layout, masked_difference
 from methods.schedule import PRESETS
-from methods.structure.surgery import is_plain
+from methods.structure.surgery import is_plain, scale_filters
 from methods.testing import INPUT_SHAPE, TinySession
 from tests.methods.structure.test_proof import Chain, Learned, Through, exact
 
@@ -24,6 +25,10 @@ UNITS: dict[str, tuple[Callable[[], nn.Module], int]] = {
         8,
     ),
     "scale_per_channel": (lambda: Learned(torch.rand(8, 1, 1)), 8),
+    "scale_of_images": (lambda: Learned(torch.rand(1, 8, 1, 1)), 8),
+    "transposed": (lambda: nn.ConvTranspose2d(8, 8, 2, stride=2), 8),
+    "transposed_each": (lambda: nn.ConvTranspose2d(8, 8, 2, groups=8, bias=False), 8),
+    "in_three_dimensions": (lambda: AsVolume(nn.Conv3d(8, 8, 3, padding=1)), 8),
     "grouped": (lambda: nn.Conv2d(8, 8, 3, groups=2), 2),
     "multiplier_and_back": (
         lambda: nn.Sequential(
@@ -39,12 +44,25 @@ UNITS: dict[str, tuple[Callable[[], nn.Module], int]] = {
 WHOLE: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "one_group": (lambda: nn.GroupNorm(1, 8), "takes one mean"),
     "layer_norm": (lambda: Through(_layer_normed), "the network fails"),
-    "fixed": (lambda: Learned(torch.rand(1, 8, 1, 1)), "cannot lose one"),
+    "fixed": (lambda: Learned(torch.rand(8, 8, 1)[:, :6]), "cannot lose one"),
+    "transposed_in_groups": (lambda: nn.ConvTranspose2d(8, 8, 2, groups=2), "cannot lose one"),
 }
 
 
 def _layer_normed(images: Tensor) -> Tensor:
     return torch.nn.functional.layer_norm(images.movedim(1, -1), (8,)).movedim(-1, 1)
+
+
+class AsVolume(nn.Module):
+    """Takes an image for a volume of one slice."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, images: Tensor) -> Tensor:
+        volume: Tensor = self.layer(images[:, :, None])
+        return volume[:, :, 0]
 
 
 @pytest.mark.parametrize("between", list(UNITS))
@@ -129,16 +147,55 @@ def test_methods_that_know_convolutions_alone_say_so() -> None:
         create("taylor").accept(network, find_layout(network, INPUT_SHAPE, EVERY))
 
 
+class Decoder(nn.Module):
+    """A transposed convolution behind one of stride 2, scaled by channel, joined with what it read.
+
+    As many channels go in as come out, so that a wrong dimension of the weight is not noticed.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.down = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 6, 2, stride=2)
+        self.up, self.norm = nn.ConvTranspose2d(6, 6, 2, stride=2), nn.BatchNorm2d(6)
+        self.gamma = nn.Parameter(torch.full((1, 6, 1, 1), 0.5))
+        self.last, self.head = nn.Conv2d(10, 5, 1), nn.Linear(5, 4)
+
+    def forward(self, images: Tensor) -> Tensor:
+        fine = self.stem(images).relu()
+        wide = self.gamma * self.norm(self.up(self.down(fine).relu()))
+        last = self.last(torch.cat([fine, wide], dim=1)).relu()
+        return self.head(last.mean(dim=(2, 3)))  # type: ignore[no-any-return]
+
+
+def test_transposed_convolutions_lose_filters_and_inputs_as_pytorch_counts_them() -> None:
+    network = Decoder()
+    layout = exact(network, EVERY)
+    assert layout.widths == {"down": 6, "up": 6, "last": 5}
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(torch.zeros(1, *INPUT_SHAPE))
+    assert counter.get_total_flops() // 2 == layout.cost.dense("macs")
+
+
 @pytest.mark.parametrize("schedule", list(PRESETS))
-def test_every_schedule_prunes_layers_of_every_kind(schedule: str) -> None:
-    network = Classifier()
+@pytest.mark.parametrize("make", [Classifier, Decoder])
+def test_every_schedule_prunes_layers_of_every_kind(
+    schedule: str, make: Callable[[], nn.Module]
+) -> None:
+    network = make()
     layout = find_layout(network, INPUT_SHAPE, EVERY)
     session = TinySession(layout, classes=4, epochs=4, schedule=schedule, images=16)
     ratios = dict.fromkeys(layout.widths, 0.5)
     plan = create("l2").select(network, ratios, session)
-    assert {name: len(kept) for name, kept in plan.kept.items()} == {
-        "conv": 3,
-        "hidden": 6,
-        "deeper": 5,
-    }
+    left = {name: len(kept) for name, kept in plan.kept.items()}
+    assert left == {name: width - width // 2 for name, width in layout.widths.items()}
     assert masked_difference(network, plan, layout, torch.rand(4, *INPUT_SHAPE)) < 1e-5
+
+
+def test_hard_filters_of_transposed_convolutions_and_their_scales_are_zero() -> None:
+    network = Decoder()
+    (group,) = (g for g in find_layout(network, INPUT_SHAPE, EVERY).groups if g.name == "up")
+    scale_filters(network, group, [1, 4], 0.0)
+    rest = [0, 2, 3, 5]
+    for emitted in (network.up.weight[0], network.norm.weight, network.gamma[0]):
+        assert not emitted[[1, 4]].any()
+        assert emitted[rest].flatten(1).any(dim=1).all() if emitted.dim() > 1 else True

@@ -110,7 +110,7 @@ def test_a_wrong_surgery_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_parameters_of_filters_are_all_that_emits_them(name: str) -> None:
     network, layout = EXAMPLES[name].network(), EXAMPLES[name].layout()
     for group in layout.groups:
-        found = {id(parameter) for parameter, _ in filter_parameters(network, group)}
+        found = {id(part.parameter) for part in filter_parameters(network, group)}
         emitting = {
             id(p) for m in group.outputs for p in network.get_submodule(m.layer).parameters()
         }
