@@ -6,7 +6,7 @@ input size; FLOPs are twice the MACs. Element-wise operations are left out.
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -40,6 +40,20 @@ class CostTarget:
 def input_like(network: nn.Module, input_shape: tuple[int, int, int]) -> Tensor:
     """Return one black image, ``[1, C, H, W]``, on the device of ``network``."""
     return torch.zeros(1, *input_shape, device=next(network.parameters()).device)
+
+
+def output_tensors(given: Any) -> Iterator[Tensor]:
+    """Yield the tensors of a network's output: of sequences, mappings and dataclasses, in order."""
+    if isinstance(given, Tensor):
+        yield given
+    elif isinstance(given, Mapping):
+        for each in given.values():
+            yield from output_tensors(each)
+    elif isinstance(given, list | tuple):
+        for each in given:
+            yield from output_tensors(each)
+    elif is_dataclass(given) and not isinstance(given, type):
+        yield from output_tensors(vars(given))
 
 
 @contextmanager

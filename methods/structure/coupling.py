@@ -8,12 +8,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import torch
 import torch_pruning as tp
-from torch import nn
+from torch import Tensor, nn
 from torch_pruning._helpers import _HybridIndex
+from torch_pruning.dependency.shape_infer import infer_out_channels_recursively
 
 from methods.errors import LayoutError
-from methods.structure.limits import Watch
+from methods.structure.cost import evaluation_mode, input_like, output_tensors
+from methods.structure.groups import Shape
+from methods.structure.limits import GroupingLimitError, Watch
 from methods.structure.narrowing import blocks_of, is_separable, scaling_dim
 
 Channels = dict[int, set[int]]  #: Channel indices of one layer, by filter.
@@ -25,6 +29,73 @@ _CHANNELS_PER_FILTER = 4096
 
 #: How autograd's names of what attention does to its values begin; cut channels show up elsewhere.
 _OF_ATTENTION = ("Softmax", "ScaledDotProduct", "Bmm", "Baddbmm")
+
+
+class _WatchedGraph(tp.DependencyGraph):  # type: ignore[misc]  # torch-pruning has no types
+    """A dependency graph that is built within limits: it asks for a pruner at every step."""
+
+    def __init__(self, watch: Watch) -> None:
+        super().__init__()
+        self._watch = watch
+
+    def get_pruner_of_module(self, module: nn.Module) -> Any:
+        self._watch.look()
+        return super().get_pruner_of_module(module)
+
+    def get_out_channels(self, module_or_node: Any) -> int | None:
+        """Return what is emitted; an activation with one slope emits what it is given.
+
+        torch-pruning asks the last input of such a one, which is the slope, and has no answer.
+        """
+        node = self.module2node.get(module_or_node, module_or_node)
+        module = getattr(node, "module", None)
+        if isinstance(module, nn.PReLU) and module.num_parameters == 1 and node.inputs:
+            found: int | None = infer_out_channels_recursively(self, node.inputs[0], [0])
+        else:
+            found = super().get_out_channels(module_or_node)
+        return found
+
+
+def trace(network: nn.Module, input_shape: Shape, watch: Watch) -> tp.DependencyGraph:
+    """Trace the dependency graph of ``network`` in evaluation mode.
+
+    Raises:
+        LayoutError: The network does not run on an image of this shape, or cannot be traced.
+        GroupingLimitError: It takes too long, or too much memory.
+    """
+    if isinstance(network, torch.jit.ScriptModule):
+        raise LayoutError(
+            f"{type(network).__name__} is compiled by TorchScript, whose layers cannot be "
+            "narrowed. Give the network before it is scripted."
+        )
+    wanted_grad = [p.requires_grad for p in network.parameters()]
+    for parameter in network.parameters():  # the tracer follows autograd
+        if parameter.is_floating_point() or parameter.is_complex():
+            parameter.requires_grad_(True)
+    try:
+        with evaluation_mode(network), torch.enable_grad():
+            graph = _WatchedGraph(watch)
+            return graph.build_dependency(
+                network,
+                example_inputs=input_like(network, input_shape),
+                forward_fn=lambda traced, images: traced(images),  # not one image, without its N
+                output_transform=_learned,
+                verbose=False,
+            )
+    except GroupingLimitError:
+        raise
+    except Exception as error:  # a user's network raises anything
+        raise LayoutError(
+            f"{type(network).__name__} cannot be traced on an image of shape {input_shape}: {error}"
+        ) from error
+    finally:
+        for parameter, wanted in zip(network.parameters(), wanted_grad, strict=True):
+            parameter.requires_grad_(wanted)
+
+
+def _learned(given: Any) -> list[Tensor]:
+    """Return the tensors that came of what a network learns, wherever they are in its outputs."""
+    return [tensor for tensor in output_tensors(given) if tensor.grad_fn is not None]
 
 
 class TooCoupledError(LayoutError):

@@ -8,16 +8,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
-import torch
 import torch_pruning as tp
 from torch import nn
-from torch_pruning.dependency.shape_infer import infer_out_channels_recursively
 
 from methods.errors import LayoutError, nearest
-from methods.structure.cost import evaluation_mode, input_like, output_positions
-from methods.structure.coupling import Coupling, TooCoupledError, coupled_channels, in_units
+from methods.structure.cost import output_positions
+from methods.structure.coupling import (
+    Coupling,
+    TooCoupledError,
+    coupled_channels,
+    in_units,
+    trace,
+)
 from methods.structure.groups import Group, LayerPolicy, Layout, Member, Shape
-from methods.structure.limits import GroupingLimitError, GroupingLimits, Watch
+from methods.structure.limits import GroupingLimits, Watch
 from methods.structure.narrowing import (
     PER_CHANNEL,
     PRODUCERS,
@@ -30,63 +34,7 @@ from methods.structure.proof import Proof, prove
 from methods.structure.scatter import branch_ends, sole_norm, sole_readers
 from methods.structure.stripes import by_stripe, can_lose_stripes
 
-__all__ = ["Group", "LayerPolicy", "Layout", "Member", "Shape", "find_layout", "trace"]
-
-
-class _WatchedGraph(tp.DependencyGraph):  # type: ignore[misc]  # torch-pruning has no types
-    """A dependency graph that is built within limits: it asks for a pruner at every step."""
-
-    def __init__(self, watch: Watch) -> None:
-        super().__init__()
-        self._watch = watch
-
-    def get_pruner_of_module(self, module: nn.Module) -> Any:
-        self._watch.look()
-        return super().get_pruner_of_module(module)
-
-    def get_out_channels(self, module_or_node: Any) -> int | None:
-        """Return what is emitted; an activation with one slope emits what it is given.
-
-        torch-pruning asks the last input of such a one, which is the slope, and has no answer.
-        """
-        node = self.module2node.get(module_or_node, module_or_node)
-        module = getattr(node, "module", None)
-        if isinstance(module, nn.PReLU) and module.num_parameters == 1 and node.inputs:
-            found: int | None = infer_out_channels_recursively(self, node.inputs[0], [0])
-        else:
-            found = super().get_out_channels(module_or_node)
-        return found
-
-
-def trace(network: nn.Module, input_shape: Shape, watch: Watch | None = None) -> tp.DependencyGraph:
-    """Trace the dependency graph of ``network`` in evaluation mode.
-
-    Raises:
-        LayoutError: The network does not run on an image of this shape, or cannot be traced.
-        GroupingLimitError: It takes too long, or too much memory.
-    """
-    if isinstance(network, torch.jit.ScriptModule):
-        raise LayoutError(
-            f"{type(network).__name__} is compiled by TorchScript, whose layers cannot be "
-            "narrowed. Give the network before it is scripted."
-        )
-    wanted_grad = [p.requires_grad for p in network.parameters()]
-    network.requires_grad_(True)  # the tracer follows autograd
-    try:
-        with evaluation_mode(network), torch.enable_grad():
-            graph = _WatchedGraph(watch or _watch(network))
-            return graph.build_dependency(
-                network, example_inputs=input_like(network, input_shape), verbose=False
-            )
-    except GroupingLimitError:
-        raise
-    except Exception as error:  # a user's network raises anything
-        raise LayoutError(
-            f"{type(network).__name__} cannot be traced on an image of shape {input_shape}: {error}"
-        ) from error
-    finally:
-        for parameter, wanted in zip(network.parameters(), wanted_grad, strict=True):
-            parameter.requires_grad_(wanted)
+__all__ = ["Group", "LayerPolicy", "Layout", "Member", "Shape", "find_layout"]
 
 
 def find_layout(network: nn.Module, input_shape: Shape, policy: LayerPolicy) -> Layout:
@@ -292,6 +240,8 @@ def _scattered(
     taken = {producer for group in found for producer in group.producers}
     for name in convolutions:
         conv = _conv(network, name)
+        if conv not in graph.module2node:  # no gradient reaches it
+            continue
         if name in taken or conv.groups > 1 or (name not in ends and name != convolutions[0]):
             continue
         norm = sole_norm(graph, conv)
@@ -381,6 +331,8 @@ def _conv(network: Any, name: str) -> nn.Conv2d:
 def _norm_behind(
     graph: tp.DependencyGraph, conv: nn.Module, names: Mapping[nn.Module, str]
 ) -> str | None:
+    if conv not in graph.module2node:  # no gradient reaches it
+        return None
     for node in graph.module2node[conv].outputs:
         if isinstance(node.module, nn.BatchNorm2d):
             return names[node.module]

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils import _pytree as pytree
 
-from methods.structure.cost import count_cost, evaluation_mode
+from methods.errors import LayoutError
+from methods.structure.cost import count_cost, evaluation_mode, output_tensors
 from methods.structure.groups import Group, Layout
 from methods.structure.limits import Watch
 from methods.structure.narrowing import uncompiled
@@ -87,9 +87,9 @@ class Proof:
     def problem(self, groups: Sequence[Group]) -> str | None:
         """Say what goes wrong when all of ``groups`` are cut; None: nothing does."""
         self._watch.look()
-        layout = self._layout_of(groups)
         for draw, modes in enumerate((self._modes, self._modes[:1])):
             try:
+                layout = self._layout_of(groups)
                 found = self._try(layout, _scattered_plan(layout, draw), modes)
             except Exception as error:  # torch and a user's network raise anything
                 return f"without some of its filters the network fails ({_one_line(error)})"
@@ -151,7 +151,10 @@ class Proof:
             output = uncompiled(network)(images)
             if training:  # batch norms have moved
                 network.load_state_dict(before)
-        return [leaf for leaf in pytree.tree_leaves(output) if isinstance(leaf, Tensor)]
+        found = [*output_tensors(output)]
+        if not found:
+            raise LayoutError(f"it gives {type(output).__name__}, in which there is no tensor")
+        return found
 
 
 def prove(proof: Proof, groups: Sequence[Group]) -> tuple[list[Group], dict[str, str]]:

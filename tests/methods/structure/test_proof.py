@@ -2,6 +2,8 @@
 
 import copy
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
@@ -19,6 +21,7 @@ from methods import (
     masked,
     shrink,
 )
+from methods.structure.groups import PolicyKind
 from methods.testing import INPUT_SHAPE
 from methods.testing.example_networks import conv_norm
 
@@ -315,6 +318,91 @@ def test_filters_that_cannot_be_told_apart_are_given_up_soon() -> None:
     layout = exact(Outer())
     assert list(layout.widths) == ["first"]
     assert layout.left_whole["between"]
+
+
+def test_a_network_that_would_run_on_an_image_without_its_batch_is_traced_on_one_with_it() -> None:
+    network = nn.Sequential(
+        *(nn.Conv2d(3, 6, 3), nn.LeakyReLU(0.2, inplace=True)),
+        *(nn.Conv2d(6, 8, 3), nn.LeakyReLU(0.2, inplace=True)),
+        *(nn.Conv2d(8, 4, 4), nn.Flatten()),
+    )
+    assert list(exact(network).widths) == ["2"]
+
+
+@dataclass
+class Found:
+    """Logits among other things, as libraries return them."""
+
+    logits: Tensor
+    loss: Tensor | None = None
+
+
+class Wrapped(Chain):
+    """Returns its logits with something else, which may be nothing, and keeps what it saw."""
+
+    def __init__(self, wrap: Callable[[Tensor, Tensor], Any]) -> None:
+        super().__init__(nn.ReLU())
+        self.wrap, self.seen = wrap, torch.zeros(0)
+        self.order = nn.Parameter(torch.arange(8), requires_grad=False)
+
+    def forward(self, images: Tensor) -> Any:
+        read = self.seen = self.between(self.first(self.stem(images).relu()))
+        logits = self.head(self.last(read).relu().mean(dim=(2, 3)))
+        return self.wrap(logits, read)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda logits, read: (logits, None),
+        lambda logits, read: {"logits": logits, "features": read.mean().detach(), "count": 3},
+        lambda logits, read: Found(logits),
+    ],
+    ids=["none", "detached", "dataclass"],
+)
+def test_logits_are_found_among_other_things(wrap: Callable[[Tensor, Tensor], Any]) -> None:
+    layout = find_layout(Wrapped(wrap), INPUT_SHAPE, LayerPolicy())
+    assert list(layout.widths) == ["first", "last"]
+
+
+def test_a_network_that_gives_no_tensor_is_not_cut_unproven() -> None:
+    with pytest.raises(LayoutError, match="no layer of Wrapped may be pruned"):
+        find_layout(Wrapped(lambda logits, _: logits.tolist()), INPUT_SHAPE, LayerPolicy())
+
+
+@pytest.mark.parametrize("kind", ["scatter", "stripes"])
+def test_a_frozen_trunk_stays_whole_under_every_policy(kind: PolicyKind) -> None:
+    class FrozenResidual(Chain):
+        def forward(self, images: Tensor) -> Tensor:
+            with torch.no_grad():
+                read = self.first(self.stem(images).relu())
+            read = self.between(read).relu()
+            logits: Tensor = self.head((self.last(read) + read).mean(dim=(2, 3)))
+            return logits
+
+    network = FrozenResidual(nn.Conv2d(8, 8, 3, padding=1))
+    network.last, network.head = nn.Conv2d(8, 8, 3, padding=1), nn.Linear(8, 4)
+    layout = find_layout(network, INPUT_SHAPE, LayerPolicy(kind=kind))
+    assert list(layout.widths)[-1] == "last"
+
+
+class Recurrent(Chain):
+    """Reads its rows one after another."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Identity())
+        self.unit, self.head = nn.GRU(6, 5, batch_first=True), nn.Linear(5, 4)
+
+    def forward(self, images: Tensor) -> Tensor:
+        read = self.last(self.first(self.stem(images).relu()).relu()).mean(dim=3)
+        logits: Tensor = self.head(self.unit(read.transpose(1, 2))[0][:, -1])
+        return logits
+
+
+def test_what_a_recurrent_unit_reads_stays_whole_and_the_others_go() -> None:
+    layout = exact(Recurrent())
+    assert list(layout.widths) == ["first"]
+    assert "cannot be followed" in layout.left_whole["last"]
 
 
 def test_a_scripted_network_is_refused_with_the_way_out() -> None:
