@@ -33,6 +33,23 @@ def raises(num_classes: int, depth: int) -> nn.Module:
     raise ValueError(f"depth {depth} is odd")
 
 
+def lazy(num_classes: int) -> nn.Module:
+    return nn.Sequential(nn.LazyConv2d(4, 3), nn.Flatten(), nn.LazyLinear(num_classes))
+
+
+def halved(num_classes: int) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4, num_classes)).half()
+
+
+def synchronised(num_classes: int) -> nn.Module:
+    norm = nn.BatchNorm2d(4, eps=0.1, momentum=0.3)
+    nn.init.uniform_(norm.weight)
+    head = (nn.Flatten(), nn.BatchNorm1d(4), nn.Linear(4, num_classes))
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), norm, *head)
+    converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
+    return converted
+
+
 def build(name: str, classes: int = 10, channels: int = 3, **arguments: Any) -> nn.Module:
     return build_model(ModelSettings(name=name, arguments=arguments), classes, channels)
 
@@ -110,6 +127,14 @@ def test_torchvision_networks_get_the_classes_of_the_data() -> None:
     assert network(torch.zeros(1, 3, 64, 64)).shape == (1, 7)
 
 
+@pytest.mark.slow  # 86 million weights are drawn
+def test_a_vision_transformer_does_not_begin_with_the_same_logits_for_all() -> None:
+    head = build("torchvision/vit_b_16", classes=7).get_submodule("heads.head")
+    assert isinstance(head, nn.Linear)
+    assert head.out_features == 7
+    assert head.weight.std() > 0.01
+
+
 def test_a_torchvision_network_refuses_grey_images() -> None:
     with pytest.raises(ModelError, match="takes images of 3 channels, the data set has 1"):
         build("torchvision/squeezenet1_1", channels=1)
@@ -125,9 +150,26 @@ def test_code_is_given_only_what_its_signature_takes() -> None:
     assert build(f"{__name__}:grey_aware", channels=4)(torch.zeros(1, 4, 2, 2)).shape[1] == 1
 
 
+def test_networks_in_half_precision_are_trained_in_single() -> None:
+    network = build(f"{__name__}:halved", classes=7)
+    assert network(torch.zeros(2, 3, 3, 3)).dtype == torch.float32
+
+
+def test_norms_over_several_devices_are_plain_ones_on_one() -> None:
+    torch.manual_seed(0)
+    network, images = build(f"{__name__}:synchronised"), torch.rand(8, 3, 3, 3)
+    torch.manual_seed(0)
+    as_written = synchronised(10)
+    assert not any(isinstance(layer, nn.SyncBatchNorm) for layer in network.modules())
+    for _ in range(2):  # with the running statistics of the first
+        torch.testing.assert_close(network(images), as_written(images))
+    assert network.state_dict().keys() == as_written.state_dict().keys()
+
+
 @pytest.mark.parametrize(
     ("name", "hint"),
     [
+        (f"{__name__}:lazy", "lazy layers that no image has passed"),
         ("cifar-resnet20", "did you mean 'cifar_resnet20'"),
         ("resnet18", "did you mean 'torchvision/resnet18'"),
         ("torchvision/resnet19", "did you mean 'torchvision/resnet18'"),

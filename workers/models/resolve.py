@@ -6,7 +6,9 @@ from difflib import get_close_matches
 from functools import partial
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from methods.own_code import OwnCodeError, check_unchanged, load
 from workers.errors import ModelError
@@ -70,8 +72,40 @@ def build_model(settings: ModelSettings, num_classes: int, in_channels: int) -> 
     if settings.name.startswith(TIMM):
         return _from_timm(settings, num_classes, in_channels)
     if ":" in settings.name:
-        return _from_code(settings, num_classes, in_channels)
+        return _as_trials_train_it(_from_code(settings, num_classes, in_channels), settings)
     raise _unknown(settings.name)
+
+
+def _as_trials_train_it(network: nn.Module, settings: ModelSettings) -> nn.Module:
+    """Return a user's network on one device and in float32; autocast is the recipe's to say."""
+    tensors = [*network.named_parameters(), *network.named_buffers()]
+    unborn = next((name for name, tensor in tensors if is_lazy(tensor)), None)
+    if unborn is not None:
+        raise ModelError(
+            f"Model {settings.name!r} has lazy layers that no image has passed ({unborn!r} has no "
+            "shape yet). Run it once where it is built, on zeros of the images' shape."
+        )
+    if any(t.is_floating_point() and t.dtype != torch.float32 for _, t in tensors):
+        network = network.float()
+    for name, layer in list(network.named_modules()):
+        if isinstance(layer, nn.SyncBatchNorm) and name:  # of one device the plain one is the same
+            network.set_submodule(name, _plain(layer))
+    return network
+
+
+class _OneDeviceNorm(nn.BatchNorm2d):
+    """What a batch norm over several devices is on one, for vectors as well."""
+
+    def _check_input_dim(self, input: Tensor) -> None:  # torch's own name
+        pass
+
+
+def _plain(norm: nn.SyncBatchNorm) -> nn.BatchNorm2d:
+    plain = _OneDeviceNorm(
+        norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats
+    )
+    plain.load_state_dict(norm.state_dict())
+    return plain.train(norm.training)
 
 
 def _from_torchvision(settings: ModelSettings, num_classes: int, in_channels: int) -> nn.Module:
@@ -86,6 +120,18 @@ def _from_torchvision(settings: ModelSettings, num_classes: int, in_channels: in
             f"Model {settings.name!r} takes images of {stem.in_channels} channels, the data set "
             f"has {in_channels}; choose a model of the zoo, which takes any number of channels."
         )
+    return _telling_images_apart(model)
+
+
+def _telling_images_apart(model: nn.Module) -> nn.Module:
+    """Draw linear layers that begin at zero: the head of torchvision's vision transformers is one.
+
+    As long as it gives every image the same logits, no gradient passes it, and what was cut wrongly
+    cannot be seen behind it.
+    """
+    for layer in model.modules():
+        if isinstance(layer, nn.Linear) and not layer.weight.any():
+            layer.reset_parameters()
     return model
 
 
