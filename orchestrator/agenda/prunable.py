@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Literal
 
 from torch import nn
 
@@ -19,11 +19,8 @@ from search_spaces import (
     project,
     reachable,
 )
-from workers.networks.shapes import layout_of
+from workers.networks.shapes import POLICIES, layout_of
 from workers.settings import PolicyName
-
-#: Every one that prunes filters; where two let as much go, the first is taken.
-POLICIES: Final[tuple[PolicyName, ...]] = ("inside_blocks", "scatter", "coupled", "every_layer")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from methods import CostTarget, masked_difference
 from orchestrator.agenda.front_controls import settled
 from orchestrator.agenda.predictors import predictor_settings
-from orchestrator.agenda.prunable import POLICIES, PrunableNetwork, prunable_or_why
+from orchestrator.agenda.prunable import PrunableNetwork, prunable_or_why
 from orchestrator.agenda.survey import Survey
 from orchestrator.agenda.trial_matrix import trial_matrix
 from orchestrator.cluster.machines import inspect_machines, verdict_of
@@ -43,6 +43,7 @@ from tracking.results import Result, given
 from workers.data import describe
 from workers.models import build_model
 from workers.networks.checkpoints import fit
+from workers.networks.shapes import POLICIES
 from workers.raised import told
 
 IMAGES_PER_CLASS = 8  #: Of the rehearsal, at least; and two batches.

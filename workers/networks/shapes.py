@@ -1,12 +1,16 @@
 """Layer settings applied to a network: what may shrink, and shapes trained from scratch."""
 
 import math
+from typing import Final
 
 import torch
 from torch import nn
 
-from methods import LayerPolicy, Layout, PruningPlan, find_layout, remove_filters
-from workers.settings import LayerSettings, Unit
+from methods import LayerPolicy, Layout, LayoutError, PruningPlan, find_layout, remove_filters
+from workers.settings import LayerSettings, PolicyName, Unit
+
+#: Every one that prunes filters; where two let as much go, the first is taken.
+POLICIES: Final[tuple[PolicyName, ...]] = ("inside_blocks", "scatter", "coupled", "every_layer")
 
 
 def layout_of(
@@ -20,13 +24,33 @@ def layout_of(
     Args:
         network: The dense network.
         input_shape: ``(C, H, W)`` of one image.
-        layers: Their policy is that for filters; stripes have one of their own.
+        layers: Their policy is that for filters, ``auto`` the one under which the most MACs can go;
+            stripes have one of their own.
         unit: What is pruned.
 
     Raises:
         LayoutError: Nothing may be pruned, or the policy does not fit the network.
     """
+    if unit == "filters" and layers.policy == "auto":
+        return _widest(network, input_shape, layers)
     return find_layout(network, input_shape, policy_of(layers, unit))
+
+
+def _widest(network: nn.Module, input_shape: tuple[int, int, int], layers: LayerSettings) -> Layout:
+    found, refused = [], []
+    for policy in POLICIES:
+        try:
+            named = layers.model_copy(update={"policy": policy})
+            found.append(find_layout(network, input_shape, policy_of(named)))
+        except LayoutError as error:
+            refused.append(error)
+    if not found:
+        raise refused[0]
+    return min(found, key=_least_macs)
+
+
+def _least_macs(layout: Layout) -> int:
+    return layout.cost_of("macs", {group.name: (0,) for group in layout.groups})
 
 
 def policy_of(layers: LayerSettings, unit: Unit = "filters") -> LayerPolicy:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from torch import nn
 
+from methods import LayoutError
 from orchestrator.agenda.front_controls import settled
 from orchestrator.agenda.survey import as_it_began, survey
 from orchestrator.commands.forecast import forecast
@@ -17,6 +18,7 @@ from orchestrator.sweep import Sweep
 from tests.orchestrator.backends import SeededBackend
 from tests.orchestrator.sweeps import OFF, Bench, specification
 from tracking.ledger.ledger import Ledger
+from workers.networks.shapes import layout_of
 from workers.settings import DataSettings, LayerSettings, ModelSettings, Recipe, TrialSpec
 
 HERE = "tests.orchestrator.agenda.test_auto_policy"
@@ -90,6 +92,15 @@ def test_a_network_of_which_nothing_may_go_is_refused() -> None:
     layers = {"policy": "auto", "protect": ["*"]}
     with pytest.raises(SpecError, match=r"layers: .*'inside_blocks' no layer of Sequential may be"):
         survey(parse_spec({**asked().model_dump(), "layers": layers}))
+
+
+def test_a_layout_of_auto_is_of_the_policy_that_lets_most_go() -> None:
+    auto, shape = LayerSettings(policy="auto"), (1, 8, 8)
+    flat = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Conv2d(4, 5, 3), nn.Conv2d(5, 6, 4), nn.Flatten())
+    assert layout_of(hidden_layer(3, 1), shape, auto).policy.kind == "every_layer"
+    assert layout_of(flat, shape, auto).policy.kind == "inside_blocks"
+    with pytest.raises(LayoutError, match="'inside_blocks' no layer of Sequential may be"):
+        layout_of(nn.Sequential(nn.Conv2d(1, 4, 8), nn.Flatten()), shape, auto)
 
 
 def test_a_trial_names_a_policy() -> None:

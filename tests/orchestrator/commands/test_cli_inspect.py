@@ -5,12 +5,11 @@ from pathlib import Path
 import pytest
 
 from methods import PruningPlan, count_cost, shrink
-from orchestrator.agenda.prunable import POLICIES
 from orchestrator.commands.doctor import _policies
 from orchestrator.sweep import Sweep
 from tests.orchestrator.command_line import call, facts, write_spec
 from workers.models import build_model
-from workers.networks.shapes import layout_of
+from workers.networks.shapes import POLICIES, layout_of
 from workers.settings import LayerSettings, ModelSettings
 
 OWN = """
