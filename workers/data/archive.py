@@ -26,6 +26,7 @@ _SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", "
 _HIDDEN = re.compile(r"(^|/)(\.|__MACOSX)")  #: What file managers leave behind.
 _SYSTEM = ("/proc", "/sys", "/dev")  #: Mounts without files; their devices are not entered.
 _COMPRESSIONS = {9: "Deflate64", 93: "Zstandard", 95: "XZ", 96: "JPEG", 98: "PPMd"}
+_WINDOWS = 0  #: What wrote an entry; elsewhere a backslash is part of a name.
 _READABLE = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
 
 
@@ -116,6 +117,7 @@ class FolderArchive:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self._crcs: dict[str, int] = {}
         self.sizes: dict[str, int] = {}
         self.others: list[str] = []
         found: set[str] = set()
@@ -164,13 +166,15 @@ class FolderArchive:
             return file.read(MOST_BYTES + 1)
 
     def crcs(self, names: Sequence[str]) -> list[int]:
-        """CRC-32 of the content of each file, which is read for it.
+        """CRC-32 of the content of each file, which is read for it once.
 
         Raises:
             ImageError: A file cannot be read.
         """
+        unread = [name for name in names if name not in self._crcs]
         with ThreadPoolExecutor(decoder_threads()) as pool:
-            return list(pool.map(self._crc, names))
+            self._crcs |= zip(unread, pool.map(self._crc, unread), strict=True)
+        return [self._crcs[name] for name in names]
 
     def _crc(self, name: str) -> int:
         try:
@@ -278,9 +282,10 @@ def _system_devices() -> set[int]:
 def _entry_names(archive: zipfile.ZipFile) -> list[tuple[str, zipfile.ZipInfo]]:
     """Return every entry with its name: parts separated by ``/``, as on Windows too, no ``./``."""
     entries = archive.infolist()
-    is_windows = not any("/" in entry.filename for entry in entries)
+    has_slashes = any("/" in entry.filename for entry in entries)
     found = []
     for entry in entries:
+        is_windows = entry.create_system == _WINDOWS or not has_slashes
         name = entry.filename.replace("\\", "/") if is_windows else entry.filename
         name = re.sub(r"^(\./+)+", "", name)
         if name and not _HIDDEN.search(name):

@@ -39,6 +39,10 @@ class ArraySource:
         """Nothing: every image of these data sets is read."""
         return ()
 
+    def repeated(self, items: Items, among: Items) -> int:
+        """Nothing is looked for: these data sets are compared as they were published."""
+        return 0
+
     @property
     def shape(self) -> tuple[int, int, int]:
         """``(C, H, W)`` of a decoded image."""

@@ -55,14 +55,32 @@ class ImageFolder:
 
         Above 1 GiB in all, the CRC is left out: reading everything would take too long.
         """
-        small = sum(self.archive.sizes.values()) <= _CHECKSUM_LIMIT
         names = [self.names[item] for item in items]
-        crcs = self.archive.crcs(names) if small else [0] * len(names)
+        crcs = self.archive.crcs(names) if self._is_small else [0] * len(names)
         digest = hashlib.sha256(b"turned" if self.is_turned else b"")
         for label, name, crc in zip(self.labels[items], names, crcs, strict=True):
             file = f"{self.classes[label]}/{name.rpartition('/')[2]}"
             digest.update(f"{file}:{self.archive.sizes[name]}:{crc}\n".encode())
         return digest.hexdigest()
+
+    @property
+    def _is_small(self) -> bool:
+        return sum(self.archive.sizes.values()) <= _CHECKSUM_LIMIT
+
+    def repeated(self, items: Items, among: Items) -> int:
+        """Count those of ``items`` that are, by size and CRC-32, among others too.
+
+        Above 1 GiB in all they are not looked for.
+        """
+        if not self._is_small:
+            return 0
+        known = {*self._contents(among)}
+        return sum(content in known for content in self._contents(items))
+
+    def _contents(self, items: Items) -> list[tuple[int, int]]:
+        names = [self.names[item] for item in items]
+        sizes = [self.archive.sizes[name] for name in names]
+        return list(zip(sizes, self.archive.crcs(names), strict=True))
 
     def decode(self, items: Items) -> Images:
         """Return the images as ``[N, C, H, W]``.

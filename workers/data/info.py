@@ -32,6 +32,7 @@ class DataInfo:
     #: Training, validation and test images of each class.
     class_images: tuple[tuple[int, int, int], ...] = ()
     left_out: tuple[tuple[str, int], ...] = ()  #: Suffixes of files that are no images, and counts.
+    repeated: int = 0  #: Validation and test images whose very file is a training image too.
 
     @property
     def num_classes(self) -> int:
@@ -49,10 +50,13 @@ class DataInfo:
         classes = [f"{name} {'+'.join(map(str, counts))}" for name, counts in parts]
         more = f", and {len(classes) - _TOLD} more" if len(classes) > _TOLD else ""
         left_out = ", ".join(f"{n} {suffix or 'without suffix'}" for suffix, n in self.left_out)
+        twice = f"; {self.repeated} of validation and test are training images as well"
         return (
             f"{self.train_images} training, {self.val_images} validation and {self.test_images} "
             f"test images {self.input_shape} in {self.num_classes} classes: "
-            f"{', '.join(classes[:_TOLD])}{more}" + (f"; left out: {left_out}" if left_out else "")
+            f"{', '.join(classes[:_TOLD])}{more}"
+            + (f"; left out: {left_out}" if left_out else "")
+            + (twice if self.repeated else "")
         )
 
 
@@ -74,6 +78,7 @@ def inspect_data(settings: DataSettings, source: Source, splits: Splits) -> Data
         std=std,
         class_images=_class_images(source, splits),
         left_out=source.left_out,
+        repeated=source.repeated(np.concatenate([splits.val, splits.test]), splits.train),
     )
 
 

@@ -200,6 +200,14 @@ def _checked(found: Mapping[str, list[str]], path: str, prefix: str) -> tuple[st
             f"{where}: class {empty[0]!r} has no images ({len(empty)} such class(es)); add images "
             "or remove the folder."
         )
+    by_case: dict[str, str] = {}
+    for name in sorted(found):
+        other = by_case.setdefault(name.casefold(), name)
+        if other != name:
+            raise DataError(
+                f"{where}: the classes {other!r} and {name!r} differ in upper and lower case only; "
+                "join the folders, or rename one."
+            )
     return tuple(sorted(found))
 
 

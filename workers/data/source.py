@@ -36,6 +36,9 @@ class Source(Protocol):
     def left_out(self) -> tuple[tuple[str, int], ...]:
         """Suffixes of files that are no images of a kind that is read, and their number."""
 
+    def repeated(self, items: Items, among: Items) -> int:
+        """Count those of ``items`` whose file, byte by byte, is one of ``among`` too."""
+
     def checksum(self, items: Items) -> str:
         """Name the images by their content as stored, without decoding them."""
 

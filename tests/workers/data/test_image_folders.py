@@ -1,6 +1,7 @@
 """Image folders and zip files as people have them: laid out, linked, packed and saved anyhow."""
 
 import os
+import shutil
 import stat
 import struct
 import time
@@ -67,6 +68,23 @@ class TestSplits:
     def test_classes_may_have_words_of_splits_in_their_names(self, tmp_path: Path) -> None:
         fill(tmp_path, classes=("test tube", "train station", "valley"))
         assert describe(folder(tmp_path)).classes == ("test tube", "train station", "valley")
+
+    def test_classes_that_differ_in_case_alone_are_refused(self, tmp_path: Path) -> None:
+        fill(tmp_path, ("Cat", "cat", "dog"))
+        with pytest.raises(DataError, match="'Cat' and 'cat' differ in upper and lower case only"):
+            describe(folder(tmp_path))
+
+    def test_images_that_train_and_judge_are_counted(self, tmp_path: Path) -> None:
+        fill(tmp_path / "train")
+        for number in range(4):
+            save(tmp_path / "test" / "cat" / f"{number}.png", 100 + number)
+            save(tmp_path / "test" / "dog" / f"{number}.png", 200 + number)
+        assert describe(folder(tmp_path)).repeated == 0
+        for file in (tmp_path / "train" / "cat").iterdir():  # 9 of them train, 1 validates
+            shutil.copy(file, tmp_path / "test" / "cat" / f"copy of {file.name}")
+        for info in (describe(folder(tmp_path)), describe(folder(zipped(tmp_path)))):
+            assert info.repeated == 9
+            assert info.told().endswith("; 9 of validation and test are training images as well")
 
     def test_flat_splits_are_no_classes(self, tmp_path: Path) -> None:
         fill(tmp_path, classes=("train", "test"))
@@ -283,6 +301,17 @@ class TestZips:
         root = split(tmp_path / "set", "train", "test")
         path = tmp_path / "windows.zip"
         zip_with(path, {file: file.replace("/", "\\") for file in files_of(root)}, root)
+        assert describe(folder(path)) == describe(folder(root))
+
+    def test_a_zip_of_windows_may_name_its_folder_otherwise(self, tmp_path: Path) -> None:
+        root = split(tmp_path / "set", "train", "test")
+        path = tmp_path / "mixed.zip"
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("set/", b"")
+            for file in files_of(root):
+                entry = zipfile.ZipInfo("set\\" + file.replace("/", "\\"))
+                entry.create_system = 0
+                archive.writestr(entry, (root / file).read_bytes())
         assert describe(folder(path)) == describe(folder(root))
 
     def test_names_may_begin_with_a_dot_and_a_slash(self, tmp_path: Path) -> None:
