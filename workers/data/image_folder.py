@@ -24,6 +24,7 @@ _GREY = frozenset({"1", "L", "LA"})
 _COLOUR = frozenset({"RGB", "RGBA", "P", "CMYK", "YCbCr"})
 #: What may be behind the suffixes; others, as PostScript, would run a program to be read.
 _FORMATS = (*("JPEG", "PNG", "BMP", "DIB", "WEBP", "PPM", "TIFF", "GIF", "JPEG2000", "ICO", "TGA"),)
+_MOST_NATIVE_PIXELS = 1 << 24  #: Of images that are not resized.
 _MOST_PIXELS = 1 << 27  #: Of an image after resizing, before the middle is cut out.
 _TOO_MANY_PIXELS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
@@ -60,7 +61,8 @@ class ImageFolder:
         digest = hashlib.sha256(b"turned" if self.is_turned else b"")
         for label, name, crc in zip(self.labels[items], names, crcs, strict=True):
             file = f"{self.classes[label]}/{name.rpartition('/')[2]}"
-            digest.update(f"{file}:{self.archive.sizes[name]}:{crc}\n".encode())
+            line = f"{file}:{self.archive.sizes[name]}:{crc}\n"
+            digest.update(line.encode(errors="surrogateescape"))  # names may be any bytes
         return digest.hexdigest()
 
     @property
@@ -159,23 +161,44 @@ def _probed(
 ) -> tuple[tuple[int, int, int], bool]:
     """Return the shape of all images, and whether some are to be turned."""
     step = max(1, len(names) // _PROBED)
-    images = [_opened(archive, name) for name in names[::step]]
-    channels = 1 if all(image.mode in _GREY for image in images) else 3
-    turns = [_orientation(image) for image in images]
-    is_turned = any(turn > 1 for turn in turns)
+    headers = [_header(archive, name) for name in names[::step]]
+    channels = 1 if all(header.is_grey for header in headers) else 3
+    is_turned = any(header.orientation > 1 for header in headers)
     if image_size is not None:
         return (channels, image_size, image_size), is_turned
-    sizes = {
-        image.size[::-1] if turn >= _QUARTER else image.size
-        for image, turn in zip(images, turns, strict=True)
-    }
+    sizes = {header.upright_size for header in headers}
     if len(sizes) > 1:
         raise DataError(
             f"The images of {path!r} differ in size ({_listed(sizes)}); set data.image_size, to "
             "which the shorter edge is resized before the middle is cut out."
         )
     width, height = sizes.pop()
+    if width * height > _MOST_NATIVE_PIXELS:
+        raise DataError(
+            f"The images of {path!r} have {width}x{height} pixels, more than the "
+            f"{_MOST_NATIVE_PIXELS:,} that a network can be given; set data.image_size."
+        )
     return (channels, height, width), is_turned
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Header:
+    """What the first bytes of an image say; the file itself is let go."""
+
+    is_grey: bool
+    size: tuple[int, int]  #: Width and height as stored, in pixels.
+    orientation: int  #: Of EXIF.
+
+    @property
+    def upright_size(self) -> tuple[int, int]:
+        """Width and height once the image is turned."""
+        width, height = self.size
+        return (height, width) if self.orientation >= _QUARTER else (width, height)
+
+
+def _header(archive: Archive, name: str) -> _Header:
+    image = _opened(archive, name)
+    return _Header(is_grey=image.mode in _GREY, size=image.size, orientation=_orientation(image))
 
 
 def _orientation(image: Image.Image) -> int:

@@ -11,6 +11,7 @@ from workers.errors import DataError
 from workers.settings import DataSettings
 
 _TOLD = 20  #: Classes whose images are counted in a line.
+_BLOCK = 1 << 20  #: Pixels of an image that are summed at a time.
 _SAMPLED = 512  #: Training images the mean and the standard deviation are taken from.
 
 
@@ -122,9 +123,13 @@ def _normalisation(
 
 def _mean_and_std(source: Source, items: Items) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation per channel; integer sums, so every machine agrees."""
-    images = source.decode(items).astype(np.int64)  # [N, C, H, W]
-    count = images.size / images.shape[1]
-    mean = images.sum(axis=(0, 2, 3)) / count
-    variance = (images**2).sum(axis=(0, 2, 3)) / count - mean**2
-    std = np.sqrt(np.maximum(variance, 1.0))  # a channel of one value must not divide by 0
+    total, squares, count = np.int64(0), np.int64(0), 0
+    for item in items:  # one by one: large images would fill the memory
+        pixels = source.decode(np.array([item]))[0].reshape(source.shape[0], -1)
+        for start in range(0, pixels.shape[1], _BLOCK):
+            block = pixels[:, start : start + _BLOCK].astype(np.int64)
+            total, squares = total + block.sum(axis=1), squares + (block**2).sum(axis=1)
+        count += pixels.shape[1]
+    mean = total / count
+    std = np.sqrt(np.maximum(squares / count - mean**2, 1.0))  # one value must not divide by 0
     return tuple((mean / 255).tolist()), tuple((std / 255).tolist())

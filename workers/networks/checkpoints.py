@@ -16,6 +16,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from workers.bounded_memory import bounded_memory
 from workers.errors import UnreadableCheckpointError, WeightsMismatchError
 from workers.pointers import in_place_of_a_file
 
@@ -27,8 +28,11 @@ _WRAPPERS = ("module.", "_orig_mod.")  #: Left by DataParallel and by torch.comp
 _COUNTER = "num_batches_tracked"  #: Of batch norms; does not change what a network computes.
 #: What averaging and FLOP counters leave among the weights, one number each.
 _FOREIGN_COUNTERS = frozenset({"n_averaged", "total_ops", "total_params"})
+_MOST_BYTES = 16 << 30  #: Of a checkpoint file: four thousand million weights.
+_SPARE_BYTES = 256 << 20  #: What decoding may take beyond thrice the file.
 _DEEPEST = 4  #: Nests inside each other; a checkpoint may contain itself.
 _ZIP, _PICKLE = b"PK\x03\x04", b"\x80"  #: What torch.save wrote begins with, now and long ago.
+_NO_MEMORY: Final = "can't allocate memory"  #: What torch says of an allocation that failed.
 #: How lines of torch begin that advise to read the file without protection.
 _ADVICE: Final = ("Weights only load failed", "Please file an issue", "Check the documentation")
 #: How a refused pickle names what it would have called, in the words of several versions of torch.
@@ -74,8 +78,15 @@ def read_weights(path: Path | str) -> dict[str, Tensor]:
 def _decoded(path: Path) -> Any:
     """Return what a file holds, without running code; anything a decoder raises is a message."""
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
             raise UnreadableCheckpointError(path, "is no file; name a file.")
+        if found.st_size > _MOST_BYTES:
+            raise UnreadableCheckpointError(
+                path,
+                f"has {found.st_size / 2**30:,.0f} GiB, and one may have {_MOST_BYTES >> 30}; save "
+                "the weights alone.",
+            )
         with path.open("rb") as file:
             start = file.read(256)
     except (OSError, ValueError) as error:
@@ -84,18 +95,13 @@ def _decoded(path: Path) -> Any:
         raise _unreadable(path, error) from error
     if what := in_place_of_a_file(start):
         raise UnreadableCheckpointError(path, f"is {what}; bring the file itself here.")
+    if start[8:9] != b"{" and not start.startswith((_ZIP, _PICKLE)):
+        raise UnreadableCheckpointError(
+            path, "is no checkpoint; give a safetensors file or what torch.save wrote."
+        )
     try:
-        if start[8:9] == b"{":  # the length of a JSON header, then the header
-            return safetensors.torch.load_file(path)
-        if not start.startswith((_ZIP, _PICKLE)):
-            raise UnreadableCheckpointError(
-                path, "is no checkpoint; give a safetensors file or what torch.save wrote."
-            )
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what matters of it is checked by the caller
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except UnreadableCheckpointError:
-        raise
+        with bounded_memory(3 * found.st_size + _SPARE_BYTES):
+            return _parsed(path, is_safetensors=start[8:9] == b"{")
     except pickle.UnpicklingError as error:
         foreign = _FOREIGN.search(str(error))
         if foreign is None:
@@ -107,7 +113,21 @@ def _decoded(path: Path) -> Any:
             f"safetensors. ({foreign.group()})",
         ) from error
     except Exception as error:  # damaged files make a decoder raise anything
+        if isinstance(error, MemoryError) or _NO_MEMORY in str(error):
+            raise UnreadableCheckpointError(
+                path,
+                f"declares far more than the {found.st_size / 2**20:,.1f} MiB of the file hold; "
+                "save the weights anew, uncompressed, as torch.save does.",
+            ) from error
         raise _unreadable(path, error) from error
+
+
+def _parsed(path: Path, *, is_safetensors: bool) -> Any:
+    if is_safetensors:
+        return safetensors.torch.load_file(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what matters of it is checked by the caller
+        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _no_plain_numbers(tensor: Tensor) -> str | None:
@@ -126,7 +146,7 @@ def _fetch_weights(url: str) -> dict[str, Tensor]:
     with tempfile.TemporaryDirectory(prefix="prunesweep-") as folder:
         try:
             files, path = fsspec.core.url_to_fs(url)
-            files.get_file(path, f"{folder}/checkpoint")
+            files.get_file(path, f"{folder}/checkpoint", callback=_AtMost())
         except Exception as error:  # each kind of store has its own
             reason = f"cannot be fetched ({type(error).__name__}: {error}); check the address."
             raise UnreadableCheckpointError(url, reason) from error
@@ -134,6 +154,14 @@ def _fetch_weights(url: str) -> dict[str, Tensor]:
             return read_weights(f"{folder}/checkpoint")
         except UnreadableCheckpointError as error:
             raise UnreadableCheckpointError(url, error.problem) from error
+
+
+class _AtMost(fsspec.Callback):  # type: ignore[misc]  # fsspec has no types
+    """Ends a download that goes on beyond what a checkpoint may have."""
+
+    def call(self, *_: Any, **__: Any) -> None:
+        if max(self.value, self.size or 0) > _MOST_BYTES:
+            raise ValueError(f"more than the {_MOST_BYTES >> 30} GiB a checkpoint may have")
 
 
 def fit(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
