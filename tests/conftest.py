@@ -1,6 +1,7 @@
 """How the suite is run: one group a module, time by marker, one server a session."""
 
 import os
+import random
 from collections import Counter
 from collections.abc import Iterator
 
@@ -23,6 +24,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="print the time each file of tests takes, the longest first",
     )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Draw the seed of generated cases before Hypothesis does, for all processes of a run."""
+    if config.option.hypothesis_seed is None:
+        config.option.hypothesis_seed = str(random.SystemRandom().getrandbits(32))
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"generated cases: --hypothesis-seed={config.option.hypothesis_seed}"
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -7,6 +7,7 @@ and the MLflow publisher are imported by module, so a worker that stores a file 
 from tracking.errors import (
     EntryConflictError,
     FencedError,
+    LedgerAwayError,
     LedgerError,
     LedgerMovedError,
     LedgerSchemaError,
@@ -46,6 +47,7 @@ __all__ = [
     "EntryRecord",
     "FencedError",
     "LeaseRecord",
+    "LedgerAwayError",
     "LedgerError",
     "LedgerMovedError",
     "LedgerSchemaError",

@@ -74,6 +74,23 @@ class LedgerMovedError(LedgerUnreachableError):
         )
 
 
+class LedgerAwayError(LedgerError, LookupError):
+    """The file of a ledger is gone, and what was left beside it says that it was there."""
+
+    def __init__(self, url: str, trace: str) -> None:
+        self.url, self.trace = redact(url), trace
+        super().__init__(self.url, trace)
+
+    def __str__(self) -> str:
+        is_copy = ".rescued-" in self.trace
+        return (
+            f"The ledger {self.url} is away: its file is gone, and {self.trace} beside it says "
+            "that it was there. Put the file back, with its -wal if that was moved along"
+            + (f", or rename {self.trace}, which holds all that was in it" if is_copy else "")
+            + "; to begin anew, remove all that is named like it."
+        )
+
+
 class MissingLedgerError(LedgerError, LookupError):
     """There is no ledger where one was to be read."""
 

@@ -44,7 +44,7 @@ def test_a_ledger_and_what_sqlite_puts_beside_it(open_folder: Path) -> None:
         found = modes(open_folder)
     assert found == {
         "store": "0700",
-        **{f"store/ledger.db{end}": "0600" for end in ("", "-wal", "-shm")},
+        **{f"store/ledger.db{end}": "0600" for end in ("", "-wal", "-shm", ".made")},
     }
 
 

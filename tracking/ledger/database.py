@@ -15,6 +15,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
 
 from tracking.errors import (
+    LedgerAwayError,
     LedgerMovedError,
     LedgerUnreachableError,
     LedgerUrlError,
@@ -22,7 +23,7 @@ from tracking.errors import (
     redact,
     redact_text,
 )
-from tracking.ledger import schema, tables
+from tracking.ledger import schema, tables, traces
 from tracking.ledger.open_file import OpenFile
 from tracking.private_files import make_file, make_folder
 
@@ -64,6 +65,7 @@ class Database:
 
         Raises:
             MissingLedgerError: There is none, and none is to be made.
+            LedgerAwayError: Its file is gone, and something beside it says that it was there.
             LedgerUnreachableError: The database does not answer within seconds, or refuses.
             LedgerSchemaError: It holds tables of another version, or another program's.
         """
@@ -71,6 +73,8 @@ class Database:
             revision = self.revision()
             if revision is not None:
                 schema.check(revision, self.url)
+            elif self._file and (left := traces.found(self._file)):
+                raise LedgerAwayError(self.url, left[0].name)
             elif not create:
                 raise MissingLedgerError(self.url)
             if create:
@@ -224,6 +228,7 @@ class Database:
         if self._file:
             make_folder(self._file.parent)
             make_file(self._file)  # SQLite gives its mode to the -wal and -shm beside it
+            traces.leave(self._file)
             self._enter_wal()
         with self.read() as connection:
             if schema.revision_of(connection, self.url) is not None:

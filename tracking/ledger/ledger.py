@@ -61,6 +61,7 @@ class Ledger:
         Raises:
             LedgerUrlError: The URL is not of these kinds.
             MissingLedgerError: There is no ledger, and none is to be made.
+            LedgerAwayError: There is none, though one was made there: it is not made anew.
             LedgerUnreachableError: The database does not answer within seconds, or refuses.
             LedgerSchemaError: It holds tables of another version, or another program's.
         """

@@ -208,7 +208,16 @@ def _checked(found: Mapping[str, list[str]], path: str, prefix: str) -> tuple[st
                 f"{where}: the classes {other!r} and {name!r} differ in upper and lower case only; "
                 "join the folders, or rename one."
             )
+    if nameless := sorted(name for name in found if not _is_text(name)):
+        raise DataError(
+            f"{where}: the class folder {nameless[0]!r} has a name that is not UTF-8; rename it."
+        )
     return tuple(sorted(found))
+
+
+def _is_text(name: str) -> bool:
+    """Say whether a name is text; a file system takes any bytes."""
+    return not any("\ud800" <= character <= "\udfff" for character in name)
 
 
 def _check_same(train: tuple[str, ...], test: tuple[str, ...], path: str, folder: str) -> None:

@@ -14,6 +14,7 @@ from tests.tracking.postgres import PASSWORD, PostgresServer
 from tracking import (
     FencedError,
     LeaseRecord,
+    LedgerAwayError,
     LedgerError,
     LedgerSchemaError,
     LedgerUnreachableError,
@@ -198,9 +199,41 @@ def test_sqlite_is_set_up_for_a_reader_beside_a_writer(tmp_path: Path) -> None:
     }
 
 
+class TestAway:
+    """A ledger whose file is gone, to whoever finds it so."""
+
+    @pytest.mark.parametrize("create", [True, False])
+    def test_it_is_not_made_anew_in_silence(self, tmp_path: Path, create: bool) -> None:
+        file = tmp_path / "ledger.db"
+        with Ledger.open(f"sqlite:///{file}") as ledger:
+            ledger.create_sweep("mine", {}, "hash")
+        file.rename(tmp_path / "moved.db")
+        with pytest.raises(LedgerAwayError, match=r"ledger\.db\.made beside it says"):
+            Ledger.open(f"sqlite:///{file}", create=create)
+        assert not file.exists()
+        (tmp_path / "moved.db").rename(file)
+        with Ledger.open(f"sqlite:///{file}", create=create) as ledger:
+            assert ledger.sweep("mine").name == "mine"
+
+    def test_a_copy_that_was_saved_is_named(self, tmp_path: Path) -> None:
+        (tmp_path / "ledger.db.rescued-20260101-000000").touch()
+        with pytest.raises(
+            LedgerAwayError, match=r"rename ledger\.db\.rescued-2026.*, which holds"
+        ):
+            Ledger.open(f"sqlite:///{tmp_path}/ledger.db")
+
+    def test_removed_with_all_that_is_named_like_it_one_begins_anew(self, tmp_path: Path) -> None:
+        Ledger.open(f"sqlite:///{tmp_path}/ledger.db").close()
+        for part in tmp_path.glob("ledger.db*"):
+            part.unlink()
+        with Ledger.open(f"sqlite:///{tmp_path}/ledger.db") as ledger:
+            assert ledger.sweeps() == []
+
+
 @pytest.mark.parametrize(
     "error",
     [
+        LedgerAwayError("postgresql://me:hush@db/x", "x.made"),
         LedgerUnreachableError("postgresql://me:hush@db/x", "refused"),
         LedgerUrlError("mysql://me:hush@db/x", "is odd"),
         MissingLedgerError("postgresql://me:hush@db/x"),
