@@ -8,6 +8,7 @@ import ast
 import hashlib
 import importlib
 import importlib.util
+import os
 import sys
 import sysconfig
 from collections.abc import Iterator
@@ -53,11 +54,25 @@ def load(reference: str) -> Any:
     parts = attribute.split(".") if names_file else [*where.split("."), attribute]
     if not all(part.isidentifier() for part in parts):
         raise OwnCodeError(reference, "write mine.py:Name or package.module:Name.")
+    if not names_file and _is_pythons_own(parts[0]):
+        raise OwnCodeError(
+            reference, f"{parts[0]} belongs to Python itself; name code of your own."
+        )
     module = _load_file(reference) if names_file else importlib.import_module(where)
     try:
         return getattr(module, attribute)
     except AttributeError as error:
         raise OwnCodeError(reference, f"{where} has no {attribute!r}.") from error
+
+
+def _is_pythons_own(name: str) -> bool:
+    """Say whether a module comes with Python: it builds nothing, and may end the process."""
+    if name not in sys.stdlib_module_names:
+        return False
+    spec = importlib.util.find_spec(name)
+    if spec is None or not spec.has_location or spec.origin is None:
+        return True
+    return Path(spec.origin).resolve().is_relative_to(_INSTALLED[0])
 
 
 def file_of(reference: str) -> Path:
@@ -66,7 +81,7 @@ def file_of(reference: str) -> Path:
     Raises:
         OwnCodeError: There is none.
     """
-    name = Path(reference.partition(":")[0]).expanduser()
+    name = Path(os.path.expanduser(reference.partition(":")[0]))
     for folder in (Path.cwd(), *map(Path, sys.path)):
         for candidate in (folder / name, folder / name.name):
             if candidate.is_file():

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from orchestrator.agenda.sizing import say_if_idle
 from orchestrator.agenda.survey import Survey, as_it_began, survey
-from orchestrator.cluster.connection import check_reachable, connect
+from orchestrator.cluster.connection import check_gpus_here, check_reachable, connect
 from orchestrator.errors import Problem, SpecError
 from orchestrator.loop.interrupts import held_back, on_stop_signals
 from orchestrator.loop.outages import Outages
@@ -220,6 +220,7 @@ class Sweep(StoredSweep):
             if open_places := told_if_open(spec.tracking):
                 say(visible(open_places), markup=False)
             here = spec.resources.address in (None, "local")
+            check_gpus_here(spec.resources)
             check_reachable(spec.resources.address)
             phases("Starting Ray on this machine" if here else "Joining the Ray cluster")
             if hint := say_if_idle(spec):

@@ -32,6 +32,13 @@ CHECKS = settings(
 )
 
 
+class Content(bytes):
+    """Bytes that are shown by their length."""
+
+    def __repr__(self) -> str:
+        return f"Content({bytes(self[:20])!r}... {len(self)})"
+
+
 @contextmanager
 def empty(folder: Path) -> Iterator[Path]:
     """Give each case a folder of its own, and take it away: a case may leave much."""
@@ -39,13 +46,13 @@ def empty(folder: Path) -> Iterator[Path]:
         yield Path(own)
 
 
-def damaged(content: bytes, cut: float, changes: Sequence[tuple[int, int]]) -> bytes:
+def damaged(content: bytes, cut: float, changes: Sequence[tuple[int, int]]) -> Content:
     """Return some bytes cut short, with others in some places."""
     kept = bytearray(content[: int(len(content) * cut)])
     for at, value in changes:
         if kept:
             kept[at % len(kept)] = value
-    return bytes(kept)
+    return Content(kept)
 
 
 @contextmanager

@@ -119,7 +119,7 @@ class ArtifactStore:
         if url.startswith("file://"):
             self._folder = Path(unquote(urlsplit(url).path))
         elif "://" not in url:
-            self._folder = Path(url).expanduser().absolute()
+            self._folder = Path(os.path.expanduser(url)).absolute()
         else:
             try:
                 self._system, prefix = fsspec.core.url_to_fs(url)

@@ -131,6 +131,12 @@ class Recipe(Settings):
         return self.model_copy(update={"learning_rate": learning_rate, "learning_rates": ()})
 
     @model_validator(mode="after")
+    def _nesterov_has_momentum(self) -> "Recipe":
+        if self.nesterov and not self.momentum and self.optimizer == "sgd":
+            raise ValueError("nesterov needs a momentum above 0; raise it, or leave nesterov out")
+        return self
+
+    @model_validator(mode="after")
     def _warmup_fits(self) -> "Recipe":
         if self.warmup_epochs > self.epochs:
             raise ValueError(

@@ -11,6 +11,7 @@ from typing import Any
 
 import grpc
 import ray
+import torch
 from ray._private import ray_constants
 from ray._private.authentication.http_token_authentication import get_auth_headers_if_auth_enabled
 from ray.exceptions import AuthenticationError, RayError
@@ -18,7 +19,7 @@ from ray.exceptions import AuthenticationError, RayError
 from orchestrator.cluster.shipping import network_code, own_code
 from orchestrator.cluster.temporary_folder import check_temporary_folder, private_temporary_folder
 from orchestrator.cluster.token_file import make_token_private
-from orchestrator.errors import InputError, SweepError
+from orchestrator.errors import InputError, Problem, SpecError, SweepError
 from orchestrator.loop.backend import one_line
 from orchestrator.loop.interrupts import handlers_kept
 from orchestrator.specification.settings import ResourceSettings
@@ -103,6 +104,23 @@ def check_reachable(address: str | None) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_S).close()
     except OSError as error:
         raise ClusterUnreachableError(str(address), error.strerror or str(error)) from error
+
+
+def check_gpus_here(resources: ResourceSettings) -> None:
+    """Refuse to wait for GPUs that this machine, on which Ray would start, does not have.
+
+    Raises:
+        SpecError: It has none, or too few for one worker.
+    """
+    if resources.address not in {None, "local"}:
+        return
+    there, share = torch.cuda.device_count(), resources.gpu_share
+    if resources.device == "cuda" and not there:
+        problem = "is cuda, and torch finds no GPU on this machine; take cpu, or auto"
+        raise SpecError([Problem("resources.device", problem)])
+    if share != "auto" and share > there:
+        problem = f"is {share:g}, and torch finds {there} GPU(s) on this machine; take auto"
+        raise SpecError([Problem("resources.gpu_share", problem)])
 
 
 def connect(

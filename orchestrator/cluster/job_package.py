@@ -5,6 +5,7 @@ the checkpoint and the network's code travel along; records, artifacts and image
 """
 
 import json
+import os
 import shlex
 import shutil
 from collections.abc import Iterator, Sequence
@@ -79,7 +80,7 @@ def pack(
     sent = [*overrides]
     if spec.checkpoint is not None and _is_sent(spec.checkpoint, shared_paths):
         name = Path(spec.checkpoint).name
-        shutil.copyfile(Path(spec.checkpoint).expanduser(), folder / name)
+        shutil.copyfile(Path(os.path.expanduser(spec.checkpoint)), folder / name)
         sent.append(f"checkpoint={json.dumps(name)}")
     for name in own_names(spec):
         network_code(name, folder)
@@ -99,7 +100,9 @@ def pack(
 def _can_be_tried_here(spec: SweepSpec) -> bool:
     """Say whether images, network and weights are on this machine, too."""
     path = spec.data.path
-    has_images = spec.data.name == "digits" if path is None else Path(path).expanduser().exists()
+    has_images = (
+        spec.data.name == "digits" if path is None else os.path.exists(os.path.expanduser(path))
+    )
     has_weights = "://" not in (spec.checkpoint or "")
     return has_images and has_weights and all(map(is_on_this_machine, own_names(spec)))
 
@@ -141,7 +144,7 @@ def _left_behind(spec: SweepSpec, shared: bool) -> Iterator[Problem]:
 def _checkpoint_problems(checkpoint: str, shared: bool) -> Iterator[Problem]:
     if not _is_sent(checkpoint, shared):
         return
-    path = Path(checkpoint).expanduser()
+    path = Path(os.path.expanduser(checkpoint))
     if not path.is_file():
         yield Problem(
             "checkpoint", f"there is no file {checkpoint!r}, looked for from {Path.cwd()}"

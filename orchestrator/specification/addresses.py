@@ -40,6 +40,7 @@ def check_store(text: str) -> None:
             "is an address, and the store is a folder of the machine that drives the sweep; give "
             "addresses in 'ledger', 'mlflow' and 'artifacts'"
         )
+    _check_home(text)
     _check_path(os.path.abspath(os.path.expanduser(text)))
 
 
@@ -50,6 +51,7 @@ def check_artifacts(text: str) -> None:
         ValueError: With what is wrong.
     """
     _check_characters(text)
+    _check_home(text)
     path = local_path(text)
     if path is not None:
         _check_path(path)
@@ -86,6 +88,8 @@ def check_database(text: str) -> None:
     """
     _check_characters(text)
     named = named_by(text)
+    if named.is_sqlite and "?" in text:  # mode=memory, say, in which nothing would last
+        raise ValueError("has parameters after '?', which a file takes none of; leave them out")
     if named.port is not None and not 0 < named.port <= HIGHEST_PORT:
         raise ValueError(f"has a port above {HIGHEST_PORT}, the highest there is")
     if named.is_sqlite and named.file is None:
@@ -191,6 +195,11 @@ def _exists(path: Path) -> bool:
 def _check_characters(text: str) -> None:
     if not text.isprintable() or text != text.strip():
         raise ValueError("has a control character in it, or a blank at an end; take it out")
+
+
+def _check_home(text: str) -> None:
+    if text.startswith("~") and os.path.expanduser(text).startswith("~"):
+        raise ValueError("begins with '~' and no user of this machine; write the whole path")
 
 
 def _check_path(path: str) -> None:

@@ -123,6 +123,13 @@ class ArmSettings(Settings):
                 )
         return allocation
 
+    @field_validator("code")
+    @classmethod
+    def _code_is_of_own_code(cls, code: str | None, info: ValidationInfo) -> str | None:
+        if code is not None and ":" not in info.data.get("method", ":"):
+            raise ValueError("is filled in as a sweep begins, for code of your own; leave it out")
+        return code
+
     @property
     def unit(self) -> Unit:
         """What its method prunes."""

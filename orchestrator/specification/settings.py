@@ -169,7 +169,7 @@ class TrackingSettings(Settings):
     @property
     def folder(self) -> Path:
         """The store, absolute."""
-        return Path(_expand(self.store)).expanduser().absolute()
+        return Path(os.path.expanduser(_expand(self.store))).absolute()
 
     @property
     def ledger_url(self) -> str:
@@ -243,6 +243,16 @@ def check_places(tracking: TrackingSettings) -> None:
     ledger = _sqlite_path(tracking.ledger_url)
     mlflow = _sqlite_path(tracking.mlflow_url)
     artifacts = addresses.local_path(tracking.artifacts_url)
+    if (
+        ledger is not None
+        and mlflow is not None
+        and os.path.realpath(ledger) == os.path.realpath(mlflow)
+    ):
+        problem = "names the SQLite file that MLflow has; each needs one of its own"
+        raise SettingsError("tracking", "ledger", problem)
+    if tracking.artifacts_url.startswith("memory://"):
+        problem = "is in the memory of one process, and ends with it; name a folder or an address"
+        raise SettingsError("tracking", "artifacts", problem)
     for setting, path, check in (
         ("store", str(tracking.folder), addresses.check_folder_here),
         ("ledger", ledger, addresses.check_database_here),

@@ -172,6 +172,10 @@ class SweepSpec(Settings):
     def _model_is_known(cls, model: ModelSettings, info: ValidationInfo) -> ModelSettings:
         if checking(info):
             check_plain(model.arguments)
+        if model.code is not None and ":" not in model.name:
+            raise ValueError(
+                "code is filled in as a sweep begins, for code of your own; leave it out"
+            )
         if checking(info) and ":" not in model.name:
             from workers.models import TIMM, ZOO, check_name, list_models
 
@@ -277,6 +281,16 @@ class SweepSpec(Settings):
                     "need fresh ones"
                 )
         return more
+
+    @model_validator(mode="after")
+    def _arms_are_no_controls(self, info: ValidationInfo) -> Self:
+        for arm in self.arms:
+            if checking(info) and arm.name in CONTROLS and getattr(self.controls, arm.name):
+                raise ValueError(
+                    f"an arm is named {arm.name!r}, as a control is, and commands could not tell "
+                    f"them apart; give it another 'name', or switch controls.{arm.name} off"
+                )
+        return self
 
     @model_validator(mode="after")
     def _baseline_has_a_rate(self) -> Self:

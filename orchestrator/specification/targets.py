@@ -43,6 +43,15 @@ class LatencySettings(Settings):
     precision: Literal["float32", "bfloat16"] = "float32"
     samples: Annotated[int, Field(ge=40, le=100_000)] = 300  #: Narrowed networks that are timed.
 
+    @model_validator(mode="after")
+    def _runtime_takes_precision(self) -> Self:
+        if self.runtime == "onnxruntime" and self.precision != "float32":
+            raise ValueError(
+                f"runtime is onnxruntime, which is timed in float32, and precision is "
+                f"{self.precision}; change one of them"
+            )
+        return self
+
 
 class TargetSettings(Settings):
     """Costs that every arm must meet, as shares removed; and accuracies that it may lose."""

@@ -177,12 +177,14 @@ def test_norms_over_several_devices_are_plain_ones_on_one() -> None:
         ("no_such_package.nets:tiny", "cannot be imported"),
         ("..x:y", "write mine.py:Name or package.module:Name"),
         ("os.path:join:x", "write mine.py:Name or package.module:Name"),
-        ("builtins:exit", "SystemExit"),
+        ("builtins:exit", "belongs to Python itself"),
+        ("os:_exit", "belongs to Python itself"),
         ("torch.nn:Identity", "has no weights"),
         ("antigravity_of_mine:", "write mine.py:Name or package.module:Name"),
         (f"{__name__}:gone", "has no 'gone'"),
         (f"{__name__}:not_a_network", "must return a torch.nn.Module"),
-        ("math:pi", "cannot be called"),
+        ("math:pi", "belongs to Python itself"),
+        ("torch:pi", "cannot be called"),
     ],
 )
 def test_an_unusable_name_says_what_to_write_instead(name: str, hint: str) -> None:

@@ -25,6 +25,7 @@ from tracking.mlflow_mirror.mirror import (
 )
 from tracking.mlflow_mirror.moved_store import follow_store
 from tracking.mlflow_mirror.server import (
+    OPENED_EACH_TIME,
     import_store,
     prepare_store,
     quiet_mlflow,
@@ -94,12 +95,18 @@ class Mlflow:
     def __init__(self, uri: str) -> None:
         self.uri = redact(uri)
         self._raw_uri = uri
+        self._file = sqlite_file(uri)
+        self._opened: tuple[int, int] | None = None  #: The file that ids known here are of.
         self._connected: Any = None
 
     @property
     def is_direct(self) -> bool:
         """The store is a database, so nobody else decides where artifacts go."""
         return not self._raw_uri.startswith(("http://", "https://"))
+
+    def forget(self) -> None:
+        """Open anew what lies there by the next call, whatever it is."""
+        self._connected = None
 
     def experiment(self, name: str, artifact_location: str | None) -> str:
         """Find or create the experiment of this name and return its id; a deleted one comes back.
@@ -155,10 +162,9 @@ class Mlflow:
 
     def follow(self, experiment_id: str, location: str) -> None:
         """Let an experiment in a local file keep its artifacts at ``location``, a ``file://``."""
-        file = sqlite_file(self._raw_uri)
-        if file is not None and location.startswith("file:"):
+        if self._file is not None and location.startswith("file:"):
             with self._calling():
-                follow_store(file, experiment_id, location)
+                follow_store(self._file, experiment_id, location)
 
     def create(self, experiment_id: str, image: RunImage, parent: str | None) -> RunHandle:
         """Create a run, with its tags; it is running."""
@@ -265,8 +271,13 @@ class Mlflow:
         """Give the client, and sort what it raises."""
         try:
             if self._connected is None:
-                self._connected = self._connect()
+                self._connected, self._opened = self._connect(), self._identity
+            elif self._opened != self._identity:
+                self._connected = None
+                raise MlflowMissingError(self.uri, "its file was removed or replaced")
             yield self._connected
+        except MirrorError:
+            raise
         except (ImportError, ArtifactNotFoundError) as error:
             raise MlflowRefusedError(self.uri, self._clean(error)) from None
         except Exception as error:
@@ -278,9 +289,20 @@ class Mlflow:
                 kind = MlflowMissingError
             raise kind(self.uri, self._clean(error)) from None
 
+    @property
+    def _identity(self) -> tuple[int, int] | None:
+        """Device and inode of a store's file; None: it is not there, or the store is no file."""
+        try:
+            found = self._file.stat() if self._file else None
+        except FileNotFoundError:
+            return None
+        return (found.st_dev, found.st_ino) if found and found.st_size else None
+
     def _connect(self) -> Any:
         quiet_mlflow()
         os.environ.update(_ENVIRONMENT)
+        if self._file is not None:
+            os.environ.update(OPENED_EACH_TIME)
         if self.is_direct:
             import_store()
             prepare_store(self._raw_uri)

@@ -151,6 +151,9 @@ class Publisher:
 
         Raises nothing, as `publish_once`.
         """
+        self._mlflow.forget()
+        self._experiments.clear()
+        self._shown.clear()
         try:
             for sweep in self._ledger.sweeps():
                 if sweep.name == self._sweep and sweep.run_id is not None:
@@ -186,6 +189,8 @@ class Publisher:
         while not stop.is_set():
             published = self.publish_once(time.monotonic() + PASS_S)
             stop.wait(self._back_off_s if self.trouble else 0.0 if published else POLL_S)
+        if self.trouble is None:
+            self.look()  # at a store that was removed after the last record
         now = time.monotonic()
         deadline, stalled = now + grace_s, now + STALLED_S
         while not self.is_up_to_date() and time.monotonic() < min(deadline, stalled):

@@ -37,6 +37,9 @@ QUIET: Mapping[str, str] = {
     "GIT_PYTHON_REFRESH": "quiet",
 }  #: Environment in which MLflow keeps to itself.
 
+#: For a store in a file: what would be written to a file kept open is lost once that is removed.
+OPENED_EACH_TIME: Mapping[str, str] = {"MLFLOW_SQLALCHEMYSTORE_POOLCLASS": "NullPool"}
+
 
 class MlflowServerError(TrackingError):
     """The MLflow server did not come up."""
@@ -125,6 +128,7 @@ def server_environment(uri: str, artifacts: str | os.PathLike[str]) -> dict[str,
     """
     return {
         **QUIET,
+        **(OPENED_EACH_TIME if sqlite_file(uri) else {}),
         "MLFLOW_BACKEND_STORE_URI": uri,
         "MLFLOW_ARTIFACTS_DESTINATION": os.fspath(artifacts),
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",

@@ -11,6 +11,7 @@ from workers.errors import DataError
 from workers.settings import DataSettings
 
 _TOLD = 20  #: Classes whose images are counted in a line.
+_LEAST_STD = 1e-6  #: Of images in [0, 1]; what is divided by less is beyond single precision.
 _BLOCK = 1 << 20  #: Pixels of an image that are summed at a time.
 _SAMPLED = 512  #: Training images the mean and the standard deviation are taken from.
 
@@ -116,8 +117,10 @@ def _normalisation(
             f"Data set {settings.name!r} has {channels} channel(s), but mean is {settings.mean} "
             f"and std is {settings.std}; give one number per channel for both, or leave both out."
         )
-    if min(std) <= 0:
-        raise DataError(f"std is {std}; every channel divides by it, so it must be above 0.")
+    if min(std) < _LEAST_STD:
+        raise DataError(
+            f"std is {std}; every channel divides by it, so it must be at least {_LEAST_STD:g}."
+        )
     return mean, std
 
 

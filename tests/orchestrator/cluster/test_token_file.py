@@ -2,14 +2,11 @@
 
 import os
 import stat
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from orchestrator.cluster.token_file import TokenFileError, make_token_private
-from tests.checkout import ROOT
 
 
 @pytest.fixture
@@ -72,50 +69,3 @@ def test_a_token_of_ones_own_is_left_alone(
     monkeypatch.setenv(name, value)
     make_token_private()
     assert os.listdir(home) == []
-
-
-#: Starts Ray as a sweep does, and prints the address of every socket that its processes listen on.
-LISTENERS = """
-import os, subprocess
-from orchestrator.cluster.connection import connect
-from orchestrator.specification.settings import ResourceSettings
-connect(ResourceSettings(workers=1))
-import ray
-ray.get(ray.remote(lambda: 0).remote())
-parents = dict(map(int, line.split()) for line in
-    subprocess.check_output(["ps", "-eo", "pid=,ppid="], text=True).splitlines())
-def is_ours(pid):
-    while pid > 1 and pid != os.getpid():
-        pid = parents.get(pid, 0)
-    return pid == os.getpid()
-inodes = set()
-for pid in filter(is_ours, parents):
-    try:
-        links = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
-    except OSError:
-        continue
-    inodes |= {link[8:-1] for link in links if link.startswith("socket:[")}
-for table in ("tcp", "tcp6"):
-    for row in open(f"/proc/net/{table}").read().splitlines()[1:]:
-        fields = row.split()
-        if fields[3] == "0A" and fields[9] in inodes:
-            print(fields[1].partition(":")[0])
-"""
-LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
-
-
-@pytest.mark.integration
-@pytest.mark.xdist_group("ray")
-def test_ray_on_this_machine_listens_on_loopback_only(home: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", LISTENERS],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    found = done.stdout.split()
-    assert len(found) > 3
-    assert set(found) <= LOOPBACK
-    assert mode(home / ".ray" / "auth_token") == 0o600

@@ -577,6 +577,56 @@ CASES = {
         says="sweep.yaml:3: data.mean: is []; must have 1 value at least\n"
         "sweep.yaml:3: data.std: is []; must have 1 value at least",
     ),
+    "ledger in memory by a parameter": Bad(
+        new="tracking: {ledger: 'sqlite:///file:x.db?mode=memory&uri=true'}\n",
+        says="sweep.yaml:15: tracking.ledger: has parameters after '?', which a file takes none "
+        "of; leave them out",
+    ),
+    "ledger and MLflow in one file": Bad(
+        new="tracking: {ledger: 'sqlite:///prunesweep-data/mlflow.db'}\n",
+        says="sweep.yaml:15: tracking.ledger: names the SQLite file that MLflow has; each needs "
+        "one of its own",
+    ),
+    "artifacts in memory": Bad(
+        new="tracking: {artifacts: 'memory://x'}\n",
+        says="sweep.yaml:15: tracking.artifacts: is in the memory of one process, and ends with "
+        "it; name a folder or an address",
+    ),
+    "store of nobody": Bad(
+        new="tracking: {store: '~no.such.user/x'}\n",
+        says="sweep.yaml:15: tracking.store: begins with '~' and no user of this machine; write "
+        "the whole path",
+    ),
+    "Nesterov without momentum": Bad(
+        old="epochs: 4",
+        new="nesterov: true\n  momentum: 0",
+        says="sweep.yaml:11: recipe: nesterov needs a momentum above 0; raise it, or leave "
+        "nesterov out",
+    ),
+    "onnxruntime in half precision": Bad(
+        old="{macs_reduction: [0.5]}",
+        new="{latency_reduction: 0.3, latency: {runtime: onnxruntime, precision: bfloat16}}",
+        says="sweep.yaml:7: targets.latency: runtime is onnxruntime, which is timed in float32, "
+        "and precision is bfloat16; change one of them",
+    ),
+    "code of a network of ours": Bad(
+        old="model: digits_net",
+        new="model: {name: digits_net, code: abc}",
+        says="sweep.yaml:2: model: code is filled in as a sweep begins, for code of your own; "
+        "leave it out",
+    ),
+    "code of a method of ours": Bad(
+        old="- l1",
+        new="- {method: l1, code: abc}",
+        says="sweep.yaml:5: arms.0.code: is filled in as a sweep begins, for code of your own; "
+        "leave it out",
+    ),
+    "arm with the name of a control": Bad(
+        old="- l1",
+        new="- {method: l1, name: dense}",
+        says="sweep.yaml: an arm is named 'dense', as a control is, and commands could not tell "
+        "them apart; give it another 'name', or switch controls.dense off",
+    ),
     "several mistakes": Bad(
         old="[0.5]",
         new="[50]",

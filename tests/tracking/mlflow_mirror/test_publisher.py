@@ -512,6 +512,21 @@ class TestAStoreThatWasReplaced:
         assert publisher.publish_all() == 2
         assert len(children_of(bench, other)) == 1
 
+    def test_a_file_that_is_removed_while_it_is_written_is_made_anew(self, bench: Bench) -> None:
+        uri, stop = default_uri(bench.folder), Event()
+        publisher = bench.publisher(uri)
+        run_trial(bench.writer, 0)
+        publisher.publish_all()
+        (bench.folder / "mlflow.db").unlink()
+        run_trial(bench.writer, 1)
+        publisher.publish_all()  # notices
+        publisher.publish_all()
+        assert len(children_of(bench, uri)) == 2
+        (bench.folder / "mlflow.db").unlink()  # and nothing more is to be sent
+        stop.set()
+        assert publisher.run_forever(stop)
+        assert len(children_of(bench, uri)) == 2
+
 
 class TestOutage:
     def test_costs_time_outs_and_nothing_else(self, bench: Bench) -> None:

@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tests.hostile import CHECKS, damaged, empty, held_to_limits
+from tests.hostile import CHECKS, Content, damaged, empty, held_to_limits
 from workers.data import describe, load
 from workers.settings import DataSettings
 
@@ -65,7 +65,7 @@ class Put:
 
 
 @cache
-def image(mode: str, kind: str, size: tuple[int, int]) -> bytes:
+def image(mode: str, kind: str, size: tuple[int, int]) -> Content:
     """Return an image of Pillow's, as PNG where the kind cannot hold the mode."""
     picture = Image.new("RGB", size, (9, 8, 7)) if size[0] * size[1] < 10**6 else None
     picture = Image.new(mode, size) if picture is None else _converted(picture, mode)
@@ -73,8 +73,8 @@ def image(mode: str, kind: str, size: tuple[int, int]) -> bytes:
         out = io.BytesIO()
         with suppress(Exception):
             picture.save(out, format=name)
-            return out.getvalue()
-    return b""
+            return Content(out.getvalue())
+    return Content()
 
 
 def _converted(picture: Image.Image, mode: str) -> Image.Image:
@@ -94,7 +94,7 @@ IMAGES = st.sampled_from(KINDS_OF_IMAGE).map(lambda kind: image(*kind))
 CONTENTS = (
     IMAGES
     | st.builds(damaged, IMAGES, st.sampled_from([1.0, 1.0, 0.99, 0.5, 0.1]), CHANGES)
-    | st.sampled_from(NO_IMAGES)
+    | st.sampled_from(list(map(Content, NO_IMAGES)))
     | st.binary(max_size=200)
 )
 PLACES = ["cat", "dog", "", "new", "train/cat", "train/dog", "test/cat", "test/dog", "a/b/c/d"]
@@ -272,7 +272,7 @@ DECLARED = st.dictionaries(
 ENTRY = st.builds(
     Entry,
     name=st.sampled_from(ENTRIES) | FILE_NAMES.map(lambda name: f"cat/{name}"),
-    content=CONTENTS | st.just(image("RGB", "PNG", (8, 8)) + bytes(40 << 20)),
+    content=CONTENTS | st.just(Content(image("RGB", "PNG", (8, 8)) + bytes(24 << 20))),
     compression=st.sampled_from([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2]),
     declared=st.just({}) | DECLARED,
 )
@@ -301,7 +301,7 @@ DAMAGE = st.just((1.0, [])) | st.tuples(st.sampled_from([1.0, 0.999, 0.9, 0.3]),
 
 class TestZips(Zips):
     @pytest.mark.timeout(300)
-    @settings(CHECKS, max_examples=25)
+    @settings(CHECKS, max_examples=12)
     @given(content=IMAGES, entries=ENTRY_LISTS, damage=DAMAGE, size=IMAGE_SIZES)
     def test_some(
         self, tmp_path: Path, content: bytes, entries: list[Entry], damage: Any, size: int | None
@@ -319,7 +319,7 @@ class TestZips(Zips):
 
 class TestFolders(Folders):
     @pytest.mark.timeout(300)
-    @settings(CHECKS, max_examples=25)
+    @settings(CHECKS, max_examples=12)
     @given(content=IMAGES, these=puts(list(PUT)), size=IMAGE_SIZES)
     def test_some(self, tmp_path: Path, content: bytes, these: list[Put], size: int | None) -> None:
         self.check(tmp_path, content, these, size)

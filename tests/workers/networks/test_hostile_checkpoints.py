@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from tests.hostile import CHECKS, damaged, empty, held_to_limits
+from tests.hostile import CHECKS, Content, damaged, empty, held_to_limits
 from workers.networks.checkpoints import adopt, read_weights, with_own_head
 
 CLASSES = 3
@@ -239,13 +239,13 @@ class Checkpoints:
 class TestCheckpoints(Checkpoints):
     @pytest.mark.timeout(300)
     @settings(CHECKS, max_examples=40)
-    @given(content=FILES)
+    @given(content=FILES.map(Content))
     def test_some(self, tmp_path: Path, content: bytes) -> None:
         self.check(tmp_path, content)
 
     @pytest.mark.slow
     @settings(CHECKS, max_examples=1000)
-    @given(content=FILES)
+    @given(content=FILES.map(Content))
     def test_a_thousand(self, tmp_path: Path, content: bytes) -> None:
         self.check(tmp_path, content)
 
