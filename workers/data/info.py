@@ -126,12 +126,14 @@ def _normalisation(
 
 def _mean_and_std(source: Source, items: Items) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation per channel; integer sums, so every machine agrees."""
-    total, squares, count = np.int64(0), np.int64(0), 0
+    channels = source.shape[0]
+    total, squares, count = np.zeros(channels, np.int64), np.zeros(channels, np.int64), 0
     for item in items:  # one by one: large images would fill the memory
-        pixels = source.decode(np.array([item]))[0].reshape(source.shape[0], -1)
+        pixels = source.decode(np.array([item]))[0].reshape(channels, -1)
         for start in range(0, pixels.shape[1], _BLOCK):
             block = pixels[:, start : start + _BLOCK].astype(np.int64)
-            total, squares = total + block.sum(axis=1), squares + (block**2).sum(axis=1)
+            total += block.sum(axis=1)
+            squares += (block**2).sum(axis=1)
         count += pixels.shape[1]
     mean = total / count
     std = np.sqrt(np.maximum(squares / count - mean**2, 1.0))  # one value must not divide by 0

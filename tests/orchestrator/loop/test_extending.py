@@ -10,6 +10,7 @@ from orchestrator.loop.ownership import take
 from orchestrator.specification.extensions import Extension
 from tests.orchestrator.sweeps import Bench, specification, surveyed
 from tracking.comparison.compare import compare
+from tracking.errors import SweepHeldError
 from tracking.places import Role
 
 REQUEST = Extension(trials="+2", seeds=(4,))
@@ -43,6 +44,23 @@ def test_it_adds_once_however_often_it_is_killed(tmp_path: Path, bench: Bench) -
     assert asked(bench, tmp_path) == (before + 2, (1, 2, 4), True)
     resumed.fulfil()  # at its end
     assert asked(bench, tmp_path) == (before + 4, (1, 2, 4), False)
+
+
+def test_asked_twice_at_a_time_it_adds_once(tmp_path: Path, bench: Bench) -> None:
+    spec = specification(tracking={"store": str(tmp_path), "mlflow": "off"})
+    take(bench.ledger, spec, surveyed(), extend=False)[0].lease.release()
+    before = spec.search.trials
+    first, second = (
+        _extended("sweep", REQUEST, str(tmp_path), None, None, None)[0] for _ in range(2)
+    )
+    writer, _ = take(bench.ledger, first.spec, surveyed(), extend=REQUEST)
+    with pytest.raises(SweepHeldError):
+        take(bench.ledger, second.spec, surveyed(), extend=REQUEST)
+    writer.fulfil()
+    writer.lease.release()
+    late, stored = take(bench.ledger, second.spec, surveyed(), extend=REQUEST)
+    assert (stored.search.trials, stored.seeds) == (before + 2, (1, 2, 4))
+    late.lease.release()
 
 
 def test_arms_with_more_seeds_are_run_and_compared(tmp_path: Path, bench: Bench) -> None:

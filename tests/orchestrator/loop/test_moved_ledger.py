@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.orchestrator.command_line import finish, started, write_spec
+from tests.orchestrator.command_line import ended, finish, started, write_spec
 from tests.orchestrator.processes import until
 from tracking import MissingLedgerError, TrialState
 from tracking.ledger.ledger import Ledger
@@ -62,12 +62,18 @@ def test_removed_it_is_rescued_and_put_back_the_sweep_goes_on(tmp_path: Path) ->
 
 def test_removed_for_good_the_sweep_is_not_said_to_be_over(tmp_path: Path) -> None:
     file = tmp_path / "prunesweep-data" / "ledger.db"
-    with started(tmp_path, "run", spec_in(tmp_path, 2.0)) as driver:
+    spec = spec_in(tmp_path, 2.0)
+    with started(tmp_path, "run", spec, "--quiet") as driver:
         until(lambda: driver.poll() is not None or is_reporting(file), "a trial to report")
         assert driver.poll() is None, driver.communicate()
         remove(file)
         code, out, err = finish(driver)
     assert (code, out) == (75, "")
+    assert "its file was removed or moved while it was in use" in err  # quiet or not
     assert "The sweep 'tiny' has stopped; run the same command again" in err
     assert not file.exists()
-    assert list(file.parent.glob("ledger.db.rescued-*"))
+    (rescued,) = file.parent.glob("ledger.db.rescued-*[0-9]")
+    code, out, err = ended(tmp_path, "run", spec, "--quiet")  # none is made anew
+    assert (code, out) == (2, "")
+    assert f"or rename {rescued.name}" in err
+    assert not file.exists()

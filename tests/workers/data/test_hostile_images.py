@@ -296,7 +296,9 @@ class Zips:
 
 
 ENTRY_LISTS = st.lists(ENTRY, max_size=6)
-DAMAGE = st.just((1.0, [])) | st.tuples(st.sampled_from([1.0, 0.999, 0.9, 0.3]), CHANGES)
+DAMAGE: st.SearchStrategy[tuple[float, list[tuple[int, int]]]] = st.just((1.0, [])) | st.tuples(
+    st.sampled_from([1.0, 0.999, 0.9, 0.3]), CHANGES
+)
 
 
 class TestZips(Zips):

@@ -41,9 +41,10 @@ NESTS = ["state_dict", "model", "net", "weights", "ema", "params", "else", "modu
 
 
 STRANGE: list[Callable[[Tensor], Any]] = [
-    *(Tensor.double, Tensor.half, Tensor.bfloat16, Tensor.long, Tensor.bool, Tensor.cfloat),
+    *(Tensor.double, Tensor.half, Tensor.bfloat16, Tensor.long, Tensor.bool),
     *(Tensor.to_sparse, Tensor.numpy, Tensor.tolist, Tensor.flatten, nn.Parameter),
     lambda real: real.double() + 1e-9,
+    lambda real: real.to(torch.complex64),
     lambda real: real.to("meta"),
     lambda real: real.to(torch.float8_e4m3fn),
     lambda real: torch.full_like(real, torch.nan),
