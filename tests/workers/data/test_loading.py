@@ -231,7 +231,7 @@ def test_images_can_be_enlarged(tmp_path: Path) -> None:
         ({"train_images": 10}, "leaves none to train on"),
         ({"mean": (0.5, 0.5), "std": (0.5, 0.5)}, "one number per channel"),
         ({"mean": (0.5,)}, "or leave both out"),
-        ({"mean": (0.5,), "std": (0.0,)}, "above 0"),
+        ({"mean": (0.5,), "std": (0.0,)}, "at least 1e-06"),
         ({"name": "mnist"}, "needs data.path"),
         ({"name": "image_folder", "path": "/no/such/folder"}, "does not exist"),
     ],
