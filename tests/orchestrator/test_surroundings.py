@@ -81,14 +81,14 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ran]:
 
 def _watched(process: "subprocess.Popen[str]") -> tuple[set[Listener], set[str]]:
     """Look who listens until a sweep ends, and which of them answers without a token."""
-    found: set[Listener] = set()
+    found: dict[tuple[int, int], Listener] = {}
     answered: set[str] = set()
     while process.poll() is None:
-        new = listeners(process.pid) - found
-        answered |= {one.process for one in new if one.answers_anybody}
-        found |= new
+        now = {(one.pid, one.port): one for one in listeners(process.pid)}
+        answered |= {now[key].process for key in now.keys() - found if now[key].answers_anybody}
+        found |= now  # by the name that a process has in the end
         time.sleep(0.2)
-    return found, answered
+    return set(found.values()), answered
 
 
 def named(cell: str) -> list[str]:
