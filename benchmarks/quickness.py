@@ -25,6 +25,8 @@ from tracking.ledger.ledger import Ledger
 from tracking.ledger.tables import entries, sweeps, trials
 
 SMALL, LARGE = (3, 1, 20), (29, 6, 55)  #: Arms, targets and proposals: 79 and 10,324 trials.
+#: The command as it is installed: completion goes by its name.
+COMMAND = "import sys; sys.argv[0] = 'prunesweep'; import prunesweep; prunesweep.main()"
 SPECIFICATION = """\
 name: quick
 model: digits_net
@@ -121,7 +123,7 @@ def main() -> None:
         torch_s = least([sys.executable, "-c", "import torch"], {}, 0)
         found = []
         for call in calls(folder):
-            command = [sys.executable, "-m", "prunesweep", *call.words]
+            command = [sys.executable, "-c", COMMAND, *call.words]
             found.append((call.what, least(command, call.environment, call.code)))
             print(f"{found[-1][0]}: {found[-1][1]:.2f} s", file=sys.stderr, flush=True)
     helps = [seconds for what, seconds in found if what.endswith("--help")]
