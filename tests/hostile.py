@@ -19,7 +19,7 @@ MOST_BYTES = 600 << 20  #: Of memory beyond what was held before: one large imag
 _HARD_BYTES = 4 << 30  #: Where a case ends that would take the machine with it.
 LONGEST = 3000  #: Characters of a message, lines of several mistakes together.
 
-#: Of every test: each run is new, and repeated by the seed that stands above its results.
+#: Of every test: a run is repeated by the seed that stands above its results.
 CHECKS = settings(
     deadline=None,
     print_blob=True,

@@ -255,7 +255,7 @@ def zipped(content: bytes, entries: Sequence[Entry]) -> bytes:
             for number in range(6):
                 archive.writestr(f"{place}/{number}.png", content)
         for entry in entries:
-            with warnings.catch_warnings(), suppress(ValueError):
+            with warnings.catch_warnings(), suppress(ValueError, IndexError):  # of an empty name
                 warnings.simplefilter("ignore")  # of a name that is there already
                 archive.writestr(entry.name, entry.content, entry.compression)
                 for field, value in entry.declared.items():
@@ -263,12 +263,19 @@ def zipped(content: bytes, entries: Sequence[Entry]) -> bytes:
     return out.getvalue()
 
 
-DECLARED = st.dictionaries(
-    st.sampled_from(["file_size", "compress_size", "CRC", "header_offset", "flag_bits"])
-    | st.sampled_from(["compress_type", "external_attr", "create_system", "extract_version"]),
-    st.sampled_from([0, 1, 8, 9, 14, 20, 99, 0x800, 10**6, 2**31, (stat.S_IFLNK | 0o777) << 16]),
-    max_size=2,
-)
+#: What a table of contents may say of an entry, by the bits that a field has.
+VALUES = {
+    8: [0, 3, 20, 99, 255],
+    16: [0, 1, 8, 9, 14, 99, 0x800, 0xFFFF],
+    32: [0, 1, 10**6, 2**31, (stat.S_IFLNK | 0o777) << 16],
+}
+BITS = {
+    **dict.fromkeys(["create_system", "extract_version"], 8),
+    **dict.fromkeys(["flag_bits", "compress_type"], 16),
+    **dict.fromkeys(["file_size", "compress_size", "CRC", "header_offset", "external_attr"], 32),
+}
+SAID = [(field, value) for field, bits in BITS.items() for value in VALUES[bits]]
+DECLARED = st.lists(st.sampled_from(SAID), max_size=2).map(dict)
 ENTRY = st.builds(
     Entry,
     name=st.sampled_from(ENTRIES) | FILE_NAMES.map(lambda name: f"cat/{name}"),
