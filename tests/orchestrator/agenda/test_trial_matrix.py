@@ -217,14 +217,3 @@ def test_a_specification_of_an_older_version_is_read_without_what_it_did_not_kno
         ("confirm", "l1", "macs-50%", 2),
         ("latency", "l1", "macs-50%", 1),
     ]
-
-
-def test_an_arm_may_be_named_as_a_control() -> None:
-    spec = specification(arms=[{"method": "l1", "name": "scratch"}, "geometric_median"])
-    matrix = trial_matrix(spec)
-    confirm = matrix.cell(Role.CONFIRM, "scratch", "macs-50%")
-    assert confirm is not None
-    assert not confirm.is_scratch
-    scratch = matrix.cell_of(Place(Role.CONTROL, "scratch:scratch", "macs-50%", 1))
-    assert scratch is not None
-    assert scratch.is_scratch
