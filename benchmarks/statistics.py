@@ -8,6 +8,7 @@ corrected by step-down minP. Run it with ``python -m benchmarks.statistics FILE`
 import sys
 from collections.abc import Callable, Iterator
 from functools import lru_cache
+from itertools import product
 from pathlib import Path
 from typing import Final
 
@@ -27,9 +28,12 @@ SPREADS: Final = (
     "equal",
     "one arm ten times",
     "half of the arms five times",
+    "a fifth of the arms fifteen times",
     "log-normal, sigma 1",
 )
 SEED: Final = 20261127
+NOISY: Final = (SPREADS[0], SPREADS[1], SPREADS[3])  #: Spreads under which differences are sought.
+FAR: Final = 50.0
 BEHIND: Final = (2.0, 4.0, 8.0)  #: Standard deviations that one arm lies behind all others.
 
 
@@ -41,6 +45,8 @@ def spreads(kind: str, arms: int) -> Floats:
     elif kind == SPREADS[2]:
         found[: arms // 2] = 5.0
     elif kind == SPREADS[3]:
+        found[: max(1, arms // 5)] = 15.0
+    elif kind == SPREADS[4]:
         found = np.exp(np.random.default_rng(SEED).standard_normal(arms))
     return found
 
@@ -103,9 +109,16 @@ def false_rate(test: Test, kind: str, arms: int, seeds: int, sweeps: int) -> flo
     return sum(min(test(sweep).values()) < SIGNIFICANCE for sweep in values) / sweeps
 
 
-def power(test: Test, behind: float, arms: int, seeds: int, sweeps: int) -> float:
-    """Return how often one arm, so many standard deviations behind the others, is found."""
+def power(
+    test: Test, behind: float, arms: int, seeds: int, sweeps: int, kind: str = SPREADS[0]
+) -> float:
+    """Return how often one arm, so many standard deviations behind most others, is found.
+
+    Arms that spread more than most lie far behind it, as they do in sweeps.
+    """
+    spread = spreads(kind, arms)[:, None]
     values = np.random.default_rng([SEED, arms, seeds]).standard_normal((sweeps, arms, seeds))
+    values = values * spread - np.where(spread > 1.0, FAR, 0.0)
     values[:, -1] -= behind
     return sum(test(sweep).get(arms - 1, 1.0) < SIGNIFICANCE for sweep in values) / sweeps
 
@@ -132,16 +145,14 @@ def lines(sweeps: int, power_sweeps: int) -> Iterator[str]:
                 yield f"| {kind} | {arms} | {seeds} | {rates[0]:.1f} | {rates[1]:.1f} |"
     yield "\n## Differences found\n"
     yield (
-        "Share of sweeps, in percent, in which one arm that lies behind all others is found. Equal "
-        f"spread, distance in deviations of one run. {power_sweeps} sweeps a cell; standard "
-        f"error at most {errors[1]:.1f}.\n"
+        "Share of sweeps, in percent, in which one arm that lies behind most others is found; "
+        f"distance in deviations of one run. Arms that spread more than most lie {FAR:g} of these "
+        f"behind. {power_sweeps} sweeps a cell; standard error at most {errors[1]:.1f}.\n"
     )
-    yield "| Behind | Arms | Seeds | Now | Paired |\n|---:|---:|---:|---:|---:|"
-    for behind in BEHIND:
-        for arms in ARMS:
-            for seeds in SEEDS:
-                found = [100 * power(t, behind, arms, seeds, power_sweeps) for t in (now, before)]
-                yield f"| {behind:g} | {arms} | {seeds} | {found[0]:.0f} | {found[1]:.0f} |"
+    yield "| Spread | Behind | Arms | Seeds | Now | Paired |\n|:---|---:|---:|---:|---:|---:|"
+    for kind, behind, arms, seeds in product(NOISY, BEHIND, ARMS, SEEDS):
+        found = [100 * power(t, behind, arms, seeds, power_sweeps, kind) for t in (now, before)]
+        yield f"| {kind} | {behind:g} | {arms} | {seeds} | {found[0]:.0f} | {found[1]:.0f} |"
 
 
 if __name__ == "__main__":

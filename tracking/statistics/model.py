@@ -2,7 +2,9 @@
 
 Each row has a spread of its own over the seeds, drawn toward the pooled one as far as the rows bear
 out that their spreads are alike (empirical Bayes, after Smyth, "Linear models and empirical Bayes
-methods", 2004). The test is Welch's t by those variances. That the leader was picked by looking is
+methods", 2004), but for rows that vary far more than most: those are left out of it and keep their
+own (as in Phipson et al., "Robust hyperparameter estimation", 2016; here they are told by the
+median). The test is Welch's t by those variances. That the leader was picked by looking is
 corrected by Tukey's studentized range: of equal rows the highest differs from some other exactly
 when their range is large. How far to trust the pooled spread was chosen by simulation, see
 ``docs/statistics.md``.
@@ -18,7 +20,7 @@ from typing import Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import digamma, fdtrc, polygamma, stdtr, stdtrit
+from scipy.special import chdtri, digamma, fdtrc, polygamma, stdtr, stdtrit
 
 from tracking.statistics.ranges import range_tail
 
@@ -27,6 +29,8 @@ POWER: Final = 0.8  #: Of the smallest difference that could have been shown.
 MARGIN: Final = 0.5  #: Points: rows proven to be closer than this tie.
 MOST_SEEDS: Final = 1000  #: Beyond it, seeds are not what is missing.
 _OWN: Final = 0.1  #: Rows whose spread is as unlikely as this under the pooled one keep their own.
+_FEWEST: Final = 4  #: Rows from which on some can be said to vary more than most.
+_OUTLYING: Final = 0.05  #: Expected rows left out of the pooled spread where all are alike.
 _DOUBT: Final = 2.0  #: Standard errors by which spreads are taken to differ beyond what is seen.
 _FLOOR: Final = 1e-4  #: Share of the pooled variance that no row is believed to fall below.
 
@@ -90,20 +94,39 @@ def moderate(own: Floats, df: Floats) -> tuple[Floats, Floats]:
         own: Variance of each row, ``[rows]``.
         df: Its degrees of freedom, ``[rows]``.
     """
+    alike = ~_outlying(own, df)
+    lent, pooled = _prior(own[alike], df[alike])
+    if pooled == 0.0 or lent == 0.0:
+        return own, df
+    variance = (lent * pooled + df * own) / (lent + df)
+    apart = ~alike | (fdtrc(df, max(lent, 1.0), own / pooled) < _OWN)
+    total = np.minimum(lent + df, df[alike].sum())
+    return np.where(apart, own, variance), np.where(apart, df, total)
+
+
+def _outlying(own: Floats, df: Floats) -> NDArray[np.bool_]:
+    """Say which rows vary far more than most, by the median: many alike do not hide each other."""
+    rows = len(own)
+    usual = float(np.median(own * df / chdtri(df, 0.5)))
+    if rows < _FEWEST or usual == 0.0:
+        return np.zeros(rows, dtype=np.bool_)
+    # A median knows the spread about half as well as a mean of all rows.
+    chance = fdtrc(df, df.sum() / 2.0, own / usual)
+    return np.asarray(chance * rows < _OUTLYING)
+
+
+def _prior(own: Floats, df: Floats) -> tuple[float, float]:
+    """Return the degrees of freedom that rows lend each other, and their pooled variance."""
     rows = len(own)
     pooled = float((own * df).sum() / df.sum())
     if rows == 1 or pooled == 0.0:
-        return own, df
+        return 0.0, pooled
     logs = np.log(np.maximum(own, _FLOOR * pooled)) - digamma(df / 2) + np.log(df / 2)
     noise = float(polygamma(1, df / 2).mean())
     tails = float(polygamma(3, df / 2).mean())
     doubt = math.sqrt(tails / rows + 2.0 * noise**2 / (rows - 1))
     unlike = float(logs.var(ddof=1)) - noise + _DOUBT * doubt
-    lent = 2.0 * _inverse_trigamma(max(unlike, 1e-4))
-    variance = (lent * pooled + df * own) / (lent + df)
-    apart = fdtrc(df, max(lent, 1.0), own / pooled) < _OWN
-    total = np.minimum(lent + df, df.sum())
-    return np.where(apart, own, variance), np.where(apart, df, total)
+    return 2.0 * _inverse_trigamma(max(unlike, 1e-4)), pooled
 
 
 def difference_of(first: Spread, second: Spread, images: float | None = None) -> Difference:

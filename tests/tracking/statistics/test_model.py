@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmarks.statistics import SPREADS, before, false_rate, now
+from benchmarks.statistics import SPREADS, before, false_rate, now, power
 from tracking.statistics.model import (
     Spread,
     corrected,
@@ -144,9 +144,14 @@ def test_the_published_leaderboard_is_told_apart_as_one_pooled_variance_would() 
     assert sum(value < 0.05 for value in p.values()) == 7
 
 
+def test_arms_that_spread_far_more_than_most_do_not_hide_what_others_differ_by() -> None:
+    alone = power(now, 4.0, 29, 5, 40)
+    assert power(now, 4.0, 29, 5, 40, "a fifth of the arms fifteen times") > 0.8 * alone
+
+
 def test_a_gap_of_forty_one_points_is_found_far_more_often_than_by_paired_tests() -> None:
     rows = np.array([list(map(float, pair.split())) for pair in PUBLISHED.split(", ")])
-    drawn = np.random.default_rng(3).standard_normal((60, 29, 5)) * rows[:, 1, None]
+    drawn = np.random.default_rng(3).standard_normal((200, 29, 5)) * rows[:, 1, None]
     drawn += rows[:, 0, None]
     assert np.mean([now(sweep)[28] < 0.05 for sweep in drawn]) > 0.5
     assert np.mean([before(sweep)[28] < 0.05 for sweep in drawn[:30]]) < 0.3
