@@ -24,7 +24,7 @@ class Listener(NamedTuple):
     @property
     def answers_anybody(self) -> bool:
         """It gives metrics to one who shows no token."""
-        with suppress(OSError, HTTPException):
+        with suppress(OSError, HTTPException, ValueError):  # of what speaks no HTTP
             url = f"http://127.0.0.1:{self.port}/metrics"
             with urllib.request.urlopen(url, timeout=5.0) as answer:
                 return bool(answer.status == 200)

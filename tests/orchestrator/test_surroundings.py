@@ -82,13 +82,13 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ran]:
 def _watched(process: "subprocess.Popen[str]") -> tuple[set[Listener], set[str]]:
     """Look who listens until a sweep ends, and which of them answers without a token."""
     found: dict[tuple[int, int], Listener] = {}
-    answered: set[str] = set()
+    answered: set[tuple[int, int]] = set()
     while process.poll() is None:
         now = {(one.pid, one.port): one for one in listeners(process.pid)}
-        answered |= {now[key].process for key in now.keys() - found if now[key].answers_anybody}
+        answered |= {key for key in now.keys() - found if now[key].answers_anybody}
         found |= now  # by the name that a process has in the end
         time.sleep(0.2)
-    return set(found.values()), answered
+    return set(found.values()), {found[key].process for key in answered}
 
 
 def named(cell: str) -> list[str]:
